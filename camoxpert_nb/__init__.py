@@ -1,0 +1,5 @@
+"""Train, judge and understand networks that find camouflaged animals and people."""
+
+from .version import __version__
+
+__all__ = ["__version__"]
