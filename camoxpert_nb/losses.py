@@ -1,0 +1,119 @@
+"""The losses, and the module that training runs: network and losses in one forward pass.
+
+Everything is per sample, in float32, whatever the precision of the network; what needs the whole
+batch (means, the balance of the experts) is computed in `total`, after the parts of all devices
+have been gathered. So one device, DataParallel and DDP see the same numbers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+DEEP_WEIGHTS = (1 / 2, 1 / 4, 1 / 8)  # of the heads at strides 8, 16 and 32
+
+
+def structure_loss(logits: Tensor, mask: Tensor, legacy: bool = False) -> Tensor:
+    """Return boundary-weighted cross entropy plus boundary-weighted IoU loss, (B,) float32.
+
+    `logits` (B, 1, H, W); `mask` (B, 1, H, W), 0...1. Source: Wei et al., "F3Net", AAAI 2020. A
+    pixel weighs 1 to 6, more the less its surroundings are like it. About thirty published
+    repositories average the cross entropy before weighting it, so its weight cancels; `legacy`
+    does as they do, to compare with their numbers.
+    """
+    logits, mask = logits.float(), mask.float()
+    weight = boundary_weight(mask)
+    entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
+    entropy = entropy.mean((1, 2, 3)) if legacy else _sum(weight * entropy) / _sum(weight)
+    probability = logits.sigmoid()
+    shared = _sum(weight * probability * mask)
+    either = _sum(weight * (probability + mask)) - shared
+    return entropy + 1 - (shared + 1) / (either + 1)
+
+
+def boundary_weight(mask: Tensor) -> Tensor:
+    """Return 1 + 5 |mean of the surroundings - mask|, of the shape of `mask` (B, 1, H, W), 0...1.
+
+    The surroundings are 31 pixels wide at 352, the size they were published for, and scale with
+    the image (at least 3), so that the weight means the same at every size. Outside the image
+    counts as background, as published.
+    """
+    window = max(1, round((31 / 352 * min(mask.shape[-2:]) - 1) / 2)) * 2 + 1
+    rows = F.avg_pool2d(mask, (window, 1), 1, (window // 2, 0))  # two passes: 16 times cheaper
+    surroundings = F.avg_pool2d(rows, (1, window), 1, (0, window // 2))
+    return 1 + 5 * (surroundings - mask).abs()
+
+
+def uncertainty_loss(logits: Tensor) -> Tensor:
+    """Return the mean of 1 - (2p - 1)^2, (B,) float32: 1 where undecided, 0 where certain.
+
+    `logits` (B, 1, H, W). Source: Pang et al., "ZoomNet", CVPR 2022 (their UAL).
+    """
+    return (1 - (2 * logits.float().sigmoid() - 1).square()).mean((1, 2, 3))
+
+
+def balance_loss(router: Tensor) -> Tensor:
+    """Return how unevenly a batch uses the experts: 0 when evenly, experts - 1 when only one.
+
+    `router` (B, stages, experts), probabilities. It is the squared coefficient of variation of
+    each expert's mean probability, averaged over stages (Shazeer et al., ICLR 2017).
+    """
+    share = router.float().mean(0)  # (stages, experts)
+    return (share.shape[-1] * share.square().sum(-1) - 1).mean()
+
+
+class Supervised(nn.Module):
+    """Network and losses in one module: what DataParallel and DDP wrap.
+
+    `dtype` is the precision of the network's autocast (None: off); `legacy` is structure_loss's.
+    """
+
+    def __init__(self, net: nn.Module, *, dtype: torch.dtype | None = None, legacy: bool = False):
+        super().__init__()
+        self.net, self.dtype, self.legacy = net, dtype, legacy
+
+    def forward(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Map `image` (B, 3, H, W), 0...1, and `mask` (B, 1, H, W), 0 or 1, to losses per sample.
+
+        Returns "structure", "deep" and "uncertainty", (B,); "gates" and "router",
+        (B, stages, experts). The first dimension of each is the sample, so they can be gathered.
+        """
+        with torch.autocast(image.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            out = self.net(image)
+        with torch.autocast(image.device.type, enabled=False):
+            structure = structure_loss(out["logits"], mask, self.legacy)
+            deep = torch.zeros_like(structure)
+            for weight, logits in zip(DEEP_WEIGHTS, out["deep"], strict=False):
+                small = F.adaptive_avg_pool2d(mask.float(), logits.shape[-2:])  # soft at the edge
+                deep = deep + weight * structure_loss(logits, small, self.legacy)
+            uncertainty = uncertainty_loss(out["logits"])
+        return {
+            "structure": structure,
+            "deep": deep,
+            "uncertainty": uncertainty,
+            "gates": out["gates"],
+            "router": out["router"],
+        }
+
+
+def total(
+    parts: dict[str, Tensor],
+    *,
+    deep: float = 1.0,
+    uncertainty: float = 0.0,
+    balance: float = 0.01,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss to minimise, 0-dim, and its unweighted parts, 0-dim each, for the record.
+
+    `parts` are Supervised's, of the whole batch; `deep`, `uncertainty` and `balance` are weights.
+    """
+    means = {name: parts[name].mean() for name in ("structure", "deep", "uncertainty")}
+    means["balance"] = balance_loss(parts["router"])
+    loss = means["structure"] + deep * means["deep"]
+    loss = loss + uncertainty * means["uncertainty"] + balance * means["balance"]
+    return loss, means
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.sum((1, 2, 3))
