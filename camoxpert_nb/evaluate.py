@@ -1,0 +1,343 @@
+"""Predicting maps and scoring them: a network on images, or any method's folder of maps.
+
+The field's protocol: the photo is squashed to the network's square, the logits are stretched to
+the mask's own size, and every measure is taken there, image by image (`metrics`). Reading, scoring
+and writing run in threads beside the network: Pillow, OpenCV and NumPy let go of Python's lock.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .errors import InputError
+from .images import Array, image_size, read_image, read_mask, resize_image, write_map
+from .layouts import SUFFIXES, Pair
+from .metrics import MEASURES, Measured, examine
+
+POLICIES = ("apart", "include")
+_AHEAD = 16  # images read or maps scored beyond the one in turn: bounds the memory
+
+Progress = Callable[[int, int], None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Prediction(NamedTuple):
+    """A map: name (the image's stem) and probability (H, W) float32 of 0...1."""
+
+    name: str
+    probability: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good the maps of a set are.
+
+    n: images; n_empty: those without an object. mean: the eleven MEASURES (None without an image
+    to average), where max E and F are the maximum of the mean curve, as in pysodmetrics.
+    empty_policy: "apart" averages the images with an object, because IoU and F of an empty mask
+    are 0 whatever is predicted; "include" averages all, as pysodmetrics does.
+    empty: of the empty images, mean "mae" without min-max and "false_alarm" (share of pixels above
+    0.5). per_image: a row for each image with its name and `metrics.Measured.values`.
+    curves: the mean curves of `metrics.Measured`, each (256,).
+    """
+
+    n: int
+    n_empty: int
+    mean: dict[str, float | None]
+    per_image: pd.DataFrame
+    curves: dict[str, NDArray[np.float64]]
+    empty: dict[str, float | None]
+    empty_policy: str
+
+    @property
+    def note(self) -> str:
+        """Over which images the mean is, in a sentence."""
+        if self.n_empty == 0:
+            return f"Mean over {self.n} images."
+        if self.empty_policy == "include":
+            return f"Mean over {self.n} images; the {self.n_empty} empty masks have IoU 0 anyway."
+        apart = (
+            f"MAE {self.empty['mae']:.4f}, false alarm {self.empty['false_alarm']:.2%} of pixels"
+        )
+        if self.n_empty == self.n:
+            return f"No mean: all {self.n} masks are empty ({apart})."
+        counted = f"Mean over the {self.n - self.n_empty} of {self.n} images that have an object"
+        return f"{counted}; empty masks are reported apart ({apart})."
+
+    def summary(self) -> str:
+        """Return the note and the means as a few lines of text."""
+        means = [(name, value) for name, value in self.mean.items() if value is not None]
+        return "\n".join([self.note, *(f"  {name:<11} {value:.4f}" for name, value in means)])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the curves as plain values that `json` can write."""
+        return {
+            "n": self.n,
+            "n_empty": self.n_empty,
+            "mean": self.mean,
+            "note": self.note,
+            "empty_policy": self.empty_policy,
+            "empty": self.empty,
+            "per_image": self.per_image.to_dict("records"),
+        }
+
+
+def predict(
+    net: nn.Module,
+    images: Iterable[Pair | Path],
+    *,
+    size: int,
+    device: torch.device | str,
+    batch_size: int = 8,
+    dtype: torch.dtype | None = None,
+) -> Iterator[Prediction]:
+    """Yield the map of each image, in order, at its own size (of a Pair: the mask's size).
+
+    net: on `device`, (B, 3, size, size) of 0...1 to {"logits": (B, 1, size, size)}. It computes in
+    eval mode, and has its own mode again whenever it is not computing. dtype: autocast's, None =
+    off. Raises InputError for an unreadable file, and for a map with NaN.
+    """
+    loaded = _in_order(partial(_load, size=size), images, workers=min(4, _cores()))
+    while batch := list(islice(loaded, batch_size)):
+        names, squares, sizes = zip(*batch, strict=True)
+        logits = _logits(net, np.stack(squares), torch.device(device), dtype)
+        for name, square, own in zip(names, logits, sizes, strict=True):
+            yield Prediction(name, _at_size(name, square, own))
+
+
+def predict_folder(
+    net: nn.Module,
+    source: Path,
+    output: Path,
+    *,
+    size: int,
+    device: torch.device | str,
+    batch_size: int = 8,
+    dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Write output/<stem>.png, 8-bit at the image's own size, for a file or folder; return n.
+
+    Raises InputError when there is no image, two share a stem, or a map would replace an image.
+    """
+    paths = _by_stem(source) if Path(source).is_dir() else {Path(source).stem: Path(source)}
+    targets = {stem: Path(output) / f"{stem}.png" for stem in paths}
+    for stem, path in paths.items():
+        if targets[stem].resolve() == path.resolve():
+            raise InputError(f"{path} would be replaced by its own map: use another output folder.")
+    maps = predict(
+        net, paths.values(), size=size, device=device, batch_size=batch_size, dtype=dtype
+    )
+
+    def write(item: Prediction) -> None:
+        write_map(targets[item.name], item.probability)
+
+    for done, _ in enumerate(_in_order(write, maps, workers=_cores()), 1):
+        if progress:
+            progress(done, len(paths))
+    return len(paths)
+
+
+def evaluate(
+    net: nn.Module,
+    pairs: Sequence[Pair],
+    *,
+    size: int,
+    device: torch.device | str,
+    batch_size: int = 8,
+    dtype: torch.dtype | None = None,
+    empty: str = "apart",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Predict and score each pair at its mask's own size; scoring runs while the net predicts.
+
+    empty: see `Scores`. workers: scoring threads, None = one for each core. `progress(done, total)`
+    is called after each image. Further arguments and errors as in `predict`.
+    """
+    maps = predict(net, pairs, size=size, device=device, batch_size=batch_size, dtype=dtype)
+    jobs = (
+        (item.name, item.probability, pair.mask) for item, pair in zip(maps, pairs, strict=True)
+    )
+    return _score(jobs, len(pairs), empty, workers, progress)
+
+
+def score_folder(
+    predictions: Path,
+    ground_truth: Path,
+    *,
+    empty: str = "apart",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Score a folder of any method's maps on the folder of masks with the same file names.
+
+    Raises InputError, naming files, when a map is missing, extra, coloured or of another size than
+    its mask: anything else would score another set than the one that was meant.
+    """
+    maps, masks = _by_stem(Path(predictions)), _by_stem(Path(ground_truth))
+    _check_names(maps, masks)
+    jobs = ((stem, maps[stem], mask) for stem, mask in masks.items())
+    return _score(jobs, len(masks), empty, workers, progress)
+
+
+Job = tuple[str, "Path | NDArray[np.float32]", Path]  # name, map or its file, file of the mask
+
+
+def _score(
+    jobs: Iterable[Job], total: int, empty: str, workers: int | None, progress: Progress | None
+) -> Scores:
+    if empty not in POLICIES or not total:
+        found = f"empty={empty!r}" if total else "no images"
+        raise InputError(f"Cannot score {found}. Give images, and empty as one of {POLICIES}.")
+    rows, curves = [], dict.fromkeys(("e", "f", "iou", "precision", "recall"), np.zeros(256))
+    for name, measured in _in_order(_measure, jobs, workers=workers or _cores()):
+        rows.append({"name": name, **measured.values})
+        if empty == "include" or measured.values["object_share"] > 0:
+            curves = {key: curves[key] + curve for key, curve in measured.curves.items()}
+        if progress:
+            progress(len(rows), total)
+    return _scores(pd.DataFrame(rows), curves, empty)
+
+
+def _scores(rows: pd.DataFrame, curves: dict[str, NDArray[np.float64]], policy: str) -> Scores:
+    is_empty = rows["object_share"] == 0
+    counted, apart = rows if policy == "include" else rows[~is_empty], rows[is_empty]
+    mean = {name: _mean(counted[name]) for name in MEASURES}
+    if len(counted):
+        curves = {name: total / len(counted) for name, total in curves.items()}
+        mean |= {"max_e": float(curves["e"].max()), "max_f": float(curves["f"].max())}
+    empty = {"mae": _mean(apart["raw_mae"]), "false_alarm": _mean(apart["false_alarm"])}
+    return Scores(len(rows), len(apart), mean, rows, curves, empty, policy)
+
+
+def _mean(column: pd.Series) -> float | None:
+    return float(np.mean(column.to_numpy())) if len(column) else None
+
+
+def _measure(job: Job) -> tuple[str, Measured]:
+    name, probability, path = job
+    mask = read_mask(path)
+    if isinstance(probability, Path):
+        return name, examine(_read_map(probability, mask.shape), mask)
+    return name, examine(probability, mask)
+
+
+def _read_map(path: Path, shape: tuple[int, ...]) -> Array:
+    image = read_image(path)
+    if image.shape[:2] != shape:
+        raise InputError(
+            f"{path} has (height, width) {image.shape[:2]}, its mask {shape}. Have the method "
+            "stretch its maps to the mask's size before it writes them."
+        )
+    if (image != image[..., :1]).any():
+        raise InputError(f"{path} is coloured. A map is grey: 0 background, 255 object.")
+    return image[..., 0]
+
+
+def _load(item: Pair | Path, size: int) -> tuple[str, Array, tuple[int, int]]:
+    path = item.image if isinstance(item, Pair) else Path(item)
+    image = read_image(path)
+    own = image_size(item.mask) if isinstance(item, Pair) else image.shape[:2]
+    return path.stem, resize_image(image, size), (own[0], own[1])
+
+
+@torch.inference_mode()
+def _logits(
+    net: nn.Module, images: Array, device: torch.device, dtype: torch.dtype | None
+) -> Tensor:
+    """images: (B, S, S, 3) uint8; returns (B, 1, S, S) float32 on the device."""
+    batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            return net(batch)["logits"].float()
+    finally:
+        for module, mode in modes:  # one by one: frozen norms may be in eval in a net that trains
+            module.training = mode
+
+
+@torch.inference_mode()
+def _at_size(name: str, logits: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
+    stretched = functional.interpolate(logits[None], size, mode="bilinear", align_corners=False)
+    probability = stretched.sigmoid()[0, 0].cpu().numpy()
+    if math.isnan(probability.sum()):
+        raise InputError(f"{name}: the network's map has NaN. Predict in float32 (dtype=None).")
+    return probability
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Return the image files of a folder by stem, sorted."""
+    found: dict[str, Path] = {}
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    for path in files:
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            if path.stem in found:
+                raise InputError(f"{found[path.stem]} and {path.name} share a stem: rename one.")
+            found[path.stem] = path
+    if not found:
+        state = "has no images" if folder.is_dir() else "is no folder"
+        raise InputError(f"{folder} {state}. Give the folder that holds {', '.join(SUFFIXES)}.")
+    return found
+
+
+def _check_names(maps: dict[str, Path], masks: dict[str, Path]) -> None:
+    missing, extra = sorted(masks.keys() - maps.keys()), sorted(maps.keys() - masks.keys())
+    lower = {stem.lower(): stem for stem in extra}
+    cases = [f"{lower[stem.lower()]} for {stem}" for stem in missing if stem.lower() in lower]
+    if cases:
+        raise InputError(f"Names differ in upper and lower case: {_few(cases)}. Rename the maps.")
+    if len(missing) == len(masks):
+        raise InputError(
+            f"No map has the name of a mask: maps {_few(extra)}; masks {_few(missing)}. "
+            "Map and mask belong together by file name without suffix."
+        )
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(masks)} masks have no map: {_few(missing)}. Predict them too, "
+            "or give the masks of this set only."
+        )
+    if extra:
+        raise InputError(f"{len(extra)} maps have no mask: {_few(extra)}. Remove or score apart.")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _cores() -> int:
+    return min(8, os.cpu_count() or 1)
+
+
+def _in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
+) -> Iterator[Result]:
+    """Yield function(item) for each item, in order, computed a few items ahead in threads."""
+    pool, waiting = ThreadPoolExecutor(workers), deque[Future[Result]]()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C or an error ends now, not at the last image
