@@ -1,0 +1,147 @@
+"""What a training will do, in words, before it does it."""
+
+from __future__ import annotations
+
+from .config import Config, differences, make_config
+from .devices import choose_preset, pick_devices
+from .limits import StepCost, measure_step
+from .optim import Stage, set_open_blocks
+from .recipe import Training
+from .version import __version__
+
+
+def banner(training: Training) -> str:
+    """Return the lines that are shown when a training starts."""
+    config, data, net = training.config, training.data, training.state.net
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    left_out = ", ".join(f"{count} {why}" for why, count in data.left_out.items()) or "nothing"
+    rows = [
+        ("run", config.checkpoint_dir or "runs/DATE-TIME"),
+        *[("device", line) for line in training.devices.describe()],
+        ("", training.devices.reason),
+        ("precision", training.precision.reason),
+        ("data", f"{data.root}"),
+        ("", f"{len(data.train)} to train, {len(data.validation)} held out for validation"),
+        ("", f"left out: {left_out}"),
+        ("loading", f"{training.workers} workers: {training.workers_reason}"),
+        ("backbone", config.backbone),
+        ("weights", str(net.weights_source)),
+        ("experts", _experts(config)),
+        ("parameters", f"{parameters / 1e6:.2f} million"),
+        ("resolution", f"{config.img_size} x {config.img_size} px"),
+        *[(f"stage {part}", text) for part in (1, 2) for text in _part(training, part)],
+        ("epochs", f"{config.epochs}, {training.plan.steps} steps"),
+        ("deep supervision", _on(config.deep_supervision)),
+        ("checkpointing", _on(config.gradient_checkpointing)),
+        ("progressive", _unfreezing(training)),
+        ("EMA", _average(training)),
+        ("target", f"IoU {config.target_iou:g} (mean over validation images, threshold 0.5)"),
+    ]
+    lines = [f"CamoXpert {__version__}, preset {config.preset or 'none'}", "-" * 78]
+    lines += [f"{name:<17} {text}".rstrip() for name, text in rows]
+    if str(net.weights_source).startswith("none"):
+        lines.append("NOTE: the backbone starts from random weights. Expect a much lower IoU.")
+    return "\n".join(lines)
+
+
+def forecast(training: Training) -> str:
+    """Return what `--dry-run` adds: changed settings, learning rates, memory and time."""
+    config = training.config
+    lines = ["", "learning rates (first and last step of each stage)"]
+    lines += [_rates(training, stage) for stage in training.plan.stages]
+    cost = _cost(training)
+    lines += ["", "estimate, from one real step on this machine"]
+    lines += [_stage_cost(training, stage, cost) for stage in training.plan.stages]
+    seconds = sum(_seconds(training, stage, cost) for stage in training.plan.stages)
+    lines.append(f"  in all about {_duration(seconds)}, validation not counted")
+    changed = differences(config, make_config(config.preset)) if config.preset else {}
+    lines += ["", "settings that differ from the preset"]
+    lines += [f"  {name} = {value}" for name, value in changed.items()] or ["  none"]
+    return "\n".join(lines)
+
+
+def auto_preset() -> tuple[str, str]:
+    """Return the preset for this machine and the reason."""
+    return choose_preset(pick_devices())
+
+
+def _experts(config: Config) -> str:
+    if config.num_experts == 1:
+        return "1: no mixture"
+    return f"{config.num_experts}, the best {min(config.top_k, config.num_experts)} for each image"
+
+
+def _part(training: Training, part: int) -> list[str]:
+    stages = [stage for stage in training.plan.stages if stage.part == part]
+    if not stages:
+        return ["none"]
+    first, config, count = stages[0], training.config, training.devices.count
+    what = "decoder alone" if part == 1 else "decoder and backbone"
+    epochs = sum(stage.epochs for stage in stages)
+    device = "GPU" if training.devices.ids else "CPU"
+    return [
+        f"{epochs} epochs, {what}, learning rate {first.lr:g}",
+        f"batch {first.batch} per {device} x {count} {device}{'s' if count > 1 else ''} "
+        f"x {config.accumulation_steps} accumulated = {training.images_per_step(first)} effective, "
+        f"{first.steps} steps an epoch",
+    ]
+
+
+def _unfreezing(training: Training) -> str:
+    if not training.config.progressive_unfreeze:
+        return "off: stage 2 opens the whole backbone at once"
+    opened = [s for s in training.plan.stages if s.part == 2]
+    return ", ".join(f"{s.name} from epoch {s.first_epoch + 1}" for s in opened) or "off"
+
+
+def _average(training: Training) -> str:
+    config = training.config
+    if not config.use_ema:
+        return "off"
+    horizon = 1 / (1 - config.ema_decay) / training.plan.stages[-1].steps
+    return f"decay {config.ema_decay:g}, looks back about {horizon:.1f} epochs"
+
+
+def _rates(training: Training, stage: Stage) -> str:
+    plan, ends = training.plan, (stage.first_step, stage.last_step - 1)
+    head = " -> ".join(f"{plan.lr(step, None):.2e}" for step in ends)
+    body = " -> ".join(f"{plan.lr(step, 1):.2e}" for step in ends)
+    span = f"epochs {stage.first_epoch + 1}-{stage.last_epoch}"
+    return f"  {stage.name:<12} {span:<15} head {head}   backbone {body}"
+
+
+def _cost(training: Training) -> dict[int, StepCost]:
+    """Measure each number of open blocks once."""
+    state, costs = training.state, {}
+    blocks = state.net.backbone_blocks()  # type: ignore[operator]
+    for count in {stage.open_blocks for stage in training.plan.stages}:
+        set_open_blocks(state.net, blocks, count)
+        size = training.config.img_size
+        costs[count] = measure_step(state.supervised, size, training.devices.main)
+    return costs
+
+
+def _seconds(training: Training, stage: Stage, cost: dict[int, StepCost]) -> float:
+    images = stage.batches * stage.batch * stage.epochs
+    return images * cost[stage.open_blocks].seconds_per_image
+
+
+def _stage_cost(training: Training, stage: Stage, cost: dict[int, StepCost]) -> str:
+    gib = cost[stage.open_blocks].gib(stage.batch)
+    seconds = _seconds(training, stage, cost)
+    return (
+        f"  {stage.name:<12} {_duration(seconds / stage.epochs)} an epoch, "
+        f"{_duration(seconds)} in all, {gib:.1f} GiB per device"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _on(value: bool) -> str:
+    return "on" if value else "off"

@@ -1,0 +1,97 @@
+"""How a training looks in a terminal, and in the run's log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+
+class Console:
+    """Print records: a moving line per step where someone watches, one line per epoch elsewhere.
+
+    Everything but the moving line also goes to `log`, the run's log.txt.
+    """
+
+    def __init__(self, experts: tuple[str, ...], stream: IO[str] | None = None) -> None:
+        self.experts = experts
+        self.stream = stream or sys.stdout
+        self.log: Path | None = None
+        self._moving = self.stream.isatty()
+        self._started: tuple[float, int] | None = None  # time and step of the first record
+        self._drawn = 0.0
+
+    def say(self, text: str) -> None:
+        """Print lines for good, and log them."""
+        if self._moving:
+            self.stream.write("\r\x1b[K")
+        self.stream.write(text + "\n")
+        self.stream.flush()
+        if self.log:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+
+    def progress(self, done: int, total: int) -> None:
+        """Show how far a preparation is."""
+        if self._moving and self._due(done == total):
+            self._draw(f"preparing images {_bar(done, total)} {done}/{total}")
+
+    def report(self, record: dict[str, Any]) -> None:
+        """Show a record of the training."""
+        kind = record["kind"]
+        if kind == "step":
+            self._step(record)
+        elif kind == "epoch":
+            self.say(epoch_line(record))
+            self.say(experts_line(record["gates"], self.experts))
+
+    def _step(self, record: dict[str, Any]) -> None:
+        now = time.monotonic()
+        self._started = self._started or (now, record["step"])
+        if not (self._moving and self._due()):
+            return
+        began, first = self._started
+        done, total = record["step"], record["steps"]
+        left = (now - began) / max(done - first, 1) * (total - done)
+        self._draw(
+            f"epoch {record['epoch']} {record['stage']} {_bar(done, total)} step {done}/{total}  "
+            f"loss {record['loss']:.3f}  {record['images_per_second']:.0f} img/s  "
+            f"{time.strftime('%H:%M:%S', time.gmtime(left))} left"
+        )
+
+    def _due(self, last: bool = False) -> bool:
+        now = time.monotonic()
+        if now - self._drawn < 0.2 and not last:
+            return False
+        self._drawn = now
+        return True
+
+    def _draw(self, text: str) -> None:
+        self.stream.write("\r\x1b[K" + text)
+        self.stream.flush()
+
+
+def epoch_line(record: dict[str, Any]) -> str:
+    """Return one epoch's record as a line."""
+    average = "" if record["iou_ema"] is None else f" (EMA {record['iou_ema']:.3f})"
+    skipped = f"  {record['skipped_steps']} steps skipped" if record["skipped_steps"] else ""
+    return (
+        f"epoch {record['epoch']:>3} {record['stage']:<10} loss {record['loss']:.3f}  "
+        f"IoU {record['iou']:.3f}{average}{' best' if record['best'] else '     '}  "
+        f"lr {record['lr']['head']:.1e}/{record['lr']['backbone']:.1e}  "
+        f"{record['images_per_second']:.0f} img/s  data-wait {record['data_wait_percent']:.0f} %  "
+        f"{record['seconds']:.0f} s{skipped}"
+    )
+
+
+def experts_line(gates: list[list[float]], experts: tuple[str, ...]) -> str:
+    """Return each expert's share, in per cent, as a mean over stages."""
+    shares = [100 * sum(column) / len(gates) for column in zip(*gates, strict=True)]
+    named = zip(experts, shares, strict=False)
+    return "          experts %  " + "  ".join(f"{name} {share:.0f}" for name, share in named)
+
+
+def _bar(done: int, total: int, width: int = 20) -> str:
+    filled = width * done // max(total, 1)
+    return "[" + "#" * filled + "." * (width - filled) + "]"

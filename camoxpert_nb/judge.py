@@ -1,0 +1,160 @@
+"""How good a run is on which images: chosen so that no training image is scored unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .config import Config
+from .devices import choose_precision, pick_devices
+from .errors import InputError
+from .evaluate import Scores, evaluate, predict, predict_folder
+from .images import read_image, read_mask, resize_image, resize_mask
+from .layouts import Pair, find_datasets, select
+from .model import EXPERTS
+from .plots import save, show_experts, show_history, show_predictions
+from .recipe import load_net
+from .run import Run
+
+SPLITS = ("auto", "test", "validation", "all")
+PICTURES = 6
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was scored, why those images, and the scores."""
+
+    name: str
+    pairs: list[Pair]
+    note: str
+    scores: Scores
+
+
+def judge(
+    run: Run,
+    dataset_path: Path,
+    *,
+    split: str = "auto",
+    noncam: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[Judged]:
+    """Score the run's best weights on each test set found under `dataset_path`.
+
+    With "auto" a folder without a test split is scored on the images this run held out, if it
+    trained there, and whole otherwise. Scores are at each mask's own size. Raises InputError when
+    nothing is left to score.
+    """
+    config = Config.load(run.config_path)
+    chosen = choose_pairs(run, dataset_path, split, noncam)
+    devices = pick_devices(device)
+    net = load_net(run, "best", devices.main)
+    return [
+        Judged(
+            name,
+            pairs,
+            note,
+            evaluate(
+                net,
+                pairs,
+                size=config.img_size,
+                device=devices.main,
+                batch_size=config.batch_size,
+                dtype=choose_precision(devices, config.amp).dtype,
+                progress=progress,
+            ),
+        )
+        for name, pairs, note in chosen
+    ]
+
+
+def choose_pairs(
+    run: Run, dataset_path: Path, split: str = "auto", noncam: bool = False
+) -> list[tuple[str, list[Pair], str]]:
+    """Return (name, pairs, note) for each set to score."""
+    chosen = select(find_datasets(dataset_path), noncam=noncam)
+    known = run.load_json("split")
+    trained, held_out = set(known.get("train", [])), set(known.get("validation", []))
+    if split == "test" or (split == "auto" and chosen.test):
+        sets = [(name, list(pairs), "test split") for name, pairs in chosen.test.items()]
+    elif split == "all" or (split == "auto" and not _names(chosen.train) & trained):
+        everything = [*chosen.train, *(pair for pairs in chosen.test.values() for pair in pairs)]
+        sets = [(dataset_path.name, everything, "all images of the folder")]
+    else:
+        kept = [pair for pair in chosen.train if pair.name in held_out]
+        sets = [(dataset_path.name, kept, "the images this run held out for validation")]
+    if not any(pairs for _, pairs, _ in sets):
+        raise InputError(
+            f"{dataset_path}: nothing to score as '{split}' ({len(chosen.train)} training and "
+            f"{sum(map(len, chosen.test.values()))} test images found). Use another --split."
+        )
+    return [(name, pairs, note + _warning(pairs, trained)) for name, pairs, note in sets if pairs]
+
+
+def predict_files(
+    run: Run, source: Path, output: Path, *, device: str = "auto", progress: Progress | None = None
+) -> int:
+    """Write a map for each image of `source` (file or folder) and return how many."""
+    config = Config.load(run.config_path)
+    devices = pick_devices(device)
+    return predict_folder(
+        load_net(run, "best", devices.main),
+        source,
+        output,
+        size=config.img_size,
+        device=devices.main,
+        batch_size=config.batch_size,
+        dtype=choose_precision(devices, config.amp).dtype,
+        progress=progress,
+    )
+
+
+def draw_training(run: Run) -> list[Path]:
+    """Draw the run's curves, its validation pictures and its experts into RUN/figures."""
+    config, preview = Config.load(run.config_path), run.load_preview()
+    weights = str(run.load_json("summary").get("weights_source", ""))
+    scratch = ", from random weights" if weights.startswith("none") else ""
+    title = f"{config.backbone}, {config.num_experts} experts, {config.img_size} px{scratch}"
+    figures = {"curves": show_history(run.records("epoch"), target=config.target_iou, title=title)}
+    if preview:
+        figures["validation"] = show_predictions(preview)
+        figures["experts"] = show_experts(preview["gates"], tuple(EXPERTS)[: config.num_experts])
+    return [save(figure, run.folder / "figures" / f"{n}.png") for n, figure in figures.items()]
+
+
+def draw_test(run: Run, judged: Judged) -> Path:
+    """Draw a few scored images, from the best to the worst, into RUN/figures."""
+    config = Config.load(run.config_path)
+    ranked = judged.scores.per_image.sort_values("iou", ascending=False)["name"]
+    places = np.linspace(0, len(ranked) - 1, min(PICTURES, len(ranked))).round().astype(int)
+    by_name = {pair.name: pair for pair in judged.pairs}
+    pairs = [by_name[ranked.iloc[place]] for place in places]
+    figure = show_predictions(_pictures(run, config, pairs))
+    return save(figure, run.folder / "figures" / f"test-{judged.name}.png")
+
+
+def _pictures(run: Run, config: Config, pairs: list[Pair]) -> dict[str, Any]:
+    size, net = config.img_size, load_net(run)
+    maps = predict(net, pairs, size=size, device="cpu", batch_size=len(pairs))
+    grey = [np.rint(item.probability * 255).astype(np.uint8) for item in maps]
+    return {
+        "names": [pair.name for pair in pairs],
+        "image": np.stack([resize_image(read_image(pair.image), size) for pair in pairs]),
+        "mask": np.stack([resize_mask(read_mask(pair.mask), size) for pair in pairs]),
+        "probability": np.stack([resize_image(each, size) for each in grey]),
+    }
+
+
+def _names(pairs: tuple[Pair, ...]) -> set[str]:
+    return {pair.name for pair in pairs}
+
+
+def _warning(pairs: list[Pair], trained: set[str]) -> str:
+    seen = sum(pair.name in trained for pair in pairs)
+    return f"; WARNING: {seen} of these {len(pairs)} trained the network" if seen else ""

@@ -1,0 +1,279 @@
+"""From settings to parts: the only place, besides the faces of the kit, that reads a Config."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch.utils.data import DataLoader
+
+from .config import Config
+from .dataset import Batches, PairDataset, choose_workers, make_loader, open_cache
+from .devices import Devices, Precision, choose_precision, cpu_count, parallel, pick_devices
+from .errors import InputError
+from .layouts import Pair, Selection, find_datasets, select, split_validation
+from .losses import Supervised
+from .model import CamoXpert
+from .optim import Place, Plan, Stage, parameter_groups, plan_stages
+from .run import Run, bare_keys, load_checkpoint
+from .synthetic import make_synthetic
+from .train import StepSettings, TrainState
+from .version import __version__
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a run: what trains, what validates, what was left out and why."""
+
+    root: Path
+    train: list[Pair]
+    validation: list[Pair]
+    test: dict[str, list[Pair]]
+    left_out: dict[str, int]
+
+
+@dataclass
+class Training:
+    """All parts of one training, ready to start."""
+
+    config: Config
+    data: Data
+    devices: Devices
+    precision: Precision
+    plan: Plan
+    state: TrainState
+    workers: int
+    workers_reason: str
+
+    def images_per_step(self, stage: Stage) -> int:
+        """Return the effective batch: per device x devices x accumulation."""
+        return stage.batch * self.devices.count * self.config.accumulation_steps
+
+
+def build_data(config: Config, progress: Progress | None = None) -> Data:
+    """Find the images, leave out what does not belong, hold out validation.
+
+    Without a data set, generated images take its place.
+    """
+    root = Path(config.dataset_path) if config.dataset_path else _generated(config, progress)
+    chosen = select(find_datasets(root), noncam=config.noncam)
+    train, validation = split_validation(_trainable(root, chosen), config.val_share)
+    left_out = {reason: len(pairs) for reason, pairs in chosen.left_out.items()}
+    return Data(root, train, validation, chosen.test, left_out)
+
+
+def cache_folder(config: Config) -> Path:
+    """Return where decoded and generated images are kept."""
+    if config.cache_dir:
+        return Path(config.cache_dir)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("CAMOXPERT_CACHE") or Path(base) / "camoxpert_nb")
+
+
+def build_plan(config: Config, images: int, devices: Devices) -> Plan:
+    """Return stages and learning rates; InputError when a batch is larger than the data."""
+    stage2_batch = config.stage2_batch_size or config.batch_size
+    largest = max(config.batch_size, stage2_batch) * devices.count
+    if largest > images:
+        raise InputError(
+            f"a batch of {largest} images ({largest // devices.count} per device x "
+            f"{devices.count}) is larger than the {images} training images. Lower --batch-size "
+            f"and --stage2-batch-size to at most {images // devices.count}, or add images."
+        )
+    stages = plan_stages(
+        epochs=config.epochs,
+        stage1_epochs=config.stage1_epochs,
+        progressive=config.progressive_unfreeze,
+        lr=config.lr,
+        stage2_lr=config.stage2_lr or config.lr,
+        batch=config.batch_size,
+        stage2_batch=stage2_batch,
+        accumulation=config.accumulation_steps,
+        devices=devices.count,
+        images=images,
+    )
+    return Plan(
+        stages,
+        backbone_factor=config.backbone_lr_factor,
+        scheduler=config.scheduler,
+        min_lr=config.min_lr,
+        warmup_epochs=config.warmup_epochs,
+        t_mult=config.t_mult,
+    )
+
+
+def build_net(config: Config) -> CamoXpert:
+    """Return the network with its starting weights, on the CPU."""
+    torch.manual_seed(config.seed)
+    net = CamoXpert(
+        config.backbone,
+        experts=config.num_experts,
+        top_k=min(config.top_k, config.num_experts),
+        width=config.width,
+        weights=config.weights,
+        pretrained=config.pretrained and not config.init_from,
+        deep_supervision=config.deep_supervision,
+        checkpointing=config.gradient_checkpointing,
+    )
+    if config.init_from:
+        load_weights(net, *_weights_of(Path(config.init_from)))
+        net.weights_source = f"--init-from {config.init_from}"
+    return net
+
+
+def build_state(config: Config, net: CamoXpert, devices: Devices, precision: Precision) -> Any:
+    """Return the state of a training at step 0, on its devices."""
+    net.to(devices.main)
+    supervised = Supervised(net, dtype=precision.dtype, legacy=config.legacy_loss)
+    groups = parameter_groups(net, net.backbone_blocks(), config.weight_decay)
+    return TrainState(
+        net=net,
+        supervised=parallel(supervised, devices),
+        optimizer=torch.optim.AdamW(groups, lr=config.lr),
+        scaler=torch.amp.GradScaler(devices.main.type, enabled=precision.scaled),
+        # The average forgets its start as n/(n + 9), so a short run is not judged on noise.
+        ema=timm.utils.ModelEmaV3(
+            net, decay=config.ema_decay, use_warmup=True, warmup_gamma=9.0, warmup_power=1.0
+        )
+        if config.use_ema
+        else None,
+    )
+
+
+def prepare(config: Config, progress: Progress | None = None) -> Training:
+    """Build everything but the image cache; InputError for whatever cannot work."""
+    devices = pick_devices(config.device)
+    precision = choose_precision(devices, config.amp)
+    data = build_data(config, progress)
+    plan = build_plan(config, len(data.train), devices)
+    requested = None if config.num_workers < 0 else config.num_workers
+    workers, reason = choose_workers(requested, cpu_count(), 1)
+    state = build_state(config, build_net(config), devices, precision)
+    if config.skip_stage1:
+        state.step = plan.first_step_of_part(2)
+    return Training(config, data, devices, precision, plan, state, workers, reason)
+
+
+class Loaders:
+    """The batches of a training: one loader per stage's batch size, made when first needed."""
+
+    def __init__(self, training: Training, progress: Progress | None = None) -> None:
+        config, folder = training.config, cache_folder(training.config)
+        caches = [
+            open_cache(pairs, config.img_size, folder, progress=progress)
+            for pairs in (training.data.train, training.data.validation)
+        ]
+        self.fingerprint: str = caches[0].fingerprint
+        self._training = training
+        self._train, self._validation = (PairDataset(c, seed=config.seed) for c in caches)
+        self._made: dict[int, tuple[Batches, DataLoader[Any]]] = {}
+
+    def epoch(self, place: Place) -> DataLoader[Any]:
+        """Return the batches of `place`'s epoch from its step on."""
+        if place.stage.batch not in self._made:
+            self._made = {place.stage.batch: self._make(place.stage.batch)}
+        batches, loader = self._made[place.stage.batch]
+        batches.set_epoch(
+            place.epoch, start=place.step_in_epoch * self._training.config.accumulation_steps
+        )
+        return loader
+
+    def validation(self, batch: int) -> DataLoader[Any]:
+        """Return all validation images in order."""
+        batches = Batches(len(self._validation), batch, training=False)
+        return make_loader(self._validation, batches, workers=0, pin_memory=False)
+
+    def _make(self, batch: int) -> tuple[Batches, DataLoader[Any]]:
+        training = self._training
+        batches = Batches(
+            len(self._train), batch * training.devices.count, seed=training.config.seed
+        )
+        on_gpu = training.devices.main.type == "cuda"
+        return batches, make_loader(
+            self._train, batches, workers=training.workers, pin_memory=on_gpu
+        )
+
+
+def step_settings(config: Config) -> StepSettings:
+    """Return what a training step needs of the settings."""
+    return StepSettings(
+        seed=config.seed,
+        accumulation=config.accumulation_steps,
+        augment=config.augment,
+        clip=config.clip,
+        deep=config.deep_weight,
+        balance=config.balance,
+        uncertainty=config.uncertainty,
+    )
+
+
+def load_net(run: Run, which: str = "best", device: torch.device | str = "cpu") -> CamoXpert:
+    """Return a run's network with the weights that scored best (or "last"), ready to predict."""
+    checkpoint = run.load(which, device)
+    config = Config().replace(**checkpoint["config"])
+    net = build_net(config.replace(pretrained=False, weights="", init_from=""))
+    load_weights(net, checkpoint["net"], str(run.folder / f"{which}.pt"))
+    return net.to(device).eval()
+
+
+def load_weights(net: torch.nn.Module, weights: dict[str, Any], source: str) -> None:
+    """Load all weights strictly; InputError says exactly what does not fit."""
+    weights, own = bare_keys(weights), net.state_dict()
+    missing = [key for key in own if key not in weights]
+    foreign = [key for key in weights if key not in own]
+    resized = [
+        f"{key} ({tuple(weights[key].shape)} there, {tuple(own[key].shape)} here)"
+        for key in own
+        if key in weights and weights[key].shape != own[key].shape
+    ]
+    if missing or foreign or resized:
+        found = [("missing there", missing), ("unknown here", foreign), ("other shape", resized)]
+        listed = "; ".join(f"{len(k)} {name}: {', '.join(k[:3])}" for name, k in found if k)
+        raise InputError(
+            f"{source} belongs to another network ({listed}). Use the --backbone, --num-experts, "
+            "--width and --deep-supervision it was trained with; its config.json names them."
+        )
+    net.load_state_dict(weights)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    return {
+        "camoxpert_nb": __version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _generated(config: Config, progress: Progress | None) -> Path:
+    folder = cache_folder(config) / f"generated-{config.img_size}px"
+    return make_synthetic(folder, size=config.img_size, progress=progress)
+
+
+def _trainable(root: Path, chosen: Selection) -> list[Pair]:
+    if not chosen.train:
+        raise InputError(
+            f"{root} holds test images only ({', '.join(chosen.test) or 'none usable'}). Give the "
+            "folder that also holds a training split, or one flat folder with Imgs and GT."
+        )
+    return list(chosen.train)
+
+
+def _weights_of(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the network weights in a run folder or checkpoint file, and where they came from."""
+    if path.is_dir():
+        path = path / ("best.pt" if (path / "best.pt").exists() else "last.pt")
+    state = load_checkpoint(path)
+    for key in ("net", "model_state_dict", "model", "state_dict"):
+        if isinstance(state.get(key), dict):
+            return state[key], str(path)
+    return state, str(path)
