@@ -41,7 +41,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def generate(folder: Path, count: int) -> list[Pair]:
-    """Write photos of 1024 x 768 with the size in bytes of real ones, and masks with one object."""
+    """Write photos of 1024 x 768 pixels and about 280 kB, and masks with one object."""
     chance = np.random.default_rng(0)
     y, x = np.mgrid[:768, :1024]
     pairs = []

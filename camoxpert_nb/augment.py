@@ -84,7 +84,7 @@ def _colour(uniform: Tensor, strength: float) -> Tensor:
 def _change(image: Tensor, mask: Tensor, affine: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
     """Sample image and mask together, mirrored beyond the edge; then mix the colours."""
     size = image.shape[-1]
-    # Written out, because affine_grid multiplies matrices: with TF32 on, half a pixel is lost.
+    # Written out, as affine_grid multiplies matrices: TF32 would move pixels by a tenth of one.
     centres = torch.arange(1 - size, size, 2, device=image.device) / size
     x_part = affine[:, :, 0, None, None] * centres
     y_part = affine[:, :, 1, None] * centres + affine[:, :, 2, None]
@@ -121,7 +121,8 @@ def _change_bytes(
         cv2.split(mixed, list(planes[:3]))
         cv2.extractChannel(moved, 3, planes[3])
         new_image[i], new_mask[i] = torch.from_numpy(planes).split((3, 1))
-    return new_image.div_(255), new_mask
+        new_image[i].div_(255)  # now, while it is in the processor's cache
+    return new_image, new_mask
 
 
 def _in_pixels(affine: Tensor, size: int) -> NDArray[np.float64]:

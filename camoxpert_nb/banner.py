@@ -7,6 +7,7 @@ from .devices import choose_preset, pick_devices
 from .limits import StepCost, measure_step
 from .optim import Stage, set_open_blocks
 from .recipe import Training
+from .train import backbone_blocks
 from .version import __version__
 
 
@@ -29,7 +30,8 @@ def banner(training: Training) -> str:
         ("experts", _experts(config)),
         ("parameters", f"{parameters / 1e6:.2f} million"),
         ("resolution", f"{config.img_size} x {config.img_size} px"),
-        *[(f"stage {part}", text) for part in (1, 2) for text in _part(training, part)],
+        *zip(("stage 1", ""), _part(training, 1), strict=False),
+        *zip(("stage 2", ""), _part(training, 2), strict=False),
         ("epochs", f"{config.epochs}, {training.plan.steps} steps"),
         ("deep supervision", _on(config.deep_supervision)),
         ("checkpointing", _on(config.gradient_checkpointing)),
@@ -47,7 +49,7 @@ def banner(training: Training) -> str:
 def forecast(training: Training) -> str:
     """Return what `--dry-run` adds: changed settings, learning rates, memory and time."""
     config = training.config
-    lines = ["", "learning rates (first and last step of each stage)"]
+    lines = ["", "learning rates (first, highest and last step of each stage)"]
     lines += [_rates(training, stage) for stage in training.plan.stages]
     cost = _cost(training)
     lines += ["", "estimate, from one real step on this machine"]
@@ -60,9 +62,9 @@ def forecast(training: Training) -> str:
     return "\n".join(lines)
 
 
-def auto_preset() -> tuple[str, str]:
+def auto_preset(dataset_path: str) -> tuple[str, str]:
     """Return the preset for this machine and the reason."""
-    return choose_preset(pick_devices())
+    return choose_preset(pick_devices(), own_images=bool(dataset_path))
 
 
 def _experts(config: Config) -> str:
@@ -103,17 +105,18 @@ def _average(training: Training) -> str:
 
 
 def _rates(training: Training, stage: Stage) -> str:
-    plan, ends = training.plan, (stage.first_step, stage.last_step - 1)
-    head = " -> ".join(f"{plan.lr(step, None):.2e}" for step in ends)
-    body = " -> ".join(f"{plan.lr(step, 1):.2e}" for step in ends)
     span = f"epochs {stage.first_epoch + 1}-{stage.last_epoch}"
-    return f"  {stage.name:<12} {span:<15} head {head}   backbone {body}"
+    texts = []
+    for block in (None, 1):
+        rates = [training.plan.lr(step, block) for step in range(stage.first_step, stage.last_step)]
+        texts.append(" / ".join(f"{rate:.2e}" for rate in (rates[0], max(rates), rates[-1])))
+    return f"  {stage.name:<12} {span:<15} head {texts[0]}   backbone {texts[1]}"
 
 
 def _cost(training: Training) -> dict[int, StepCost]:
     """Measure each number of open blocks once."""
     state, costs = training.state, {}
-    blocks = state.net.backbone_blocks()  # type: ignore[operator]
+    blocks = backbone_blocks(state.net)
     for count in {stage.open_blocks for stage in training.plan.stages}:
         set_open_blocks(state.net, blocks, count)
         size = training.config.img_size

@@ -50,7 +50,7 @@ def train(options: dict[str, Any]) -> int:
         if preset == "auto":
             from .banner import auto_preset
 
-            preset, reason = auto_preset()
+            preset, reason = auto_preset(options.get("dataset_path", ""))
         config = make_config(preset, **options)
     return _fit(config, dry_run=dry_run, reason=reason)
 
@@ -98,7 +98,7 @@ def predict(options: dict[str, Any]) -> int:
 
 
 def data(options: dict[str, Any]) -> int:
-    """Look through a data set and report what is in it and what is wrong with it."""
+    """Look through a data set and report what is in it; exit code 1 if it cannot be used so."""
     from .audit import audit, report
     from .console import Console
     from .layouts import find_datasets
@@ -108,7 +108,7 @@ def data(options: dict[str, Any]) -> int:
     console.say(report(found))
     if options["json"]:
         Path(options["json"]).write_text(json.dumps(found.as_dict(), indent=1), encoding="utf-8")
-    return 0
+    return 1 if found.count("stop") else 0
 
 
 def demo(options: dict[str, Any]) -> int:
@@ -247,7 +247,22 @@ def _parser() -> argparse.ArgumentParser:
     sub = _command(commands, "resume", resume)
     sub.add_argument("run", help="the run folder")
     _add_settings(sub)
-    sub = _command(commands, "evaluate", evaluate)
+    _add_evaluate(_command(commands, "evaluate", evaluate))
+    sub = _command(commands, "predict", predict)
+    sub.add_argument("--run", required=True, help="run folder whose best weights are used")
+    sub.add_argument("--input", required=True, help="an image or a folder of images")
+    sub.add_argument("--output", required=True, help="folder for the maps")
+    _add_device(sub)
+    sub = _command(commands, "data", data)
+    sub.add_argument("folder", help="data set, or a folder that holds several")
+    sub.add_argument("--json", default="", help="file for the findings")
+    sub = _command(commands, "demo", demo)
+    sub.add_argument("folder", nargs="?", default="", help="folder of the run")
+    sub.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="default 42")
+    return parser
+
+
+def _add_evaluate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--run", default="", help="run folder whose best weights are scored")
     sub.add_argument("--dataset-path", default="", help="folder with the images and masks")
     sub.add_argument(
@@ -261,18 +276,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--ground-truth", default="", help="folder of the masks of those maps")
     sub.add_argument("--json", default="", help="file for the scores, per image and in the mean")
     _add_device(sub)
-    sub = _command(commands, "predict", predict)
-    sub.add_argument("--run", required=True, help="run folder whose best weights are used")
-    sub.add_argument("--input", required=True, help="an image or a folder of images")
-    sub.add_argument("--output", required=True, help="folder for the maps")
-    _add_device(sub)
-    sub = _command(commands, "data", data)
-    sub.add_argument("folder", help="data set, or a folder that holds several")
-    sub.add_argument("--json", default="", help="file for the findings")
-    sub = _command(commands, "demo", demo)
-    sub.add_argument("folder", nargs="?", default="", help="folder of the run")
-    sub.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="default 42")
-    return parser
 
 
 def _command(commands: Any, name: str, function: Any) -> argparse.ArgumentParser:

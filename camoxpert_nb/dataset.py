@@ -270,7 +270,7 @@ def _require_space(folder: Path, needed: int) -> None:
 def _decode_into(file: BinaryIO, pairs: Sequence[Pair], size: int, progress: Progress) -> None:
     """Append every pair to `file`, in order; at the end raise for all that could not be."""
     problems = []
-    with ThreadPoolExecutor() as threads:  # Pillow and OpenCV let go of the interpreter's lock
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding lets go of Python's lock
         for first in range(0, len(pairs), CHUNK):
             chunk = pairs[first : first + CHUNK]
             for done, result in enumerate(threads.map(lambda pair: _decode(pair, size), chunk), 1):

@@ -93,12 +93,14 @@ def choose_precision(devices: Devices, amp: bool = True) -> Precision:
     return Precision(None, f"float32: capability {version} has no fast half precision")
 
 
-def choose_preset(devices: Devices) -> tuple[str, str]:
-    """Return the preset for this hardware and the reason."""
+def choose_preset(devices: Devices, *, own_images: bool) -> tuple[str, str]:
+    """Return the preset for this hardware and the reason; `own_images`: a data set was given."""
     if devices.count >= 2:
         return "balanced-2gpu", f"{devices.count} GPUs"
+    if not devices.ids and not own_images:
+        return "demo", "no GPU and no data set: a small network that a CPU trains in minutes"
     if not devices.ids:
-        return "demo", "no GPU: a small network and small images, which a CPU trains in minutes"
+        return "single-gpu", "no GPU; on a CPU these settings take long, --dry-run says how long"
     memory = torch.cuda.get_device_properties(devices.ids[0]).total_memory / GIB
     if memory >= 14:
         return "single-gpu-optimized", f"one GPU with {memory:.0f} GiB"

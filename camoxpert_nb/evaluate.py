@@ -137,7 +137,8 @@ def predict_folder(
 
     Raises InputError when there is no image, two share a stem, or a map would replace an image.
     """
-    paths = _by_stem(source) if Path(source).is_dir() else {Path(source).stem: Path(source)}
+    source = Path(source)
+    paths = _by_stem(source) if source.is_dir() else {source.stem: source}
     targets = {stem: Path(output) / f"{stem}.png" for stem in paths}
     for stem, path in paths.items():
         if targets[stem].resolve() == path.resolve():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from .config import Config
 from .errors import InputError, TrainingError
@@ -33,12 +34,14 @@ def fit(
     report: Report = lambda record: None,
     announce: Callable[[Training], None] = lambda training: None,
     progress: Progress | None = None,
+    net: nn.Module | None = None,
 ) -> Run:
     """Train as `config` says, in `config.checkpoint_dir`, and return the run.
 
     `announce` is told once what will be trained; `report` gets each record: "step", "epoch",
     "stop" or "end". The first Ctrl-C (or SIGTERM) ends the step, saves and returns; a second one
-    interrupts. With `resume` the folder's last checkpoint is taken up, exactly.
+    interrupts. With `resume` the folder's last checkpoint is taken up, exactly. `net` is as in
+    `recipe.prepare`.
 
     Raises InputError for settings or data that cannot work, TrainingError when training breaks.
     """
@@ -49,7 +52,7 @@ def fit(
             f"{run.folder} already holds a run. Go on with `camoxpert resume {run.folder}`, or "
             "choose another --checkpoint-dir."
         )
-    training = prepare(config, progress)
+    training = prepare(config, progress, net)
     run.folder.mkdir(parents=True, exist_ok=True)
     with run.locked(), _graceful(run):
         run.clear_requests()
@@ -193,7 +196,7 @@ def _summarise(
             "devices": training.devices.describe(),
             "precision": training.precision.reason,
             "parameters": sum(p.numel() for p in state.net.parameters()),
-            "weights_source": str(state.net.weights_source),
+            "weights_source": str(getattr(state.net, "weights_source", "")),
             "versions": versions(),
             "data": {
                 "root": str(data.root),

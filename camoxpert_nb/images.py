@@ -11,11 +11,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from .errors import InputError
 
 Array = NDArray[np.uint8]
+
+# Pillow's ways of saying "broken file"; a bomb is a header that claims an absurd size.
+BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read_image(path: Path) -> Array:
@@ -74,7 +77,7 @@ def image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except (OSError, UnidentifiedImageError) as error:
+    except BROKEN as error:
         raise _unreadable(path, error) from error
     return (width, height) if turned else (height, width)
 
@@ -82,11 +85,19 @@ def image_size(path: Path) -> tuple[int, int]:
 def _decode(path: Path, mode: str) -> Image.Image:
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I;16") or image.mode == "I":
-                image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+            if image.mode == "F":
+                raise ValueError("it holds floating-point values; save it as 8-bit PNG, 0...255")
+            if image.mode.startswith("I"):
+                image = _from_16_bit(np.asarray(image))
             return ImageOps.exif_transpose(image).convert(mode)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways of saying "broken file"
+    except BROKEN as error:
         raise _unreadable(path, error) from error
+
+
+def _from_16_bit(values: NDArray[np.integer]) -> Image.Image:
+    """Scale to 8 bits; a file whose values fit 8 bits already is stored wide but means them."""
+    narrow = values if values.max(initial=0) <= 255 else values // 257
+    return Image.fromarray(narrow.astype(np.uint8))
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

@@ -28,8 +28,6 @@ MEASURES = (
 )
 _EPSILON = np.spacing(1.0)  # Matlab's eps, which the original code of the measures adds
 _RADIUS = 3  # weighted F blurs the error with a 7 x 7 gaussian
-_HALO = 2 * _RADIUS + 1  # rows beyond a strip that its blurred errors depend on
-_STRIP = 160  # rows worked on at a time
 _REACH = 160  # pixels: farther away, distance changes the weight of an error by less than 3e-10
 
 
@@ -263,18 +261,13 @@ def _weighted_f(image: Array, levels: Floats, mask: Array, false_alarm: float) -
     if total == 0:
         return 0.0
     near = _window(mask, _REACH)
-    stretched, mask = np.asarray(cv2.LUT(image[near], levels), np.float64), mask[near]
+    image, mask = image[near], mask[near]
+    alarm = np.asarray(cv2.LUT(image, (levels > 0).astype(np.uint8)), np.uint8)
+    used = _window(mask | alarm, _RADIUS)
+    image, mask = image[used], mask[used]
     squared = _squared_distance(mask)
-    false, missed = 2 * false_alarm, 0.0
-    for top in range(0, len(mask), _STRIP):  # in strips, which stay in the processor's cache
-        strip, start = slice(top, top + _STRIP), max(0, top - _HALO)
-        decay = _DECAY.take(squared[strip].astype(np.intp))
-        false -= float(np.einsum("ij,ij", stretched[strip], decay))
-        block, counted = (
-            slice(start, top + _STRIP + _HALO),
-            slice(top - start, top - start + _STRIP),
-        )
-        missed += _blurred_miss(stretched[block], mask[block], squared[block], counted)
+    false = 2 * false_alarm - _forgiven(image, levels, squared)
+    missed = _blurred_miss(image, levels, mask, squared)
     recall = 1 - missed / total
     precision = (total - missed) / (total - missed + false + _EPSILON)
     return float(2 * recall * precision / (recall + precision + _EPSILON))
@@ -286,33 +279,39 @@ def _squared_distance(mask: Array) -> NDArray[np.uint16]:
     return np.asarray(cv2.multiply(distance, distance, dtype=cv2.CV_16U), np.uint16)
 
 
-def _blurred_miss(
-    stretched: Floats, mask: Array, squared: NDArray[np.uint16], rows: slice
-) -> float:
-    """Return the sum over the object in some rows of min(error, error blurred with its surround).
+def _forgiven(image: Array, levels: Floats, squared: NDArray[np.uint16]) -> float:
+    """Return the sum of map x decay over the background, in strips that stay in the cache."""
+    total = 0.0
+    for top in range(0, len(image), 64):
+        strip = slice(top, top + 64)
+        decay = _DECAY.take(squared[strip].astype(np.intp))
+        total += float(np.einsum("ij,ij", cv2.LUT(image[strip], levels), decay))
+    return total
+
+
+def _blurred_miss(image: Array, levels: Floats, mask: Array, squared: NDArray[np.uint16]) -> float:
+    """Return the sum over the object of min(error, error blurred along with the surroundings).
 
     Around the object each pixel takes the error of the object pixel nearest to it. The blur's
     kernel is separable, and only pixels up to 3 away can matter.
     """
-    if not mask[rows].any():
-        return 0.0
-    window, counted = _window(mask, _RADIUS), np.zeros_like(mask)
-    counted[rows] = mask[rows]
-    error = (1 - stretched[window]) * mask[window]
+    window = _window(mask, _RADIUS)
     band = cv2.dilate(mask[window], np.ones((7, 7), np.uint8)) - mask[window]
-    layers = (mask[window], counted[window], band, squared[window], error)
+    layers = (image[window], mask[window], band, squared[window])
     # A border, so that no step to the nearest object pixel leaves the array.
-    inside, counted, band, squared, error = (np.pad(layer, _RADIUS + 1) for layer in layers)
+    image, mask, band, squared = (np.pad(layer, _RADIUS + 1) for layer in layers)
+    error = np.asarray(cv2.LUT(image, 1 - levels), np.float64)
+    error *= mask
     steps = _NEAREST @ (1, error.shape[1])
-    flat, open_pixels = error.ravel(), np.flatnonzero(band)  # flat is a view
+    flat, open_pixels = error.ravel(), np.flatnonzero(band.view(bool))  # flat is a view
     for choice in range(steps.shape[1]):
         nearest = open_pixels + steps[squared.ravel()[open_pixels], choice]
-        hit = inside.ravel()[nearest] > 0
+        hit = mask.ravel()[nearest] > 0
         flat[open_pixels[hit]] = flat[nearest[hit]]
         open_pixels = open_pixels[~hit]
     kernel = cv2.getGaussianKernel(2 * _RADIUS + 1, 5)
     blurred = cv2.sepFilter2D(error, -1, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
-    return float(np.einsum("ij,ij", np.minimum(error, blurred), counted))
+    return float(np.einsum("ij,ij", np.minimum(error, blurred, out=blurred), mask))
 
 
 def _window(mask: Array, margin: int) -> tuple[slice, slice]:
@@ -322,27 +321,20 @@ def _window(mask: Array, margin: int) -> tuple[slice, slice]:
     return rows, slice(max(0, left - margin), left + width + margin)
 
 
-def _decay_table() -> Floats:
-    """Return by squared distance how much of weight 2 is forgiven; 0 for the object itself."""
-    table = np.exp(np.log(0.5) / 5 * np.sqrt(np.arange(1 << 16)))
-    table[0] = 0
-    return table
-
-
 def _nearest_table() -> NDArray[np.intp]:
     """Return (19, 8, 2): the steps (x, y) of each squared length up to 18, in order of choice.
 
     Among equally near object pixels SciPy's distance transform takes the leftmost, then topmost.
     """
+    grid = list(product(range(-_RADIUS - 1, _RADIUS + 2), repeat=2))
     table = np.zeros((2 * _RADIUS**2 + 1, 8, 2), np.intp)
-    used = [0] * len(table)
-    for x, y in product(range(-_RADIUS - 1, _RADIUS + 2), repeat=2):
-        squared = x * x + y * y
-        if squared < len(table):
-            table[squared, used[squared]] = x, y
-            used[squared] += 1
+    for squared, steps in enumerate(table):
+        for place, step in enumerate(s for s in grid if s[0] ** 2 + s[1] ** 2 == squared):
+            steps[place] = step
     return table
 
 
-_DECAY = _decay_table()
 _NEAREST = _nearest_table()
+# How much of the weight 2 is forgiven at each squared distance; nothing on the object itself.
+_DECAY = np.exp(np.log(0.5) / 5 * np.sqrt(np.arange(1 << 16)))
+_DECAY[0] = 0

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle, groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -29,14 +29,13 @@ BLACK, GREY = "#000000", "#8C8C8C"
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW = "#56B4E9", "#D55E00", "#F0E442"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW)
-HIT, MISS, FALSE_ALARM = BLUE, YELLOW, RED
+VERDICTS = {"hit": BLUE, "miss": YELLOW, "false alarm": RED}
 TERMS = {"loss": BLACK, "structure": BLUE, "deep": ORANGE, "uncertainty": PURPLE, "balance": GREEN}
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.grid": True,
-    "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": GREY,
@@ -50,8 +49,10 @@ STYLE: dict[Any, Any] = {
 WIDTH = 10.0  # inches: about 1000 px, a notebook's width
 
 Records = Sequence[Mapping[str, Any]]
+Names = Sequence[str]
 Array = NDArray[np.uint8]
 Floats = NDArray[np.float64]
+Band = tuple[str, float, float]
 
 
 class Picture(Figure):
@@ -73,11 +74,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 @rc_context(STYLE)
 def show_history(
-    records: Records,
-    *,
-    target: float | None = None,
-    title: str = "",
-    experts: Sequence[str] = EXPERTS,
+    records: Records, *, target: float | None = None, title: str = "", experts: Names = EXPERTS
 ) -> Figure:
     """Draw a run on one page: loss, IoU, learning rate, expert share, speed and data wait.
 
@@ -100,14 +97,15 @@ def show_history(
     _draw_rates(axes[1, 0], epochs, rates)
     _draw_shares(axes[1, 1], epochs, records, experts)
     speed, wait = _column(records, "images_per_second"), _column(records, "data_wait_percent")
+    for ax, values in zip(axes[2], (speed, wait), strict=True):
+        ax.set_ylim(0, 1.1 * np.nanmax(values, initial=0.1))
     _draw_lines(axes[2, 0], epochs, {"": (speed, BLUE)}, "Training speed", "images per second")
     _draw_lines(axes[2, 1], epochs, {"": (wait, BLUE)}, "Waiting for data", "% of the time")
+    stages = _stages(epochs, records)
     for ax in axes.flat:
-        _draw_stages(ax, epochs, records, named=ax in axes[0])
+        _draw_stages(ax, stages, named=ax in axes[0])
         ax.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for ax in axes[2]:
-        ax.set_ylim(bottom=0)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
@@ -122,48 +120,28 @@ def show_predictions(preview: Mapping[str, Any], *, rows: int = 6) -> Figure:
     if not total:
         return _empty("Predictions", "No prediction has been made yet.")
     n = min(rows, total)
-    names, images, masks = preview["names"][:n], preview["image"][:n], preview["mask"][:n] > 0
-    maps = preview["probability"][:n] / 255.0
+    images, masks = preview["image"][:n], preview["mask"][:n] > 0
+    maps = preview["probability"][:n] / 255
     figure = Picture(figsize=(WIDTH, 0.9 + 2.6 * n), layout="constrained")
     axes = figure.subplots(n, 4, squeeze=False)
-    scores = [_iou(probability > 0.5, mask) for probability, mask in zip(maps, masks, strict=True)]
-    for row, name, image, mask, probability, score in zip(
-        axes, names, images, masks, maps, scores, strict=True
-    ):
-        row[0].imshow(image)
-        row[1].imshow(mask, cmap="gray", vmin=0, vmax=1)
-        row[2].imshow(probability, cmap="gray", vmin=0, vmax=1)
-        row[3].imshow(_compare(image, mask, probability > 0.5))
-        row[0].set_title(_short(str(name)), fontsize=8)
-        row[3].set_title("no object" if score is None else f"IoU {score:.2f}", fontsize=9)
-        for ax in row:
-            ax.set_axis_off()
-    for ax, heading in zip(axes[0], ("image", "mask", "probability", "errors"), strict=True):
-        ax.set_title(f"{heading}\n{ax.get_title(loc='left')}", fontsize=9)
-    figure.colorbar(
-        ScalarMappable(cmap="gray"),
-        ax=axes[:, :3],
-        location="bottom",
-        shrink=0.3,
-        label="probability",
-        aspect=30,
-    )
-    patches = [
-        Patch(color=c, label=t)
-        for c, t in ((HIT, "hit"), (MISS, "miss"), (FALSE_ALARM, "false alarm"))
-    ]
+    headings = ("image", "mask", "probability: black 0, white 1", "probability > 0.5 against mask")
+    for ax, heading in zip(axes[0], headings, strict=True):
+        ax.set_title(f"{heading}\n", fontsize=9)
+    rows_of = zip(axes, preview["names"][:n], images, masks, maps, strict=True)
+    scores = [_draw_prediction(*row) for row in rows_of]
+    patches = [Patch(color=colour, label=name) for name, colour in VERDICTS.items()]
     figure.legend(handles=patches, loc="outside lower right", ncols=3)
-    found = [score for score in scores if score is not None]
-    mean = f"; mean {np.mean(found):.2f} over n = {len(found)}" if found else ""
+    scored = [score for score in scores if score is not None]
+    mean = f"; mean IoU {np.mean(scored):.2f}, n = {len(scored)}" if scored else ""
     figure.suptitle(
         f"{n} of {total} images at {images.shape[2]} x {images.shape[1]} px{mean}\n"
-        "IoU = hit / (hit + miss + false alarm), in pixels of one image, at probability > 0.5"
+        "IoU of one image = hit / (hit + miss + false alarm), in pixels, at probability > 0.5"
     )
     return figure
 
 
 @rc_context(STYLE)
-def show_pairs(images: Sequence[Array], masks: Sequence[Array], names: Sequence[str]) -> Figure:
+def show_pairs(images: Sequence[Array], masks: Sequence[Array], names: Names) -> Figure:
     """Draw a sample of a data set: each image with its object's outline, and its mask.
 
     `images`: (H, W, 3) uint8 each, `masks`: (H, W) of 0 and 1 each; sizes may differ.
@@ -175,24 +153,21 @@ def show_pairs(images: Sequence[Array], masks: Sequence[Array], names: Sequence[
     axes = figure.subplots(count, 6, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
-    cells = axes.reshape(-1, 2)
-    for (left, right), image, mask, name in zip(cells, images, masks, names, strict=False):
+    cells = axes.reshape(-1, 2)[: len(images)]
+    for (left, right), image, mask, name in zip(cells, images, masks, names, strict=True):
         left.imshow(image)
         right.imshow(mask, cmap="gray", vmin=0, vmax=1)
         if mask.any() and not mask.all():
             left.contour(mask, [0.5], colors=[YELLOW], linewidths=1)
-        left.set_title(_short(name), fontsize=7)
-        height, width = mask.shape
-        right.set_title(f"\n{width} x {height} px, object {mask.mean():.1%}", fontsize=7)
-    figure.suptitle(
-        f"n = {len(images)} images, the mask's outline in yellow; object in % of the area"
-    )
+        size = f"{mask.shape[1]} x {mask.shape[0]} px, object {mask.mean():.1%}"
+        left.set_title(f"{_short(name)}\n{size}", fontsize=7.5)
+    figure.suptitle(f"n = {len(images)} images, the mask's outline in yellow")
     return figure
 
 
 @rc_context(STYLE)
 def show_schedule(
-    steps: ArrayLike, rates: Mapping[str, ArrayLike], stages: Sequence[tuple[str, int, int]] = ()
+    steps: ArrayLike, rates: Mapping[str, ArrayLike], stages: Sequence[Band] = ()
 ) -> Figure:
     """Draw the learning rate of each parameter group over the optimiser steps, on a log axis.
 
@@ -203,15 +178,14 @@ def show_schedule(
     ax = figure.subplots()
     x = np.asarray(steps, float)
     _draw_rates(ax, x, rates)
-    for number, (name, first, last) in enumerate(stages):
-        _draw_band(ax, number, first, last, name)
+    _draw_stages(ax, stages)
     ax.set(xlabel="optimiser step", title=f"Learning rate over n = {len(x)} steps")
     ax.margins(x=0)
     return figure
 
 
 @rc_context(STYLE)
-def show_experts(gates: ArrayLike, names: Sequence[str] = EXPERTS) -> Figure:
+def show_experts(gates: ArrayLike, names: Names = EXPERTS) -> Figure:
     """Draw how much each stage relied on each expert, as the mean over the images.
 
     `gates` (n, stages, E): each expert's weight for one image in one stage, rows sum to 1.
@@ -248,37 +222,37 @@ def _draw_iou(ax: Axes, epochs: Floats, records: Records, target: float | None) 
     if np.isfinite(better).any():
         at = int(np.nanargmax(better))
         best = f"best {better[at]:.3f}, epoch {epochs[at]:.0f}"
-        ax.plot(epochs[at], better[at], "*", color=BLACK, markersize=11, label=best)
-    if ax.get_legend_handles_labels()[0]:
+        ax.plot(epochs[at], better[at], "o", color=BLACK, mfc="none", markersize=10, label=best)
+        ax.set_ylim(0, 1.08 * max(better[at], target or 0, 0.05))
         ax.legend(loc="lower right")
-    ax.set_ylim(bottom=0)
 
 
 def _draw_rates(ax: Axes, x: Floats, rates: Mapping[str, ArrayLike]) -> None:
     """Learning rates on a log axis; where a group is frozen (rate 0) its line has a gap."""
-    values = {name: np.asarray(rate, float) for name, rate in rates.items()}
-    drawn = {name: np.where(rate > 0, rate, np.nan) for name, rate in values.items()}
-    lines = dict(zip(drawn, zip(drawn.values(), COLOURS * len(drawn), strict=False), strict=False))
+    lines = {}
+    for (name, values), colour in zip(rates.items(), cycle(COLOURS), strict=False):
+        rate = np.asarray(values, float)
+        lines[name] = (np.where(rate > 0, rate, np.nan), colour)
     _draw_lines(ax, x, lines, "Learning rate per group", "learning rate (not drawn while 0)")
+    for below, line in enumerate(reversed(ax.lines)):
+        line.set_linewidth(1.5 + 0.5 * below)  # groups often share one rate: all stay visible
     if ax.lines:
         ax.set_yscale("log")
 
 
-def _draw_shares(ax: Axes, epochs: Floats, records: Records, experts: Sequence[str]) -> None:
+def _draw_shares(ax: Axes, epochs: Floats, records: Records, experts: Names) -> None:
     ax.set_title("Expert share, mean over the stages")
     ax.set_ylabel("% of the weight")
     known = [index for index, record in enumerate(records) if record.get("gates")]
     if not known:
-        return _say(ax, "not recorded")
+        _say(ax, "not recorded")
+        return
     share = np.array([np.mean(records[index]["gates"], 0) for index in known]) * 100  # (epochs, E)
-    tops = np.cumsum(share, 1)
-    for expert, (name, colour) in enumerate(zip(experts, COLOURS * 9, strict=False)):
-        if expert < share.shape[1]:
-            height, top = share[:, expert], tops[:, expert]
-            ax.bar(epochs[known], height, 1.0, top - height, color=colour, label=name)
+    tops, edges = np.cumsum(share, 1), [*(epochs[known] - 0.5), epochs[known[-1]] + 0.5]
+    for name, colour, part, top in zip(experts, cycle(COLOURS), share.T, tops.T, strict=False):
+        ax.stairs(top, edges, baseline=top - part, fill=True, color=colour, label=name)
     ax.set_ylim(0, 100)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
-    return None
 
 
 def _draw_lines(
@@ -295,22 +269,43 @@ def _draw_lines(
         ax.legend()
 
 
-def _draw_stages(ax: Axes, epochs: Floats, records: Records, *, named: bool) -> None:
-    names = [str(record.get("stage", "")) for record in records]
-    starts = [i for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
-    for number, (start, stop) in enumerate(zip(starts, [*starts[1:], len(names)], strict=True)):
-        label = names[start] if named else ""
-        _draw_band(ax, number, epochs[start] - 0.5, epochs[stop - 1] + 0.5, label)
+def _stages(epochs: Floats, records: Records) -> list[Band]:
+    """Name, left and right edge of each run of epochs in the same stage."""
+    bands = []
+    named = zip((str(record.get("stage", "")) for record in records), epochs, strict=True)
+    for name, run in groupby(named, key=lambda pair: pair[0]):
+        inside = [float(epoch) for _, epoch in run]
+        bands.append((name, inside[0] - 0.5, inside[-1] + 0.5))
+    return bands
 
 
-def _draw_band(ax: Axes, number: int, first: float, last: float, name: str) -> None:
-    """Shade every second stage and write its name upright, as a stage may be one epoch wide."""
-    if number % 2:
+def _draw_stages(ax: Axes, stages: Sequence[Band], *, named: bool = True) -> None:
+    """Shade every second stage and write the names above the axes, clear of the lines."""
+    for _, first, last in stages[1::2]:
         ax.axvspan(first, last, color="#F1F1F1", zorder=0, linewidth=0)
-    ax.text(
-        first, 0.98, f" {name}", transform=ax.get_xaxis_transform(), rotation=90,
-        ha="left", va="top", fontsize=7.5, color="#555555", clip_on=True,
-    )  # fmt: skip
+    if named and stages:
+        middles = [(first + last) / 2 for _, first, last in stages]
+        top = ax.secondary_xaxis("top")
+        top.set_xticks(middles, [name for name, _, _ in stages], fontsize=7.5, color="#555555")
+        top.tick_params(length=0, pad=1)
+        top.spines[:].set_visible(False)
+
+
+def _draw_prediction(
+    axes: NDArray[Any], name: str, image: Array, mask: NDArray[np.bool_], probability: Floats
+) -> float | None:
+    found = probability > 0.5
+    score = _iou(found, mask)
+    axes[0].imshow(image)
+    axes[1].imshow(mask, cmap="gray", vmin=0, vmax=1)
+    axes[2].imshow(probability, cmap="gray", vmin=0, vmax=1)
+    axes[3].imshow(_compare(image, mask, found))
+    said = f"no object, {found.mean():.1%} false alarm" if score is None else f"IoU {score:.2f}"
+    for ax, text in ((axes[0], _short(str(name))), (axes[3], said)):
+        ax.text(0, 1.02, text, transform=ax.transAxes, fontsize=8, in_layout=False)
+    for ax in axes:
+        ax.set_axis_off()
+    return score
 
 
 def _column(records: Records, key: str) -> Floats:
@@ -326,7 +321,8 @@ def _iou(found: NDArray[np.bool_], mask: NDArray[np.bool_]) -> float | None:
 def _compare(image: Array, mask: NDArray[np.bool_], found: NDArray[np.bool_]) -> Floats:
     """The image in pale grey, (H, W, 3) of 0...1, with hits, misses and false alarms in colour."""
     picture = np.repeat(0.35 + 0.5 * image.mean(2, keepdims=True) / 255, 3, 2)
-    for where, colour in ((found & mask, HIT), (mask & ~found, MISS), (found & ~mask, FALSE_ALARM)):
+    verdicts = (found & mask, mask & ~found, found & ~mask)
+    for where, colour in zip(verdicts, VERDICTS.values(), strict=True):
         picture[where] = 0.35 * picture[where] + 0.65 * np.array(to_rgb(colour))
     return picture
 
@@ -337,6 +333,7 @@ def _short(name: str, most: int = 40) -> str:
 
 def _say(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY)
+    ax.set_yticks([])
 
 
 def _empty(title: str, text: str) -> Figure:

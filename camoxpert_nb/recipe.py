@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from .config import Config
@@ -23,7 +24,7 @@ from .model import CamoXpert
 from .optim import Place, Plan, Stage, parameter_groups, plan_stages
 from .run import Run, bare_keys, load_checkpoint
 from .synthetic import make_synthetic
-from .train import StepSettings, TrainState
+from .train import StepSettings, TrainState, backbone_blocks
 from .version import __version__
 
 Progress = Callable[[int, int], None]
@@ -34,9 +35,9 @@ class Data:
     """The images of a run: what trains, what validates, what was left out and why."""
 
     root: Path
-    train: list[Pair]
-    validation: list[Pair]
-    test: dict[str, list[Pair]]
+    train: Sequence[Pair]
+    validation: Sequence[Pair]
+    test: Mapping[str, Sequence[Pair]]
     left_out: dict[str, int]
 
 
@@ -129,11 +130,13 @@ def build_net(config: Config) -> CamoXpert:
     return net
 
 
-def build_state(config: Config, net: CamoXpert, devices: Devices, precision: Precision) -> Any:
+def build_state(
+    config: Config, net: nn.Module, devices: Devices, precision: Precision
+) -> TrainState:
     """Return the state of a training at step 0, on its devices."""
     net.to(devices.main)
     supervised = Supervised(net, dtype=precision.dtype, legacy=config.legacy_loss)
-    groups = parameter_groups(net, net.backbone_blocks(), config.weight_decay)
+    groups = parameter_groups(net, backbone_blocks(net), config.weight_decay)
     return TrainState(
         net=net,
         supervised=parallel(supervised, devices),
@@ -148,15 +151,21 @@ def build_state(config: Config, net: CamoXpert, devices: Devices, precision: Pre
     )
 
 
-def prepare(config: Config, progress: Progress | None = None) -> Training:
-    """Build everything but the image cache; InputError for whatever cannot work."""
+def prepare(
+    config: Config, progress: Progress | None = None, net: nn.Module | None = None
+) -> Training:
+    """Build everything but the image cache; InputError for whatever cannot work.
+
+    `net` takes the place of the configured network, to train a peer or an ablation in the same
+    way; it has CamoXpert's outputs and its `backbone_blocks`.
+    """
     devices = pick_devices(config.device)
     precision = choose_precision(devices, config.amp)
     data = build_data(config, progress)
     plan = build_plan(config, len(data.train), devices)
     requested = None if config.num_workers < 0 else config.num_workers
     workers, reason = choose_workers(requested, cpu_count(), 1)
-    state = build_state(config, build_net(config), devices, precision)
+    state = build_state(config, net or build_net(config), devices, precision)
     if config.skip_stage1:
         state.step = plan.first_step_of_part(2)
     return Training(config, data, devices, precision, plan, state, workers, reason)
@@ -224,7 +233,7 @@ def load_net(run: Run, which: str = "best", device: torch.device | str = "cpu") 
     return net.to(device).eval()
 
 
-def load_weights(net: torch.nn.Module, weights: dict[str, Any], source: str) -> None:
+def load_weights(net: nn.Module, weights: dict[str, Any], source: str) -> None:
     """Load all weights strictly; InputError says exactly what does not fit."""
     weights, own = bare_keys(weights), net.state_dict()
     missing = [key for key in own if key not in weights]
@@ -259,13 +268,13 @@ def _generated(config: Config, progress: Progress | None) -> Path:
     return make_synthetic(folder, size=config.img_size, progress=progress)
 
 
-def _trainable(root: Path, chosen: Selection) -> list[Pair]:
+def _trainable(root: Path, chosen: Selection) -> Sequence[Pair]:
     if not chosen.train:
         raise InputError(
             f"{root} holds test images only ({', '.join(chosen.test) or 'none usable'}). Give the "
             "folder that also holds a training split, or one flat folder with Imgs and GT."
         )
-    return list(chosen.train)
+    return chosen.train
 
 
 def _weights_of(path: Path) -> tuple[dict[str, Any], str]:

@@ -29,7 +29,7 @@ def resumed_config(source: Path, changes: dict[str, Any]) -> Config:
     if Run(folder).exists():
         config = Config.load(Run(folder).config_path)
     else:
-        config = Config().replace(**_whole(source)["config"], checkpoint_dir="")
+        config = Config().replace(**_whole(source)["config"])
         folder = Path(changes.get("checkpoint_dir") or folder / source.stem)
     return config.replace(**{**changes, "checkpoint_dir": _target(folder, changes)})
 

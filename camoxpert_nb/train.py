@@ -129,10 +129,10 @@ def train_step(
     state.optimizer.zero_grad(set_to_none=True)
     images, sums = _count(batches), None
     for batch in batches:
-        image, mask = augment_batch(
-            *(batch[key].to(device, non_blocking=True) for key in ("image", "mask", "uniform")),
-            strength=settings.augment,
+        image, mask, uniform = (
+            batch[key].to(device, non_blocking=True) for key in ("image", "mask", "uniform")
         )
+        image, mask = augment_batch(image, mask, uniform, strength=settings.augment)
         parts = state.supervised(image, mask)
         loss, terms = total(parts, **weights)
         share = len(image) / images  # the last batch of a step may be shorter
@@ -226,7 +226,7 @@ def ramp(progress: float) -> float:
 
 def backbone_blocks(net: nn.Module) -> list[list[nn.Module]]:
     """Return the network's backbone, in blocks from shallow to deep."""
-    return net.backbone_blocks()  # type: ignore[operator, no-any-return]
+    return net.backbone_blocks()  # type: ignore[operator]
 
 
 def _record(

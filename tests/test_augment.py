@@ -125,6 +125,14 @@ def test_flip_mirrors_the_promised_share(batch, strength, share):
         assert torch.equal(mask, expected[1])
 
 
+def test_a_flipped_image_is_the_mirror_of_the_one_not_flipped(batch):
+    kept, flipped = chance(6), chance(6)
+    kept[:, FLIP], flipped[:, FLIP] = 0.9, 0.1
+    straight, mirrored = augment_batch(*batch, kept), augment_batch(*batch, flipped)
+    assert (straight[0].flip(3) - mirrored[0]).abs().max() < 0.02
+    assert (straight[1].flip(3) != mirrored[1]).float().mean() < 0.005
+
+
 def test_crop_is_the_promised_part_of_the_image(batch):
     last = 1 - 1e-6
     image, mask = augment_batch(*batch, uniforms(6, CROP=last, RIGHT=last, DOWN=0.0))

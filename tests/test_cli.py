@@ -86,7 +86,7 @@ def test_the_dry_run_shows_what_the_guides_banner_shows(
         "checkpointing     on",
         "all from epoch 104",
         "decay 0.999",
-        "IoU 0.6",
+        "IoU 0.72",
         "million",
         "none",
         "16 workers",
@@ -249,21 +249,14 @@ def test_data_reports_noncam_and_writes_json(
     assert json.loads((tmp_path / "audit.json").read_text())
 
 
-def test_auto_takes_the_cpu_preset_here_and_says_why(
-    places: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from camoxpert_nb import devices
+def test_auto_goes_by_the_hardware_and_says_why() -> None:
+    from camoxpert_nb.devices import Devices, choose_preset
 
-    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: False)
-    assert (
-        run(
-            "train --dataset-path {data} --checkpoint-dir {run} --dry-run --epochs 2"
-            " --stage1-epochs 1 --warmup-epochs 0 --batch-size 4",
-            **places,
-        )
-        == 0
-    )
-    assert "preset demo chosen for this machine: no GPU" in capsys.readouterr().out
+    none = Devices("cpu", (), "")
+    assert choose_preset(none, own_images=False)[0] == "demo"
+    assert choose_preset(none, own_images=True)[0] == "single-gpu"
+    name, why = choose_preset(Devices("dp", (0, 1), ""), own_images=True)
+    assert (name, why) == ("balanced-2gpu", "2 GPUs")
 
 
 def test_a_terminal_gets_one_moving_line_and_a_file_none() -> None:

@@ -1,3 +1,4 @@
+import io
 import os
 import pickle
 import shutil
@@ -85,19 +86,40 @@ def test_cache_is_reused_without_decoding_and_reports_progress_once(pairs, tmp_p
     assert np.array_equal(first.array, second.array)
 
 
-def test_a_touched_file_another_size_or_order_makes_another_cache(pairs, tmp_path):
-    names = {open_cache(pairs, SIZE, tmp_path).fingerprint}
-    names.add(open_cache(pairs, SIZE + 1, tmp_path).fingerprint)
-    names.add(open_cache(pairs[::-1], SIZE, tmp_path).fingerprint)
-    Image.fromarray(np.zeros((48, 60), np.uint8)).save(pairs[4].mask)
-    os.utime(pairs[4].mask, ns=(1, 1))
-    changed = open_cache(pairs, SIZE, tmp_path)
-    names.add(changed.fingerprint)
-    assert len(names) == 4
-    assert changed.array[4, 3].sum() == 0
+def test_another_size_or_order_makes_another_cache(pairs, tmp_path):
+    variants = [(pairs, SIZE), (pairs, SIZE + 1), (pairs[::-1], SIZE), (pairs[1:], SIZE)]
+    caches = [open_cache(some, size, tmp_path) for some, size in variants]
+    assert len({cache.fingerprint for cache in caches}) == 4
+    assert len({cache.path for cache in caches}) == 4
 
 
-@pytest.mark.parametrize("damage", [b"", b"not an array", None])
+@pytest.mark.parametrize("hidden", ["size", "time"])
+def test_a_changed_file_is_seen_by_its_time_or_its_size(pairs, tmp_path, hidden):
+    first = open_cache(pairs, SIZE, tmp_path)
+    path = pairs[4].mask
+    before = path.stat()
+    Image.fromarray(np.zeros((48, 60), np.uint8)).save(path)
+    if hidden == "time":
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        path.write_bytes(path.read_bytes().ljust(before.st_size, b"\0"))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert (path.stat().st_size == before.st_size) == (hidden == "size")
+    second = open_cache(pairs, SIZE, tmp_path)
+    assert second.fingerprint != first.fingerprint
+    assert first.array[4, 3].sum() > 0
+    assert second.array[4, 3].sum() == 0
+
+
+def array_file(array):
+    data = io.BytesIO()
+    np.save(data, array)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"not an array", array_file(np.zeros((10, 4, 8, 8), np.uint8)), None]
+)
 def test_a_damaged_cache_is_made_again(pairs, tmp_path, damage):
     first = open_cache(pairs, SIZE, tmp_path)
     whole = first.path.read_bytes()

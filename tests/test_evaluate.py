@@ -89,6 +89,13 @@ def test_maps_follow_the_protocol_in_order_and_at_their_own_size(
         np.testing.assert_allclose(probability, expected.numpy(), atol=1e-6)
 
 
+def test_many_images_keep_their_order(net: Brightness, pairs: list[Pair]) -> None:
+    many = [pair.image for pair in pairs] * 8
+    found = run(net, many)
+    assert [name for name, _ in found] == [path.stem for path in many]
+    assert [image.shape for _, image in found] == list(SIZES) * 8
+
+
 def test_maps_do_not_depend_on_the_batch_nor_much_on_the_precision(
     net: Brightness, pairs: list[Pair]
 ) -> None:

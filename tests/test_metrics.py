@@ -226,6 +226,17 @@ def test_batch_measures_equal_the_measures_of_each_image() -> None:
     )
 
 
+def test_batch_measures_round_as_the_measures_do() -> None:
+    rng = np.random.default_rng(4)
+    probability = rng.random((20, 1, 12, 17), dtype=np.float32) * rng.random((20, 1, 1, 1))
+    probability, mask = probability.astype(np.float32), rng.integers(0, 2, probability.shape)
+    single = [
+        measure(image[0], wanted[0].astype(np.uint8))["iou"]
+        for image, wanted in zip(probability, mask, strict=True)
+    ]
+    assert batch_iou(torch.from_numpy(probability), torch.from_numpy(mask)).tolist() == single
+
+
 def test_batch_measures_do_not_depend_on_the_batch_or_the_type_of_the_mask() -> None:
     probability, mask = batch()
     whole = batch_iou(probability, mask)

@@ -134,12 +134,12 @@ def test_split_like_data_parallel_equals_unsplit(
 def test_under_a_scaler_an_infinite_step_is_skipped_and_the_scale_halves(
     state: TrainState, settings: Any
 ) -> None:
-    state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)  # overflows float32 gradients
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)  # overflows float32
     before = copy.deepcopy(state.net.state_dict())
     values = train_step(state, [make_batch(4)], settings, WEIGHTS)
     assert values["skipped"] == 1
     assert math.isinf(values["gradient_norm"]) or math.isnan(values["gradient_norm"])
-    assert state.scaler.get_scale() == 2.0**119
+    assert state.scaler.get_scale() == 2.0**126
     assert all(
         torch.equal(before[k], v)
         for k, v in state.net.state_dict().items()

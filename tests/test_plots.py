@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from camoxpert_nb import plots
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.images import image_size
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """No figure stays open in pyplot and no global style changes; each is checked after a test."""
+    style = dict(mpl.rcParams)
+    yield
+    assert plt.get_fignums() == []
+    assert dict(mpl.rcParams) == style
+
+
+def record(epoch: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "kind": "epoch",
+        "epoch": epoch,
+        "stage": "decoder" if epoch <= 2 else "all",
+        "loss": 2 / epoch,
+        "structure": 1.5 / epoch,
+        "deep": 0.4 / epoch,
+        "uncertainty": 0.0,
+        "balance": 0.1 / epoch,
+        "iou": 0.1 * epoch,
+        "iou_ema": 0.1 * epoch + 0.02,
+        "lr": {"head": 1e-3 / epoch, "backbone": 0.0 if epoch <= 2 else 1e-4 / epoch},
+        "images_per_second": 50.0 + epoch,
+        "data_wait_percent": 2.0,
+        "gates": [[0.5, 0.25, 0.25], [0.1, 0.6, 0.3]],
+    } | changes
+
+
+def panel(figure: Figure, title: str) -> Axes:
+    return next(ax for ax in figure.axes if ax.get_title(loc="left").startswith(title))
+
+
+def line(ax: Axes, label: str) -> tuple[list[float], list[float]]:
+    found = next(each for each in ax.lines if str(each.get_label()).startswith(label))
+    return list(found.get_xdata()), list(found.get_ydata())
+
+
+def words(figure: Figure) -> str:
+    texts = figure.findobj(Text)
+    return "\n".join(text.get_text() for text in texts)
+
+
+def draw(figure: Figure) -> None:
+    """Render: layout and ticks are worked out only then, and warnings are errors here."""
+    figure.savefig(io.BytesIO(), format="png", dpi=50)
+
+
+def test_history_draws_what_was_recorded() -> None:
+    records = [record(epoch) for epoch in range(1, 6)]
+    figure = plots.show_history(records, target=0.72, title="demo", experts=("a", "b", "c"))
+    draw(figure)
+    losses = panel(figure, "Training loss")
+    assert line(losses, "loss") == ([1, 2, 3, 4, 5], [2 / epoch for epoch in range(1, 6)])
+    assert {each.get_label() for each in losses.lines} == set(plots.TERMS)
+    score = panel(figure, "Validation IoU")
+    assert line(score, "raw")[1] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert line(score, "averaged")[1] == pytest.approx([0.12, 0.22, 0.32, 0.42, 0.52])
+    assert line(score, "best") == ([5], pytest.approx([0.52]))
+    assert line(score, "target 0.72")[1] == [0.72, 0.72]
+    rates = panel(figure, "Learning rate")
+    assert rates.get_yscale() == "log"
+    assert np.isnan(line(rates, "backbone")[1]).tolist() == [True, True, False, False, False]
+    assert "demo: 5 epochs" in words(figure)
+    assert "mean over the validation images" in words(figure)
+    for stage in ("decoder", "all"):
+        assert stage in words(figure)
+
+
+def test_expert_shares_are_stacked_to_a_hundred_per_cent() -> None:
+    figure = plots.show_history([record(1), record(2)], experts=("a", "b", "c"))
+    steps = panel(figure, "Expert share").patches
+    assert [each.get_label() for each in steps[:3]] == ["a", "b", "c"]
+    tops = np.array([each.get_data().values for each in steps[:3]])
+    floors = np.array([each.get_data().baseline for each in steps[:3]])
+    assert tops[:, 0] == pytest.approx([30, 72.5, 100])  # 30, 42.5, 27.5: mean of two stages
+    np.testing.assert_allclose(floors[1:], tops[:-1])
+    np.testing.assert_allclose(steps[0].get_data().edges, [0.5, 1.5, 2.5])
+
+
+def test_stages_are_shaded_where_they_lie() -> None:
+    figure = plots.show_history([record(epoch) for epoch in range(1, 6)])
+    (band,) = panel(figure, "Training speed").patches  # every second stage: "all", epochs 3 to 5
+    assert (band.get_x(), band.get_x() + band.get_width()) == (2.5, 5.5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 140])
+def test_history_copes_with_any_length(count: int) -> None:
+    figure = plots.show_history([record(epoch) for epoch in range(1, count + 1)], title="run")
+    draw(figure)
+    assert "run" in words(figure)
+    assert ("No epoch has ended yet" in words(figure)) == (count == 0)
+
+
+def test_history_says_what_is_missing() -> None:
+    bare = plots.show_history([{"epoch": 1}, {"epoch": 2}])
+    draw(bare)
+    assert words(bare).count("not recorded") == 6
+    first = {"epoch": 1, "iou": 0.0, "iou_ema": None, "lr": None, "gates": None}
+    partly = plots.show_history([first, record(2, iou_ema=None)])
+    draw(partly)
+    labels = [each.get_label() for each in panel(partly, "Validation").lines]
+    assert labels == ["raw weights", "best 0.200, epoch 2"]
+    assert np.isnan(line(panel(partly, "Training loss"), "deep")[1][0])
+
+
+@pytest.fixture
+def preview() -> dict[str, Any]:
+    """Three images of 8 px: one half right, one with nothing found, one with nothing to find."""
+    mask, probability = np.zeros((2, 3, 8, 8), np.uint8)
+    mask[:2, 2:4, 2:6] = 1
+    probability[0, 3:5, 2:6] = 128  # the smallest level above one half
+    probability[0, 7, 7] = 127
+    return {
+        "names": np.array(["half", "missed", "x" * 60]),
+        "image": np.full((3, 8, 8, 3), 100, np.uint8),
+        "mask": mask,
+        "probability": probability,
+    }
+
+
+def test_predictions_show_hits_misses_and_false_alarms(preview: dict[str, Any]) -> None:
+    figure = plots.show_predictions(preview)
+    draw(figure)
+    pictures = [np.asarray(ax.images[0].get_array()) for ax in figure.axes[:4]]
+    np.testing.assert_array_equal(pictures[0], preview["image"][0])
+    np.testing.assert_array_equal(pictures[1], preview["mask"][0])
+    np.testing.assert_allclose(pictures[2], preview["probability"][0] / 255)
+    errors = pictures[3]
+    hit, miss, alarm, ground = errors[3, 2], errors[2, 2], errors[4, 2], errors[7, 7]
+    assert hit.argmax() == 2  # blue
+    assert miss[:2].min() > miss[2]  # yellow
+    assert alarm.argmax() == 0  # red
+    assert np.ptp(ground) == 0  # grey: a probability of 127/255 is not an object
+    said = words(figure)
+    assert "IoU 0.33" in said  # 4 hits, 4 misses, 4 false alarms
+    assert "IoU 0.00" in said
+    assert "no object, 0.0% false alarm" in said
+    assert "3 of 3 images at 8 x 8 px; mean IoU 0.17, n = 2" in said
+    assert "hit / (hit + miss + false alarm)" in said
+    assert "half" in said
+    assert "x" * 60 not in said  # long names are shortened
+
+
+def test_predictions_keep_to_the_number_of_rows(preview: dict[str, Any]) -> None:
+    figure = plots.show_predictions(preview, rows=1)
+    assert len(figure.axes) == 4
+    assert "1 of 3 images" in words(figure)
+    assert "No prediction" in words(plots.show_predictions({}))
+
+
+def test_pairs_keep_each_size_and_outline_the_object() -> None:
+    images = [np.zeros((20, 30, 3), np.uint8), np.zeros((10, 10, 3), np.uint8)]
+    masks = [np.zeros((20, 30), np.uint8), np.zeros((10, 10), np.uint8)]
+    masks[0][5:10, 10:22] = 1
+    figure = plots.show_pairs(images, masks, ["animal", "nothing"])
+    draw(figure)
+    assert "30 x 20 px, object 10.0%" in words(figure)
+    assert "10 x 10 px, object 0.0%" in words(figure)
+    assert "n = 2" in words(figure)
+    outline = np.concatenate([path.vertices for path in figure.axes[0].collections[0].get_paths()])
+    np.testing.assert_allclose(outline.min(0), [9.5, 4.5])
+    np.testing.assert_allclose(outline.max(0), [21.5, 9.5])
+    assert not figure.axes[2].collections
+    assert "no image" in words(plots.show_pairs([], [], []))
+
+
+def test_schedule_draws_rates_and_stages() -> None:
+    rates = {"head": [1e-3, 5e-4, 1e-4], "block 4": [0.0, 1e-4, 1e-5]}
+    figure = plots.show_schedule([0, 10, 20], rates, [("decoder", 0, 10), ("all", 10, 30)])
+    draw(figure)
+    ax = figure.axes[0]
+    assert line(ax, "head") == ([0, 10, 20], [1e-3, 5e-4, 1e-4])
+    np.testing.assert_array_equal(line(ax, "block 4")[1], [np.nan, 1e-4, 1e-5])
+    assert (ax.patches[0].get_x(), ax.patches[0].get_width()) == (10, 20)
+    for text in ("decoder", "all", "optimiser step", "n = 3"):
+        assert text in words(figure)
+
+
+def test_experts_are_averaged_over_images() -> None:
+    gates = np.array([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.7, 0.3]]])
+    figure = plots.show_experts(gates, ("left", "right"))
+    draw(figure)
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), [[50, 50], [60, 40]])
+    for text in ("left", "right", "stage 2", "n = 2", "60"):
+        assert text in words(figure)
+    with pytest.raises(InputError, match="one name per expert"):
+        plots.show_experts(gates)
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf"])
+def test_save_makes_the_folder_and_the_file(tmp_path: Path, suffix: str) -> None:
+    figure = plots.show_experts(np.full((1, 4, 7), 1 / 7))
+    path = plots.save(figure, tmp_path / "figures" / f"experts.{suffix}")
+    assert path.stat().st_size > 1000
+    if suffix == "png":
+        assert image_size(path)[1] == 1300
+
+
+def test_a_notebook_shows_the_figure_without_pyplot() -> None:
+    code = """
+import sys, numpy
+from IPython.core.formatters import DisplayFormatter
+from camoxpert_nb.plots import show_experts
+data, _ = DisplayFormatter().format(show_experts(numpy.full((1, 4, 7), 1 / 7)))
+assert data["image/png"][1:4] == b"PNG"
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
