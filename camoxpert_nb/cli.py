@@ -104,8 +104,13 @@ def data(options: dict[str, Any]) -> int:
     from .layouts import find_datasets
 
     console = Console(())
-    found = audit(find_datasets(Path(options["folder"])), progress=console.progress)
+    sets = find_datasets(Path(options["folder"]))
+    found = audit(sets, progress=console.progress)
     console.say(report(found))
+    if options["picture"]:
+        from .judge import draw_pairs
+
+        console.say(f"drawn: {draw_pairs(sets, Path(options['picture']))}")
     if options["json"]:
         Path(options["json"]).write_text(json.dumps(found.as_dict(), indent=1), encoding="utf-8")
     return 1 if found.count("stop") else 0
@@ -256,6 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = _command(commands, "data", data)
     sub.add_argument("folder", help="data set, or a folder that holds several")
     sub.add_argument("--json", default="", help="file for the findings")
+    sub.add_argument("--picture", default="", help="PNG file for a sample of images and masks")
     sub = _command(commands, "demo", demo)
     sub.add_argument("folder", nargs="?", default="", help="folder of the run")
     sub.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="default 42")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from .devices import choose_precision, pick_devices
 from .errors import InputError
 from .evaluate import Scores, evaluate, predict, predict_folder
 from .images import read_image, read_mask, resize_image, resize_mask
-from .layouts import Pair, find_datasets, select
+from .layouts import ImageSet, Pair, find_datasets, select
 from .model import EXPERTS
-from .plots import save, show_experts, show_history, show_predictions
+from .plots import save, show_experts, show_history, show_pairs, show_predictions
 from .recipe import load_net
 from .run import Run
 
@@ -117,10 +117,12 @@ def predict_files(
 
 def draw_training(run: Run) -> list[Path]:
     """Draw the run's curves, its validation pictures and its experts into RUN/figures."""
-    config, preview = Config.load(run.config_path), run.load_preview()
-    weights = str(run.load_json("summary").get("weights_source", ""))
-    scratch = ", from random weights" if weights.startswith("none") else ""
-    title = f"{config.backbone}, {config.num_experts} experts, {config.img_size} px{scratch}"
+    config, preview, summary = Config.load(run.config_path), run.load_preview(), _summary(run)
+    scratch = ", from random weights" if summary["weights"].startswith("none") else ""
+    title = (
+        f"{config.backbone}{scratch}, {config.num_experts} experts, {config.img_size} px, "
+        f"n = {summary['validation']} validation images"
+    )
     figures = {"curves": show_history(run.records("epoch"), target=config.target_iou, title=title)}
     if preview:
         figures["validation"] = show_predictions(preview)
@@ -139,6 +141,21 @@ def draw_test(run: Run, judged: Judged) -> Path:
     return save(figure, run.folder / "figures" / f"test-{judged.name}.png")
 
 
+def draw_pairs(sets: Sequence[ImageSet], path: Path) -> Path:
+    """Draw a few pairs from all over the sets, each mask's outline on its image."""
+    pairs = [pair for each in sets for pair in (*each.train, *each.test)]
+    places = np.linspace(0, len(pairs) - 1, min(2 * PICTURES, len(pairs))).astype(int)
+    shown = [pairs[place] for place in places]
+    return save(
+        show_pairs(
+            [read_image(pair.image) for pair in shown],
+            [read_mask(pair.mask) for pair in shown],
+            [pair.name for pair in shown],
+        ),
+        path,
+    )
+
+
 def _pictures(run: Run, config: Config, pairs: list[Pair]) -> dict[str, Any]:
     size, net = config.img_size, load_net(run)
     maps = predict(net, pairs, size=size, device="cpu", batch_size=len(pairs))
@@ -149,6 +166,12 @@ def _pictures(run: Run, config: Config, pairs: list[Pair]) -> dict[str, Any]:
         "mask": np.stack([resize_mask(read_mask(pair.mask), size) for pair in pairs]),
         "probability": np.stack([resize_image(each, size) for each in grey]),
     }
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    split = run.load_json("split")
+    source = run.load_json("summary").get("weights_source", "")
+    return {"weights": source, "validation": len(split.get("validation", []))}
 
 
 def _names(pairs: tuple[Pair, ...]) -> set[str]:

@@ -1,18 +1,16 @@
 """The network: a timm backbone, a mixture of seven experts at each stage, a light decoder.
 
-Read downwards: the network, then its parts in the order in which an image meets them, then where
-the backbone and its weights come from. Nothing in a forward pass waits for the device, reads a
-number back or remembers anything, so the same code runs under DataParallel, DDP, mixed precision
-and gradient checkpointing. Shapes: B images, H x W pixels, h x w places of one stage.
+Read downwards: the network, its parts in the order in which an image meets them, the backbone and
+where its weights come from. A forward pass waits for no device, reads no number back and remembers
+nothing, so it is the same under DataParallel, DDP, mixed precision and gradient checkpointing.
+Shapes: B images of H x W pixels; h x w places at one stage.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
-import urllib.error
 import urllib.request
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,6 @@ from .errors import InputError
 
 STRIDES = [4, 8, 16, 32]
 SLICE = 16  # channels that each expert works on
-FIRST_PROBABILITY = 0.1  # of the untrained network: camouflaged objects cover about a tenth
 HUB_TIMEOUT = 5.0  # seconds; the hub's own client retries for 46 when there is no connection
 
 
@@ -60,19 +57,21 @@ class CamoXpert(nn.Module):
         checkpointing: bool = False,
     ):
         super().__init__()
-        _check_experts(experts, top_k)
+        if not 1 <= experts <= len(EXPERTS):
+            message = f"{experts} experts were asked for; choose 1 to {len(EXPERTS)}, the first of "
+            raise InputError(message + ", ".join(EXPERTS) + ".")
+        if experts > 1 and top_k < 2:  # a single choice has weight 1, whatever the router thinks
+            raise InputError(f"top_k is {top_k}; choose at least 2, or the router cannot learn.")
         self.backbone, self.weights_source = _build_backbone(backbone, weights, pretrained)
         self.checkpointing = checkpointing
         if checkpointing:
             getattr(self.backbone, "model", self.backbone).set_grad_checkpointing(True)
         channels = self.backbone.feature_info.channels()[-4:]
-        heads = 4 if deep_supervision else 1
-        self.laterals = nn.ModuleList(_lateral(count, width) for count in channels)
-        self.mixtures = nn.ModuleList(Mixture(width, experts, top_k) for _ in STRIDES)
-        self.fusions = nn.ModuleList(Fusion(width) for _ in STRIDES)
-        self.heads = nn.ModuleList(nn.Conv2d(width, 1, 1) for _ in range(heads))
-        for head in self.heads:
-            nn.init.constant_(head.bias, math.log(FIRST_PROBABILITY / (1 - FIRST_PROBABILITY)))  # type: ignore[arg-type]
+        self.stages = nn.ModuleList(Stage(count, width, experts, top_k) for count in channels)
+        heads = [nn.Conv2d(width, 1, 1) for _ in STRIDES]
+        for head in heads:  # start at probability 0.1: a camouflaged object covers about a tenth
+            nn.init.constant_(head.bias, -2.2)  # type: ignore[arg-type]
+        self.heads = nn.ModuleList(heads if deep_supervision else heads[:1])
         for name in ("mean", "std"):
             value = torch.tensor(self.backbone.pretrained_cfg[name]).view(1, 3, 1, 1)
             self.register_buffer(name, value, persistent=False)
@@ -84,30 +83,21 @@ class CamoXpert(nn.Module):
         or empty; "gates" (B, 4, experts), each chosen expert's weight at each stage, 0 for the
         others, summing to 1; "router" (B, 4, experts), the probabilities they were chosen from.
         """
-        features = self.backbone((image - self.mean) / self.std)[-4:]
-        mixed = [
-            self._run(mixture, lateral(feature))
-            for feature, lateral, mixture in zip(
-                features, self.laterals, self.mixtures, strict=True
-            )
-        ]
-        levels, gates, router = zip(*mixed, strict=True)
-        above, decoded = levels[-1], []  # (B, width, h, w)
-        for level, fusion in zip(levels[::-1], self.fusions[::-1], strict=True):
-            above = self._run(fusion, level, above)
-            decoded.insert(0, above)  # in the end at strides 4, 8, 16, 32
-        logits = [head(level) for head, level in zip(self.heads, decoded, strict=False)]
+        features = self.backbone((image - self.mean) / self.std)[-4:]  # (B, channels, h, w) each
+        saving = self.checkpointing and torch.is_grad_enabled()
+        above, decoded = None, []
+        for feature, stage in zip(features[::-1], self.stages[::-1], strict=True):
+            run = partial(checkpoint, stage, use_reentrant=False) if saving else stage
+            decoded.append(run(feature, above))  # from the deepest stage up
+            above = decoded[-1][0]  # (B, width, h, w)
+        levels, gates, router = zip(*decoded[::-1], strict=True)  # strides 4, 8, 16, 32
+        logits = [head(level) for head, level in zip(self.heads, levels, strict=False)]
         return {
             "logits": _resize(logits[0], image.shape[-2:]),
             "deep": logits[1:],
             "gates": torch.stack(gates, 1),
             "router": torch.stack(router, 1),
         }
-
-    def _run(self, part: nn.Module, *inputs: Tensor) -> Any:
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(part, *inputs, use_reentrant=False)
-        return part(*inputs)
 
     def backbone_blocks(self) -> list[list[nn.Module]]:
         """Return the backbone's parts in four groups, shallow to deep, for staged unfreezing.
@@ -118,9 +108,9 @@ class CamoXpert(nn.Module):
         ends = [info["module"].replace(".", "_") for info in self.backbone.feature_info][-4:]
         parts: dict[str, nn.Module] = {}
         for name, child in self.backbone.named_children():
-            inside = isinstance(child, nn.Sequential) and f"{name}_" in "".join(ends)
-            blocks = child.named_children() if inside else ()
-            parts |= {f"{name}_{key}": block for key, block in blocks} or {name: child}
+            blocks = {f"{name}_{key}": block for key, block in child.named_children()}
+            opened = isinstance(child, nn.Sequential) and set(blocks) & set(ends)
+            parts |= blocks if opened else {name: child}
         if not set(ends) <= set(parts):
             return [[], [], [], [self.backbone]]
         groups: list[list[nn.Module]] = [[], [], [], []]
@@ -131,13 +121,29 @@ class CamoXpert(nn.Module):
         return groups
 
 
-def _lateral(channels: int, width: int) -> nn.Sequential:
-    """Return what brings a backbone's feature to the decoder's width and to unit scale."""
-    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.GroupNorm(8, width))
+class Stage(nn.Module):
+    """One step of the decoder: feature and level above are added, experts look, a 3 x 3 settles."""
+
+    def __init__(self, channels: int, width: int, experts: int, top_k: int):
+        super().__init__()
+        self.lateral = _conv(channels, width, 1)
+        self.mixture = Mixture(width, experts, top_k)
+        self.settle = _conv(width, width, 3)
+
+    def forward(self, feature: Tensor, above: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Map feature (B, channels, h, w) and above (B, width, any size) to (B, width, h, w).
+
+        Returns with it the gates and the router's probabilities, (B, experts).
+        """
+        x = self.lateral(feature)
+        if above is not None:
+            x = x + _resize(above, x.shape[-2:])
+        x, gates, router = self.mixture(x)
+        return F.relu(self.settle(x)), gates, router
 
 
 class Mixture(nn.Module):
-    """Adds to a stage's feature what its chosen experts see in it.
+    """Adds to a feature what the experts see that are chosen for the image.
 
     All experts are computed for all images, each on its own slice of SLICE channels, so there is no
     loop over images and nothing to wait for; the gates silence those that were not chosen.
@@ -147,8 +153,8 @@ class Mixture(nn.Module):
         super().__init__()
         self.router = Router(width, experts, top_k)
         self.spread = nn.Conv2d(width, experts * SLICE, 1, bias=False)
-        self.experts = nn.ModuleList(expert(SLICE) for expert in list(EXPERTS.values())[:experts])
-        self.norm = nn.GroupNorm(experts, experts * SLICE)  # each expert and each image by itself
+        self.experts = nn.ModuleList(expert() for expert in list(EXPERTS.values())[:experts])
+        self.norm = nn.GroupNorm(experts, experts * SLICE)  # each expert of each image by itself
         self.merge = nn.Conv2d(experts * SLICE, width, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,7 +163,8 @@ class Mixture(nn.Module):
         slices = self.spread(x).chunk(len(self.experts), 1)  # experts x (B, SLICE, h, w)
         views = [expert(part) for expert, part in zip(self.experts, slices, strict=True)]
         seen = F.relu(self.norm(torch.cat(views, 1)))  # (B, experts * SLICE, h, w)
-        weight = gates.to(seen.dtype).repeat_interleave(SLICE, 1)[:, :, None, None]
+        weight = gates * self.router.top_k  # 1 on average for the chosen: they must be heard
+        weight = weight.to(seen.dtype).repeat_interleave(SLICE, 1)[:, :, None, None]
         return x + self.merge(seen * weight), gates, router
 
 
@@ -180,22 +187,20 @@ class Router(nn.Module):
             return gates / gates.sum(1, keepdim=True), probability
 
 
-# The seven experts. Each maps (B, channels, h, w) to the same shape.
+# The seven experts: each maps (B, SLICE, h, w) to the same shape. What differs from channel to
+# channel inside a slice is fixed; which mixture of features enters each channel is learnt.
 
 
 class _Texture(nn.Module):
     """Fine to coarse pattern: convolutions of four dilations side by side."""
 
-    def __init__(self, channels: int):
+    def __init__(self) -> None:
         super().__init__()
-        part = channels // 4
-        self.branches = nn.ModuleList(
-            nn.Conv2d(part, part, 3, padding=rate, dilation=rate) for rate in (1, 2, 3, 4)
-        )
+        rates, part = (1, 2, 3, 4), SLICE // 4
+        self.convs = nn.ModuleList(nn.Conv2d(part, part, 3, 1, rate, rate) for rate in rates)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = x.chunk(4, 1)
-        return torch.cat([conv(part) for conv, part in zip(self.branches, parts, strict=True)], 1)
+        return torch.cat([conv(p) for conv, p in zip(self.convs, x.chunk(4, 1), strict=True)], 1)
 
 
 class _Attention(nn.Module):
@@ -205,109 +210,84 @@ class _Attention(nn.Module):
     values: it does not grow with the image, and cannot overflow in half precision.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self) -> None:
         super().__init__()
-        self.project = nn.Conv2d(channels, 3 * channels, 1)
+        self.project = nn.Conv2d(SLICE, 3 * SLICE, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.project(x).flatten(2).chunk(3, 1)  # (B, channels, h * w) each
         with torch.autocast(x.device.type, enabled=False):
-            query, key, value = query.float().softmax(1), key.float().softmax(2), value.float()
-            summary = value @ key.transpose(1, 2)  # (B, channels, channels)
-            return (summary @ query).view_as(x).to(x.dtype)
+            summary = value.float() @ key.float().softmax(2).mT  # (B, channels, channels)
+            return (summary @ query.float().softmax(1)).view_as(x).to(x.dtype)
 
 
 class _Hybrid(nn.Module):
     """Local pattern, let through by what the whole image looks like."""
 
-    def __init__(self, channels: int):
+    def __init__(self) -> None:
         super().__init__()
-        self.local = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
-        self.whole = nn.Conv2d(channels, channels, 1)
+        self.local = nn.Conv2d(SLICE, SLICE, 5, padding=2, groups=SLICE)
+        self.whole = nn.Conv2d(SLICE, SLICE, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.local(x) * self.whole(x.mean((2, 3), keepdim=True)).sigmoid()
 
 
 class _Frequency(nn.Module):
-    """Three frequency bands, split by average pooling and mixed anew."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.mix = nn.Conv2d(3 * channels, channels, 1)
+    """Four frequency bands, split by averaging over 3, 7 and 15 places."""
 
     def forward(self, x: Tensor) -> Tensor:
-        fine, coarse = _blur(x, 3), _blur(x, 7)
-        return self.mix(torch.cat([x - fine, fine - coarse, coarse], 1))
+        high, upper, lower, low = x.chunk(4, 1)
+        bands = [high - _blur(high, 3), _blur(upper, 3) - _blur(upper, 7)]
+        return torch.cat([*bands, _blur(lower, 7) - _blur(lower, 15), _blur(low, 15)], 1)
 
 
 class _Edge(nn.Module):
-    """Outlines: the size of the Sobel gradient, and the Laplacian, of every channel."""
+    """Outlines: the size of the Sobel gradient of half the channels, the Laplacian's of the rest."""
 
     kernels: Tensor
 
-    def __init__(self, channels: int):
+    def __init__(self) -> None:
         super().__init__()
         sobel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
         laplace = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]) / 4
-        kernels = torch.stack([sobel, sobel.T, laplace]).unsqueeze(1).repeat(channels, 1, 1, 1)
-        self.register_buffer("kernels", kernels, persistent=False)
-        self.mix = nn.Conv2d(2 * channels, channels, 1)
+        half = SLICE // 2
+        kernels = torch.stack([*[sobel, sobel.T] * half, *[laplace] * half]).unsqueeze(1)
+        self.register_buffer("kernels", kernels, persistent=False)  # (3 * half, 1, 3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        padded = F.pad(x, (1, 1, 1, 1), mode="replicate")  # the image's border is no edge
-        response = F.conv2d(padded, self.kernels.to(x.dtype), groups=x.shape[1])
-        across, down, laplace = response.unflatten(1, (-1, 3)).unbind(2)
-        size = (across.square() + down.square() + 1e-4).sqrt()  # finite gradient on flat areas
-        return self.mix(torch.cat([size, laplace], 1))
+        first, second = F.pad(x, (1, 1, 1, 1), mode="replicate").chunk(2, 1)  # a border is no edge
+        sobel, laplace = self.kernels.to(x.dtype).split([SLICE, SLICE // 2])
+        slope = F.conv2d(first, sobel, groups=SLICE // 2).square().unflatten(1, (-1, 2)).sum(2)
+        bend = F.conv2d(second, laplace, groups=SLICE // 2).square()
+        return (torch.cat([slope, bend], 1) + 1e-4).sqrt()  # finite gradient on flat areas
 
 
 class _Context(nn.Module):
-    """The scene around: averages over grids of 1, 4 and 16 cells, laid over the image."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.mixes = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in (1, 2, 4))
+    """The scene around: averages over grids of 1, 4, 16 and 64 cells, laid over the image."""
 
     def forward(self, x: Tensor) -> Tensor:
-        for cells, mix in zip((1, 2, 4), self.mixes, strict=True):
-            x = x + _resize(mix(F.adaptive_avg_pool2d(x, cells)), x.shape[-2:])
-        return x
+        grids = [F.adaptive_avg_pool2d(p, 2**i) for i, p in enumerate(x.chunk(4, 1))]
+        return torch.cat([_resize(grid, x.shape[-2:]) for grid in grids], 1)
 
 
 class _Contrast(nn.Module):
-    """What differs from its surroundings: a small neighbourhood less a large one."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.centre = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+    """What differs from its surroundings: a small neighbourhood less a large one, at four scales."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.centre(x) - _blur(x, 11)
+        scales = zip(x.chunk(4, 1), (1, 3, 3, 5), (5, 7, 11, 21), strict=True)
+        return torch.cat([_blur(p, small) - _blur(p, large) for p, small, large in scales], 1)
 
 
-EXPERTS: dict[str, Callable[[int], nn.Module]] = {
-    "texture": _Texture,
-    "attention": _Attention,
-    "hybrid": _Hybrid,
-    "frequency": _Frequency,
-    "edge": _Edge,
-    "context": _Context,
-    "contrast": _Contrast,
+EXPERTS: dict[str, Any] = {
+    kind.__name__[1:].lower(): kind
+    for kind in (_Texture, _Attention, _Hybrid, _Frequency, _Edge, _Context, _Contrast)
 }
 
 
-class Fusion(nn.Module):
-    """One step of the decoder: the level above, brought to this size, is added and worked in."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm = nn.GroupNorm(8, width)
-
-    def forward(self, level: Tensor, above: Tensor) -> Tensor:
-        """Map level (B, width, h, w) and above (B, width, any, any) to level's shape."""
-        return F.relu(self.norm(self.conv(level + _resize(above, level.shape[-2:]))))
+def _conv(channels: int, width: int, size: int) -> nn.Sequential:
+    conv = nn.Conv2d(channels, width, size, padding=size // 2, bias=False)
+    return nn.Sequential(conv, nn.GroupNorm(8, width))  # no batch statistics: each image by itself
 
 
 def _resize(x: Tensor, size: torch.Size) -> Tensor:
@@ -315,17 +295,8 @@ def _resize(x: Tensor, size: torch.Size) -> Tensor:
 
 
 def _blur(x: Tensor, size: int) -> Tensor:
-    return F.avg_pool2d(x, size, 1, size // 2, count_include_pad=False)
-
-
-def _check_experts(experts: int, top_k: int) -> None:
-    if not 1 <= experts <= len(EXPERTS):
-        raise InputError(
-            f"{experts} experts were asked for; choose 1 to {len(EXPERTS)}, which takes the first "
-            f"so many of {', '.join(EXPERTS)}."
-        )
-    if experts > 1 and top_k < 2:
-        raise InputError(f"top_k is {top_k}; with fewer than 2 chosen experts no router can learn.")
+    rows = F.avg_pool2d(x, (size, 1), 1, (size // 2, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, size), 1, (0, size // 2), count_include_pad=False)
 
 
 def _build_backbone(name: str, weights: str | Path, pretrained: bool) -> tuple[nn.Module, str]:
@@ -343,7 +314,7 @@ def _create(name: str) -> nn.Module:
         near = difflib.get_close_matches(name, timm.list_models(), 5, 0.4)
         raise InputError(f"timm has no network {name!r}. Near names: {', '.join(near) or 'none'}.")
     try:
-        backbone = timm.create_model(name, features_only=True)
+        backbone: Any = timm.create_model(name, features_only=True)
         strides = backbone.feature_info.reduction()
         if strides[-4:] != STRIDES:
             raise ValueError(f"it has {len(strides)} feature stages, at strides {strides}")
@@ -367,25 +338,14 @@ def _from_hub(name: str, backbone: nn.Module) -> tuple[nn.Module, str]:
         return backbone, f"none: trains from scratch (timm has no weights for {name})"
     cached = try_to_load_from_cache(place, "model.safetensors") if entry.hf_hub_id else None
     overlay = {"file": cached} if isinstance(cached, str) else None
-    if not overlay and not _answers(constants.ENDPOINT if entry.hf_hub_id else place):
-        return backbone, f"none: trains from scratch (no connection, for {place})"
-    options = {"features_only": True, "pretrained": True, "pretrained_cfg_overlay": overlay}
+    options: Any = {"features_only": True, "pretrained": True, "pretrained_cfg_overlay": overlay}
+    url = f"{constants.ENDPOINT}/{place}/resolve/main/config.json" if entry.hf_hub_id else place
     try:
+        if not overlay:  # ask once whether it can be reached: the client would ask twelve times
+            urllib.request.urlopen(url, timeout=HUB_TIMEOUT).close()
         return timm.create_model(name, **options), f"hub {place}"
-    except Exception as error:  # the hub's client has many; from scratch, said aloud, serves all
-        return backbone, f"none: trains from scratch ({place} did not load: {error})"
-
-
-def _answers(url: str) -> bool:
-    """Say whether a server answers: asked once, where the hub's client would ask twelve times."""
-    try:
-        request = urllib.request.Request(url, method="HEAD")
-        urllib.request.urlopen(request, timeout=HUB_TIMEOUT).close()
-    except urllib.error.HTTPError:  # an answer, too
-        return True
-    except OSError:
-        return False
-    return True
+    except Exception as error:  # the client's are many; from scratch, said aloud, serves them all
+        return backbone, f"none: trains from scratch (no connection to {place}: {error})"
 
 
 def _load_file(name: str, backbone: nn.Module, path: Path) -> str:
@@ -402,12 +362,11 @@ def _load_file(name: str, backbone: nn.Module, path: Path) -> str:
         for new in (key, key.replace(".", "_", 1), f"model.{key}"):  # timm's feature nets rename
             if new in wanted and getattr(value, "shape", None) == wanted[new].shape:
                 found[new] = value
-    misses = [key for key in wanted if key not in found]
-    if misses:
+    if misses := [key for key in wanted if key not in found]:
+        guess = "; probably the file is of another architecture" if len(misses) > len(found) else ""
         raise InputError(
-            f"{path}: of the {len(wanted)} tensors of {name}, {len(misses)} are missing or of another "
-            f"shape ({', '.join(misses[:3])}, ...). Expected: the state_dict of "
-            f"timm.create_model({name!r}); {'this is probably of another architecture.' if len(misses) > len(found) else 'use the same timm version.'}"
+            f"{path}: {len(misses)} of the {len(wanted)} tensors of {name} are missing or of other "
+            f"shape ({', '.join(misses[:3])}, ...){guess}. Give it timm's own {name} weights."
         )
     backbone.load_state_dict(found, strict=False)
     return f"file {path.name}"

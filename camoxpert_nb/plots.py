@@ -36,6 +36,7 @@ STYLE: dict[Any, Any] = {
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.grid": True,
+    "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": GREY,
@@ -114,7 +115,8 @@ def show_predictions(preview: Mapping[str, Any], *, rows: int = 6) -> Figure:
     """Draw a row per image: image, mask, probability, and where prediction and mask differ.
 
     `preview`: names (n,), image (n, S, S, 3) uint8, mask (n, S, S) uint8 0/1, probability (n, S, S)
-    uint8 0...255, as in a run's preview.npz. IoU is that of the maps shown, at probability > 0.5.
+    uint8 0...255, as in a run's preview.npz. IoU is that of the maps shown, as the metrics take it:
+    where there is an object, a map is stretched to 0...1 before the threshold of 0.5.
     """
     total = len(preview.get("names", ()))
     if not total:
@@ -124,7 +126,7 @@ def show_predictions(preview: Mapping[str, Any], *, rows: int = 6) -> Figure:
     maps = preview["probability"][:n] / 255
     figure = Picture(figsize=(WIDTH, 0.9 + 2.6 * n), layout="constrained")
     axes = figure.subplots(n, 4, squeeze=False)
-    headings = ("image", "mask", "probability: black 0, white 1", "probability > 0.5 against mask")
+    headings = ("image", "mask", "probability: black 0, white 1", "prediction against mask")
     for ax, heading in zip(axes[0], headings, strict=True):
         ax.set_title(f"{heading}\n", fontsize=9)
     rows_of = zip(axes, preview["names"][:n], images, masks, maps, strict=True)
@@ -135,7 +137,8 @@ def show_predictions(preview: Mapping[str, Any], *, rows: int = 6) -> Figure:
     mean = f"; mean IoU {np.mean(scored):.2f}, n = {len(scored)}" if scored else ""
     figure.suptitle(
         f"{n} of {total} images at {images.shape[2]} x {images.shape[1]} px{mean}\n"
-        "IoU of one image = hit / (hit + miss + false alarm), in pixels, at probability > 0.5"
+        "IoU of an image = hit / (hit + miss + false alarm), in pixels; the map is stretched to "
+        "0...1, then cut at 0.5"
     )
     return figure
 
@@ -162,25 +165,6 @@ def show_pairs(images: Sequence[Array], masks: Sequence[Array], names: Names) ->
         size = f"{mask.shape[1]} x {mask.shape[0]} px, object {mask.mean():.1%}"
         left.set_title(f"{_short(name)}\n{size}", fontsize=7.5)
     figure.suptitle(f"n = {len(images)} images, the mask's outline in yellow")
-    return figure
-
-
-@rc_context(STYLE)
-def show_schedule(
-    steps: ArrayLike, rates: Mapping[str, ArrayLike], stages: Sequence[Band] = ()
-) -> Figure:
-    """Draw the learning rate of each parameter group over the optimiser steps, on a log axis.
-
-    `steps` (n,), `rates` {group: (n,)}; a rate of 0 (frozen) is not drawn. `stages`: name, first
-    step, first step after it.
-    """
-    figure = Picture(figsize=(WIDTH, 4), layout="constrained")
-    ax = figure.subplots()
-    x = np.asarray(steps, float)
-    _draw_rates(ax, x, rates)
-    _draw_stages(ax, stages)
-    ax.set(xlabel="optimiser step", title=f"Learning rate over n = {len(x)} steps")
-    ax.margins(x=0)
     return figure
 
 
@@ -294,15 +278,17 @@ def _draw_stages(ax: Axes, stages: Sequence[Band], *, named: bool = True) -> Non
 def _draw_prediction(
     axes: NDArray[Any], name: str, image: Array, mask: NDArray[np.bool_], probability: Floats
 ) -> float | None:
-    found = probability > 0.5
+    found = (_stretched(probability) if mask.any() else probability) > 0.5
     score = _iou(found, mask)
     axes[0].imshow(image)
     axes[1].imshow(mask, cmap="gray", vmin=0, vmax=1)
     axes[2].imshow(probability, cmap="gray", vmin=0, vmax=1)
     axes[3].imshow(_compare(image, mask, found))
     said = f"no object, {found.mean():.1%} false alarm" if score is None else f"IoU {score:.2f}"
-    for ax, text in ((axes[0], _short(str(name))), (axes[3], said)):
-        ax.text(0, 1.02, text, transform=ax.transAxes, fontsize=8, in_layout=False)
+    axes[3].set_title(axes[3].get_title(loc="left") + said, fontsize=9)
+    axes[0].text(  # not a title: a long name would widen its column
+        0, 1.03, _short(str(name)), transform=axes[0].transAxes, fontsize=8, in_layout=False
+    )
     for ax in axes:
         ax.set_axis_off()
     return score
@@ -311,6 +297,11 @@ def _draw_prediction(
 def _column(records: Records, key: str) -> Floats:
     """The values of one key, NaN where a record lacks it."""
     return np.array([record.get(key) for record in records], dtype=float)
+
+
+def _stretched(probability: Floats) -> Floats:
+    """Stretch a map to 0...1, as the field's toolbox does before it scores; a flat map stays."""
+    return (probability - probability.min()) / (np.ptp(probability) or 1)
 
 
 def _iou(found: NDArray[np.bool_], mask: NDArray[np.bool_]) -> float | None:

@@ -244,7 +244,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_data_reports_noncam_and_writes_json(
     places: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(f"data {{data}} --json {tmp_path / 'audit.json'}", **places) == 0
+    picture = tmp_path / "sample.png"
+    line = f"data {{data}} --json {tmp_path / 'audit.json'} --picture {picture}"
+    assert run(line, **places) == 0
+    assert picture.exists()
     assert "NonCAM" in capsys.readouterr().out
     assert json.loads((tmp_path / "audit.json").read_text())
 

@@ -187,7 +187,7 @@ def test_checkpointing_changes_memory_only(backbone: str) -> None:
 def test_one_step_on_balance_lowers_the_imbalance() -> None:
     supervised = make()
     image, mask = photos(4)
-    routers = [mixture.router.linear for mixture in supervised.net.mixtures]  # type: ignore[union-attr]
+    routers = [stage.mixture.router.linear for stage in supervised.net.stages]  # type: ignore[union-attr]
     before = balance_loss(supervised(image, mask)["router"])
     before.backward()
     for linear in routers:
@@ -199,8 +199,8 @@ def test_one_step_on_balance_lowers_the_imbalance() -> None:
 def test_the_router_learns_from_the_structure_loss_alone() -> None:
     supervised = make()
     total(supervised(*photos(2)), deep=0.0, balance=0.0)[0].backward()
-    for mixture in supervised.net.mixtures:  # type: ignore[union-attr]
-        assert mixture.router.linear.weight.grad.abs().sum() > 0
+    for stage in supervised.net.stages:  # type: ignore[union-attr]
+        assert stage.mixture.router.linear.weight.grad.abs().sum() > 0
 
 
 def test_total_weighs_the_parts_and_reports_them_unweighted() -> None:

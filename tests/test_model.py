@@ -67,7 +67,7 @@ def test_the_chosen_are_the_likeliest_and_the_others_have_no_say() -> None:
     for expert, changes in ((idle, False), (busy, True)):
         other = copy.deepcopy(net)
         with torch.no_grad():
-            for parameter in other.mixtures[0].experts[expert].parameters():  # type: ignore[index, union-attr]
+            for parameter in other.stages[0].mixture.experts[expert].parameters():  # type: ignore[index, union-attr]
                 parameter.add_(1.0)
         assert bool((other(photo(4))["logits"][0] != out["logits"][0]).any()) == changes
 
@@ -109,7 +109,7 @@ def test_the_photo_is_normalised_with_the_backbones_own_numbers() -> None:
 @pytest.mark.parametrize("name", EXPERTS)
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (13, 8)])
 def test_experts_keep_the_shape_with_finite_gradients(name: str, size: tuple[int, int]) -> None:
-    expert = EXPERTS[name](16)
+    expert = EXPERTS[name]()
     for x in (torch.zeros(2, 16, *size), torch.randn(2, 16, *size) * 100):
         x.requires_grad_()
         y = expert(x)
@@ -119,7 +119,7 @@ def test_experts_keep_the_shape_with_finite_gradients(name: str, size: tuple[int
 
 
 def test_attention_does_not_grow_with_the_image() -> None:
-    attention = EXPERTS["attention"](16)
+    attention = EXPERTS["attention"]()
     small, large = (attention(torch.randn(1, 16, s, s)).abs().max() for s in (8, 128))
     assert large < 2 * small
     half = attention.half()(60000 * torch.ones(1, 16, 8, 8).half())
@@ -127,7 +127,7 @@ def test_attention_does_not_grow_with_the_image() -> None:
 
 
 def test_the_edge_expert_sees_a_step_and_not_a_border() -> None:
-    edge = EXPERTS["edge"](16)
+    edge = EXPERTS["edge"]()
     step = torch.zeros(1, 16, 12, 12)
     step[..., 6:] = 1
     flat = edge(torch.ones(1, 16, 12, 12))
