@@ -33,7 +33,8 @@ def build(kind: str, options: argparse.Namespace) -> tuple[nn.Module, Loss]:
     if kind == "unet":
         net: nn.Module = smp.Unet(f"tu-{options.backbone}", encoder_weights=None)
         return _layout(net, options), lambda image, mask: structure_loss(net(image), mask).mean()
-    net = CamoXpert(options.backbone, experts=options.experts, checkpointing=options.checkpointing)
+    chosen = {name: getattr(options, name) for name in ("experts", "width", "checkpointing")}
+    net = CamoXpert(options.backbone, **chosen)
     supervised = Supervised(_layout(net, options))
     return net, lambda image, mask: total(supervised(image, mask))[0]
 
@@ -107,6 +108,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="edgenext_base")
     parser.add_argument("--experts", type=int, default=7)
+    parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=7)
@@ -123,7 +125,11 @@ def main() -> None:
     if options.memory_of:
         return show_memory(options.memory_of, options)
     torch.set_num_threads(options.threads)
-    trainers = {kind: Trainer(kind, options) for kind in ("camoxpert", "unet")}
+    kinds = ("camoxpert", "unet")
+    memory = {
+        kind: memory_of(kind) for kind in kinds
+    }  # first: a child's peak starts at its parent's
+    trainers = {kind: Trainer(kind, options) for kind in kinds}
     seconds: dict[str, list[float]] = {kind: [] for kind in trainers}
     for turn in range(options.steps + 1):
         for kind, trainer in trainers.items():
@@ -131,9 +137,7 @@ def main() -> None:
             if turn:  # the first turn allocates
                 seconds[kind].append(taken)
     speed = {kind: options.batch / statistics.median(taken) for kind, taken in seconds.items()}
-    del trainers
-    memory = {kind: memory_of(kind) for kind in speed}
-    for kind in speed:
+    for kind in kinds:
         words = (
             f"{speed[kind]:5.2f} images/s, peak {memory[kind]:6.0f} MB, {size_of(kind, options)}"
         )

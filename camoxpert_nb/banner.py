@@ -5,9 +5,8 @@ from __future__ import annotations
 from .config import Config, differences, make_config
 from .devices import choose_preset, pick_devices
 from .limits import StepCost, measure_step
-from .optim import Stage, set_open_blocks
+from .optim import Stage
 from .recipe import Training
-from .train import backbone_blocks
 from .version import __version__
 
 
@@ -26,7 +25,7 @@ def banner(training: Training) -> str:
         ("", f"left out: {left_out}"),
         ("loading", f"{training.workers} workers: {training.workers_reason}"),
         ("backbone", config.backbone),
-        ("weights", str(net.weights_source)),
+        ("weights", training.state.weights_source),
         ("experts", _experts(config)),
         ("parameters", f"{parameters / 1e6:.2f} million"),
         ("resolution", f"{config.img_size} x {config.img_size} px"),
@@ -41,7 +40,7 @@ def banner(training: Training) -> str:
     ]
     lines = [f"CamoXpert {__version__}, preset {config.preset or 'none'}", "-" * 78]
     lines += [f"{name:<17} {text}".rstrip() for name, text in rows]
-    if str(net.weights_source).startswith("none"):
+    if not training.state.pretrained:
         lines.append("NOTE: the backbone starts from random weights. Expect a much lower IoU.")
     return "\n".join(lines)
 
@@ -116,9 +115,8 @@ def _rates(training: Training, stage: Stage) -> str:
 def _cost(training: Training) -> dict[int, StepCost]:
     """Measure each number of open blocks once."""
     state, costs = training.state, {}
-    blocks = backbone_blocks(state.net)
     for count in {stage.open_blocks for stage in training.plan.stages}:
-        set_open_blocks(state.net, blocks, count)
+        state.open_blocks(count)
         size = training.config.img_size
         costs[count] = measure_step(state.supervised, size, training.devices.main)
     return costs

@@ -54,7 +54,7 @@ class Config:
     backbone: str = option("edgenext_base", "network", "any timm backbone with four stages")
     num_experts: int = option(7, "network", "experts in each mixture", low=1, high=7)
     top_k: int = option(3, "network", "experts used for each image and stage", low=1, high=7)
-    width: int = option(64, "network", "channels of the decoder", low=16)
+    width: int = option(128, "network", "channels of the decoder", low=16)
     pretrained: bool = option(True, "network", "start from ImageNet weights of the hub")
     weights: str = option("", "network", "file with backbone weights, used instead of the hub")
     init_from: str = option(

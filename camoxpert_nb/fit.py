@@ -52,11 +52,12 @@ def fit(
             f"{run.folder} already holds a run. Go on with `camoxpert resume {run.folder}`, or "
             "choose another --checkpoint-dir."
         )
-    training = prepare(config, progress, net)
+    going_on = resume and run.has("last")
+    training = prepare(config, progress, net, empty=going_on)
     run.folder.mkdir(parents=True, exist_ok=True)
     with run.locked(), _graceful(run):
         run.clear_requests()
-        if resume and run.has("last"):
+        if going_on:
             restore(training, run)
         config.save(run.config_path)
         _point_latest_to(run.folder)
@@ -196,7 +197,7 @@ def _summarise(
             "devices": training.devices.describe(),
             "precision": training.precision.reason,
             "parameters": sum(p.numel() for p in state.net.parameters()),
-            "weights_source": str(getattr(state.net, "weights_source", "")),
+            "weights_source": state.weights_source,
             "versions": versions(),
             "data": {
                 "root": str(data.root),

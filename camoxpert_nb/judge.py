@@ -137,7 +137,8 @@ def draw_test(run: Run, judged: Judged) -> Path:
     places = np.linspace(0, len(ranked) - 1, min(PICTURES, len(ranked))).round().astype(int)
     by_name = {pair.name: pair for pair in judged.pairs}
     pairs = [by_name[ranked.iloc[place]] for place in places]
-    figure = show_predictions(_pictures(run, config, pairs))
+    title = f"{judged.name}: {len(pairs)} of {len(ranked)} scored images, best to worst,"
+    figure = show_predictions(_pictures(run, config, pairs), title=title)
     return save(figure, run.folder / "figures" / f"test-{judged.name}.png")
 
 

@@ -131,10 +131,7 @@ class Stage(nn.Module):
         self.settle = _conv(width, width, 3)
 
     def forward(self, feature: Tensor, above: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Map feature (B, channels, h, w) and above (B, width, any size) to (B, width, h, w).
-
-        Returns with it the gates and the router's probabilities, (B, experts).
-        """
+        """Map feature (B, channels, h, w), above (B, width, any, any) to what Mixture returns."""
         x = self.lateral(feature)
         if above is not None:
             x = x + _resize(above, x.shape[-2:])
@@ -162,7 +159,7 @@ class Mixture(nn.Module):
         gates, router = self.router(x)
         slices = self.spread(x).chunk(len(self.experts), 1)  # experts x (B, SLICE, h, w)
         views = [expert(part) for expert, part in zip(self.experts, slices, strict=True)]
-        seen = F.relu(self.norm(torch.cat(views, 1)))  # (B, experts * SLICE, h, w)
+        seen = F.gelu(self.norm(torch.cat(views, 1)))  # (B, experts * SLICE, h, w)
         weight = gates * self.router.top_k  # 1 on average for the chosen: they must be heard
         weight = weight.to(seen.dtype).repeat_interleave(SLICE, 1)[:, :, None, None]
         return x + self.merge(seen * weight), gates, router
@@ -204,20 +201,17 @@ class _Texture(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Each place sees the whole image, by attention of linear cost (Shen et al., WACV 2021).
-
-    Keys are a softmax over places and queries one over channels, so the output is an average of
-    values: it does not grow with the image, and cannot overflow in half precision.
-    """
+    """Each place sees the whole image, by attention of linear cost (Shen et al., WACV 2021)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.project = nn.Conv2d(SLICE, 3 * SLICE, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = self.project(x).flatten(2).chunk(3, 1)  # (B, channels, h * w) each
+        query, key, value = self.project(x).flatten(2).chunk(3, 1)  # (B, SLICE, h * w) each
         with torch.autocast(x.device.type, enabled=False):
-            summary = value.float() @ key.float().softmax(2).mT  # (B, channels, channels)
+            # Averages of averages of the values: bounded, so a large image or float16 is safe.
+            summary = value.float() @ key.float().softmax(2).mT  # (B, SLICE, SLICE)
             return (summary @ query.float().softmax(1)).view_as(x).to(x.dtype)
 
 
@@ -243,7 +237,7 @@ class _Frequency(nn.Module):
 
 
 class _Edge(nn.Module):
-    """Outlines: the size of the Sobel gradient of half the channels, the Laplacian's of the rest."""
+    """Outlines: size of the Sobel gradient for half the channels, of the Laplacian for the rest."""
 
     kernels: Tensor
 
@@ -272,7 +266,7 @@ class _Context(nn.Module):
 
 
 class _Contrast(nn.Module):
-    """What differs from its surroundings: a small neighbourhood less a large one, at four scales."""
+    """What differs from its surroundings: a small neighbourhood less a large, at four scales."""
 
     def forward(self, x: Tensor) -> Tensor:
         scales = zip(x.chunk(4, 1), (1, 3, 3, 5), (5, 7, 11, 21), strict=True)
@@ -313,19 +307,18 @@ def _create(name: str) -> nn.Module:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), 5, 0.4)
         raise InputError(f"timm has no network {name!r}. Near names: {', '.join(near) or 'none'}.")
+    strides: list[int] = []
     try:
         backbone: Any = timm.create_model(name, features_only=True)
         strides = backbone.feature_info.reduction()
-        if strides[-4:] != STRIDES:
-            raise ValueError(f"it has {len(strides)} feature stages, at strides {strides}")
-        with torch.no_grad():  # eval, so that nothing moves
-            shapes = [feature.shape for feature in backbone.eval()(torch.zeros(1, 3, 64, 96))[-4:]]
-        if [shape[-2] for shape in shapes] != [64 // stride for stride in STRIDES]:
-            raise ValueError(f"its features are laid out as {shapes}")
+        with torch.no_grad():  # in eval, so that nothing moves
+            heights = [each.shape[2] for each in backbone.eval()(torch.zeros(1, 3, 64, 96))[-4:]]
+        if heights != [64 // stride for stride in STRIDES]:
+            raise ValueError(f"of an image of 64 x 96 they are {heights} high")
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"{name} does not serve as a backbone: {error}. Needed: four stages, at strides 4, 8, "
-            "16 and 32, for any image size, as in edgenext_base, convnext_tiny or resnet50."
+            f"{name} has features at strides {strides} ({error}). A backbone needs four stages, at "
+            "strides 4, 8, 16, 32, for any image size, as edgenext_base or resnet50 has."
         ) from error
     return backbone.train()
 
@@ -350,18 +343,17 @@ def _from_hub(name: str, backbone: nn.Module) -> tuple[nn.Module, str]:
 
 def _load_file(name: str, backbone: nn.Module, path: Path) -> str:
     """Load a file in the format of timm's classifier into its feature network; all must fit."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of weights. Check the path.")
-    try:
-        state = load_state_dict(str(path))  # unwraps state_dict, model, EMA and module. prefixes
+    try:  # it unwraps state_dict, model, EMA and module. prefixes
+        state = load_state_dict(str(path.resolve(strict=True)))
     except Exception as error:  # pickle, zip and safetensors break each in its own way
         raise InputError(f"{path}: cannot be read as a file of weights ({error}).") from error
     wanted = {k: v for k, v in backbone.state_dict().items() if "num_batches_tracked" not in k}
-    found = {}
-    for key, value in state.items():
-        for new in (key, key.replace(".", "_", 1), f"model.{key}"):  # timm's feature nets rename
-            if new in wanted and getattr(value, "shape", None) == wanted[new].shape:
-                found[new] = value
+    found = {
+        new: value
+        for key, value in state.items()
+        for new in (key, key.replace(".", "_", 1), f"model.{key}")  # timm's feature nets rename
+        if new in wanted and getattr(value, "shape", None) == wanted[new].shape
+    }
     if misses := [key for key in wanted if key not in found]:
         guess = "; probably the file is of another architecture" if len(misses) > len(found) else ""
         raise InputError(

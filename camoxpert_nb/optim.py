@@ -196,10 +196,14 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, plan: Plan, step: int) 
         group["lr"] = plan.lr(step, group["block"])
 
 
-def set_open_blocks(net: nn.Module, blocks: list[list[nn.Module]], open_blocks: int) -> None:
+def set_open_blocks(
+    net: nn.Module, blocks: list[list[nn.Module]], open_blocks: int, *, keep_statistics: bool
+) -> None:
     """Put `net` in training mode with only the deepest `open_blocks` of the backbone trainable.
 
-    Frozen modules get no gradient and stay in evaluation mode, so their statistics stand still.
+    Frozen modules get no gradient and stay in evaluation mode. With `keep_statistics` the open
+    ones keep their batch-norm statistics too: those of a pretrained backbone come from a million
+    photos, and the few of a batch spoil them (LOG.md has what that costs).
     """
     net.train()
     for position, modules in enumerate(blocks):
@@ -207,6 +211,14 @@ def set_open_blocks(net: nn.Module, blocks: list[list[nn.Module]], open_blocks: 
         for module in modules:
             module.requires_grad_(is_open)
             module.train(is_open)
+            if keep_statistics:
+                _keep_statistics(module)
+
+
+def _keep_statistics(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):  # timm's own norms derive from it
+            part.eval()
 
 
 def _shape(scheduler: str, progress: float, growth: int) -> float:

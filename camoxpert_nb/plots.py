@@ -87,7 +87,7 @@ def show_history(
     figure = Picture(figsize=(WIDTH, 9.6), layout="constrained")
     epochs = _column(records, "epoch")
     count = f"{len(records)} epoch" + "s" * (len(records) > 1)
-    measure = "IoU: mean over the validation images of each image's IoU at probability > 0.5"
+    measure = "IoU: mean over the validation images of each image's IoU of the stretched map at 0.5"
     figure.suptitle(f"{title + ': ' if title else ''}{count}\n{measure}")
     axes = figure.subplots(3, 2)
     terms = {name: (_column(records, name), colour) for name, colour in TERMS.items()}
@@ -111,7 +111,7 @@ def show_history(
 
 
 @rc_context(STYLE)
-def show_predictions(preview: Mapping[str, Any], *, rows: int = 6) -> Figure:
+def show_predictions(preview: Mapping[str, Any], *, rows: int = 6, title: str = "") -> Figure:
     """Draw a row per image: image, mask, probability, and where prediction and mask differ.
 
     `preview`: names (n,), image (n, S, S, 3) uint8, mask (n, S, S) uint8 0/1, probability (n, S, S)
@@ -136,7 +136,7 @@ def show_predictions(preview: Mapping[str, Any], *, rows: int = 6) -> Figure:
     scored = [score for score in scores if score is not None]
     mean = f"; mean IoU {np.mean(scored):.2f}, n = {len(scored)}" if scored else ""
     figure.suptitle(
-        f"{n} of {total} images at {images.shape[2]} x {images.shape[1]} px{mean}\n"
+        f"{title or f'{n} of {total} images'} at {images.shape[2]} x {images.shape[1]} px{mean}\n"
         "IoU of an image = hit / (hit + miss + false alarm), in pixels; the map is stretched to "
         "0...1, then cut at 0.5"
     )

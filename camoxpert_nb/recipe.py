@@ -111,8 +111,10 @@ def build_plan(config: Config, images: int, devices: Devices) -> Plan:
     )
 
 
-def build_net(config: Config) -> CamoXpert:
-    """Return the network with its starting weights, on the CPU."""
+def build_net(config: Config, *, empty: bool = False) -> CamoXpert:
+    """Return the network on the CPU, with its starting weights or, `empty`, with random ones."""
+    if empty:  # a checkpoint fills it: no file and no hub is needed any more
+        config = config.replace(pretrained=False, weights="", init_from="")
     torch.manual_seed(config.seed)
     net = CamoXpert(
         config.backbone,
@@ -148,16 +150,21 @@ def build_state(
         )
         if config.use_ema
         else None,
+        weights_source=str(getattr(net, "weights_source", "as given")),
     )
 
 
 def prepare(
-    config: Config, progress: Progress | None = None, net: nn.Module | None = None
+    config: Config,
+    progress: Progress | None = None,
+    net: nn.Module | None = None,
+    *,
+    empty: bool = False,
 ) -> Training:
     """Build everything but the image cache; InputError for whatever cannot work.
 
-    `net` takes the place of the configured network, to train a peer or an ablation in the same
-    way; it has CamoXpert's outputs and its `backbone_blocks`.
+    `empty` is build_net's. `net` takes the place of the configured network, to train a peer or an
+    ablation in the same way; it has CamoXpert's outputs and its `backbone_blocks`.
     """
     devices = pick_devices(config.device)
     precision = choose_precision(devices, config.amp)
@@ -165,7 +172,7 @@ def prepare(
     plan = build_plan(config, len(data.train), devices)
     requested = None if config.num_workers < 0 else config.num_workers
     workers, reason = choose_workers(requested, cpu_count(), 1)
-    state = build_state(config, net or build_net(config), devices, precision)
+    state = build_state(config, net or build_net(config, empty=empty), devices, precision)
     if config.skip_stage1:
         state.step = plan.first_step_of_part(2)
     return Training(config, data, devices, precision, plan, state, workers, reason)
@@ -228,7 +235,7 @@ def load_net(run: Run, which: str = "best", device: torch.device | str = "cpu") 
     """Return a run's network with the weights that scored best (or "last"), ready to predict."""
     checkpoint = run.load(which, device)
     config = Config().replace(**checkpoint["config"])
-    net = build_net(config.replace(pretrained=False, weights="", init_from=""))
+    net = build_net(config, empty=True)
     load_weights(net, checkpoint["net"], str(run.folder / f"{which}.pt"))
     return net.to(device).eval()
 

@@ -39,12 +39,23 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None
+    weights_source: str  # of the backbone, in words; begins with "none" for random weights
     step: int = 0
     seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)  # epoch, iou, weights: "raw" or "ema"
     sums: dict[str, float] = field(default_factory=dict)  # over the steps of this epoch so far
     shares: Tensor | None = None  # (stages, experts) summed gates of this epoch so far
     skipped_in_row: int = 0
+
+    @property
+    def pretrained(self) -> bool:
+        """Say whether the backbone knew photos before this training."""
+        return not self.weights_source.startswith("none")
+
+    def open_blocks(self, count: int) -> None:
+        """Make the head and the deepest `count` blocks of the backbone trainable, nothing else."""
+        blocks = backbone_blocks(self.net)
+        set_open_blocks(self.net, blocks, count, keep_statistics=self.pretrained)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -53,6 +64,7 @@ class TrainState:
             "ema": self.ema.module.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "weights_source": self.weights_source,
             "step": self.step,
             "seconds": self.seconds,
             "best": self.best,
@@ -70,6 +82,7 @@ class TrainState:
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        self.weights_source = state["weights_source"]
         self.step, self.seconds = state["step"], state["seconds"]
         self.best, self.sums = dict(state["best"]), dict(state["sums"])
         self.shares, self.skipped_in_row = state["shares"], state["skipped_in_row"]
@@ -97,7 +110,7 @@ def train_epoch(
     was interrupted ends with the same means as one that was not.
     """
     place = plan.at(state.step)
-    set_open_blocks(state.net, backbone_blocks(state.net), place.stage.open_blocks)
+    state.open_blocks(place.stage.open_blocks)
     started = time.perf_counter()
     for group, waited in _groups(batches, settings.accumulation):
         set_learning_rates(state.optimizer, plan, state.step)

@@ -217,6 +217,17 @@ def test_init_from_takes_weights_alone_and_strictly(tiny: Config, tmp_path: Path
         prepare(tiny.replace(init_from=str(run.folder), width=32))
 
 
+def test_going_on_needs_no_file_of_weights_any_more(tiny: Config, tmp_path: Path) -> None:
+    """The network is in the checkpoint; where it came from stays known."""
+    source = prepare(tiny).state.net.backbone.state_dict()  # type: ignore[union-attr, operator]
+    torch.save(source, tmp_path / "backbone.pth")
+    config = tiny.replace(weights=str(tmp_path / "backbone.pth"))
+    run = fit(config, report=stop_after(2))
+    (tmp_path / "backbone.pth").unlink()
+    fit(config, resume=True)
+    assert run.load_json("summary")["weights_source"].startswith("file backbone.pth")
+
+
 def test_the_best_weights_are_the_ones_that_scored(tiny: Config) -> None:
     from camoxpert_nb.train import validate
 

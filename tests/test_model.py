@@ -15,7 +15,7 @@ from torch import Tensor
 
 from camoxpert_nb import model
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.model import EXPERTS, CamoXpert
+from camoxpert_nb.model import EXPERTS, SLICE, CamoXpert
 
 
 def make(backbone: str = "test_resnet", **options: object) -> CamoXpert:
@@ -67,8 +67,7 @@ def test_the_chosen_are_the_likeliest_and_the_others_have_no_say() -> None:
     for expert, changes in ((idle, False), (busy, True)):
         other = copy.deepcopy(net)
         with torch.no_grad():
-            for parameter in other.stages[0].mixture.experts[expert].parameters():  # type: ignore[index, union-attr]
-                parameter.add_(1.0)
+            other.stages[0].mixture.spread.weight[expert * SLICE] += 1.0  # type: ignore[union-attr, index]
         assert bool((other(photo(4))["logits"][0] != out["logits"][0]).any()) == changes
 
 

@@ -150,7 +150,7 @@ def test_frozen_blocks_stand_still_statistics_included() -> None:
     net, plan = Net(), make_plan(epochs=3, stage1_epochs=1, images=48)
     optimizer = torch.optim.AdamW(parameter_groups(net, net.blocks(), 0.1), lr=1.0)
     step = plan.stages[0].first_step
-    set_open_blocks(net, net.blocks(), 1)
+    set_open_blocks(net, net.blocks(), 1, keep_statistics=False)
     set_learning_rates(optimizer, plan, step)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     x = torch.randn(4, 2, 3, 3)
@@ -164,3 +164,16 @@ def test_frozen_blocks_stand_still_statistics_included() -> None:
     assert {name.split(".")[0] for name in moved} == {"head", "body"}
     assert {name.split(".")[1] for name in moved if name.startswith("body")} == {"3"}
     assert "body.3.1.running_mean" in moved  # open blocks do learn their statistics
+
+
+def test_a_pretrained_backbone_keeps_its_statistics_and_still_learns() -> None:
+    net = Net()
+    set_open_blocks(net, net.blocks(), 4, keep_statistics=True)
+    before = {name: value.clone() for name, value in net.named_buffers()}
+    x = torch.randn(4, 2, 3, 3)
+    for part in net.body:
+        x = part(x)
+    net.head(x).square().mean().backward()
+    assert all(torch.equal(value, before[name]) for name, value in net.named_buffers())
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    assert net.body[0].training
