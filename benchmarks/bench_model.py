@@ -108,7 +108,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="edgenext_base")
     parser.add_argument("--experts", type=int, default=7)
-    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=7)

@@ -68,13 +68,13 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
-    parser.add_argument("--peer", default="FPN")
+    parser.add_argument("--networks", nargs="+", default=["CamoXpert", "FPN"])
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
     parser.add_argument("--cache", default="")
     options = parser.parse_args()
-    results: dict[str, list[dict[str, Any]]] = {"CamoXpert": [], options.peer: []}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in options.networks}
     with tempfile.TemporaryDirectory() as folder:
         for seed in options.seeds:
             for name, summaries in results.items():
@@ -86,9 +86,10 @@ def main() -> None:
                     img_size=options.size,
                     epochs=options.epochs,
                     stage1_epochs=1,
-                    warmup_epochs=1,
+                    warmup_epochs=0,
                     progressive_unfreeze=False,
-                    lr=1e-3,
+                    lr=5e-4,
+                    stage2_lr=5e-4,
                     seed=seed,
                     cache_dir=options.cache or str(Path(folder) / "cache"),
                     checkpoint_dir=str(Path(folder) / f"{name}-{seed}"),

@@ -53,7 +53,7 @@ class Config:
 
     backbone: str = option("edgenext_base", "network", "any timm backbone with four stages")
     num_experts: int = option(7, "network", "experts in each mixture", low=1, high=7)
-    top_k: int = option(3, "network", "experts used for each image and stage", low=1, high=7)
+    top_k: int = option(3, "network", "experts used for each image and stage", low=2, high=7)
     width: int = option(128, "network", "channels of the decoder", low=16)
     pretrained: bool = option(True, "network", "start from ImageNet weights of the hub")
     weights: str = option("", "network", "file with backbone weights, used instead of the hub")
@@ -97,7 +97,7 @@ class Config:
     uncertainty: float = option(
         0.0, "loss", "final weight of the uncertainty-aware loss, ramped up", low=0.0
     )
-    balance: float = option(0.01, "loss", "weight of the experts' balance", low=0.0)
+    balance: float = option(0.1, "loss", "weight of the experts' balance", low=0.0)
     legacy_loss: bool = option(
         False, "loss", "structure loss without boundary weight, as in many published codes"
     )

@@ -102,7 +102,7 @@ def total(
     *,
     deep: float = 1.0,
     uncertainty: float = 0.0,
-    balance: float = 0.01,
+    balance: float = 0.1,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss to minimise, 0-dim, and its unweighted parts, 0-dim each, for the record.
 

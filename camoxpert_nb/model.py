@@ -1,9 +1,7 @@
 """The network: a timm backbone, a mixture of seven experts at each stage, a light decoder.
 
-Read downwards: the network, its parts in the order in which an image meets them, the backbone and
-where its weights come from. A forward pass waits for no device, reads no number back and remembers
-nothing, so it is the same under DataParallel, DDP, mixed precision and gradient checkpointing.
-Shapes: B images of H x W pixels; h x w places at one stage.
+Read downwards: the network, its parts as an image meets them, the backbone and its weights. A
+forward pass waits for no device, reads no number back and remembers nothing (DataParallel, DDP).
 """
 
 from __future__ import annotations
@@ -35,9 +33,8 @@ class CamoXpert(nn.Module):
     `backbone` is any timm network with features at strides 4, 8, 16 and 32; `experts` (1...7) takes
     the first so many of EXPERTS, of which `top_k` work on each image at each stage; `width` is the
     decoder's number of channels. `weights` is a file of the backbone's weights, `pretrained` asks
-    timm's hub; `weights_source` says in words what came of it. `checkpointing` computes the stages
-    a second time in the backward pass to save memory (running statistics of batch-norm in the
-    backbone then move twice a step). Raises InputError for what cannot be used.
+    timm's hub; `weights_source` says in words what came of it. `checkpointing` saves memory by
+    computing twice (a batch-norm in the backbone then moves twice). InputError for bad values.
     """
 
     mean: Tensor
@@ -50,7 +47,7 @@ class CamoXpert(nn.Module):
         *,
         experts: int = 7,
         top_k: int = 3,
-        width: int = 64,
+        width: int = 128,
         weights: str | Path = "",
         pretrained: bool = False,
         deep_supervision: bool = True,
@@ -58,8 +55,10 @@ class CamoXpert(nn.Module):
     ):
         super().__init__()
         if not 1 <= experts <= len(EXPERTS):
-            message = f"{experts} experts were asked for; choose 1 to {len(EXPERTS)}, the first of "
-            raise InputError(message + ", ".join(EXPERTS) + ".")
+            names = ", ".join(EXPERTS)
+            raise InputError(
+                f"{experts} experts: choose 1 to {len(EXPERTS)}, the first of {names}."
+            )
         if experts > 1 and top_k < 2:  # a single choice has weight 1, whatever the router thinks
             raise InputError(f"top_k is {top_k}; choose at least 2, or the router cannot learn.")
         self.backbone, self.weights_source = _build_backbone(backbone, weights, pretrained)
@@ -68,10 +67,10 @@ class CamoXpert(nn.Module):
             getattr(self.backbone, "model", self.backbone).set_grad_checkpointing(True)
         channels = self.backbone.feature_info.channels()[-4:]
         self.stages = nn.ModuleList(Stage(count, width, experts, top_k) for count in channels)
-        heads = [nn.Conv2d(width, 1, 1) for _ in STRIDES]
-        for head in heads:  # start at probability 0.1: a camouflaged object covers about a tenth
+        strides = STRIDES if deep_supervision else STRIDES[:1]
+        self.heads = nn.ModuleList(nn.Conv2d(width, 1, 1) for _ in strides)
+        for head in self.heads:  # start at probability 0.1: a hidden object covers about a tenth
             nn.init.constant_(head.bias, -2.2)  # type: ignore[arg-type]
-        self.heads = nn.ModuleList(heads if deep_supervision else heads[:1])
         for name in ("mean", "std"):
             value = torch.tensor(self.backbone.pretrained_cfg[name]).view(1, 3, 1, 1)
             self.register_buffer(name, value, persistent=False)
@@ -102,8 +101,7 @@ class CamoXpert(nn.Module):
     def backbone_blocks(self) -> list[list[nn.Module]]:
         """Return the backbone's parts in four groups, shallow to deep, for staged unfreezing.
 
-        Every parameter of the backbone is in exactly one group. A backbone that timm does not take
-        apart is one deepest group.
+        Each of its parameters is in one group; a backbone in one piece is the deepest group.
         """
         ends = [info["module"].replace(".", "_") for info in self.backbone.feature_info][-4:]
         parts: dict[str, nn.Module] = {}
@@ -113,8 +111,7 @@ class CamoXpert(nn.Module):
             parts |= blocks if opened else {name: child}
         if not set(ends) <= set(parts):
             return [[], [], [], [self.backbone]]
-        groups: list[list[nn.Module]] = [[], [], [], []]
-        group = 0
+        group, groups = 0, list[list[nn.Module]]([[], [], [], []])
         for name, part in parts.items():
             groups[min(group, 3)].append(part)
             group += name in ends
@@ -148,7 +145,8 @@ class Mixture(nn.Module):
 
     def __init__(self, width: int, experts: int, top_k: int):
         super().__init__()
-        self.router = Router(width, experts, top_k)
+        self.top_k = min(top_k, experts)
+        self.router = nn.Linear(2 * width, experts)
         self.spread = nn.Conv2d(width, experts * SLICE, 1, bias=False)
         self.experts = nn.ModuleList(expert() for expert in list(EXPERTS.values())[:experts])
         self.norm = nn.GroupNorm(experts, experts * SLICE)  # each expert of each image by itself
@@ -156,36 +154,25 @@ class Mixture(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map x (B, width, h, w) to the same shape, gates (B, experts), router (B, experts)."""
-        gates, router = self.router(x)
+        gates, router = self._choose(x)
         slices = self.spread(x).chunk(len(self.experts), 1)  # experts x (B, SLICE, h, w)
         views = [expert(part) for expert, part in zip(self.experts, slices, strict=True)]
         seen = F.gelu(self.norm(torch.cat(views, 1)))  # (B, experts * SLICE, h, w)
-        weight = gates * self.router.top_k  # 1 on average for the chosen: they must be heard
+        weight = gates * self.top_k  # 1 on average for the chosen: they must be heard
         weight = weight.to(seen.dtype).repeat_interleave(SLICE, 1)[:, :, None, None]
         return x + self.merge(seen * weight), gates, router
 
-
-class Router(nn.Module):
-    """Chooses `top_k` experts for each image, from the mean and the spread of its feature."""
-
-    def __init__(self, width: int, experts: int, top_k: int):
-        super().__init__()
-        self.linear = nn.Linear(2 * width, experts)
-        self.top_k = min(top_k, experts)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map x (B, width, h, w) to gates and probabilities, (B, experts), float32."""
-        with torch.autocast(x.device.type, enabled=False):
+    def _choose(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x.device.type, enabled=False):  # gates and probabilities in float32
             places = x.float().flatten(2)  # (B, width, h * w)
             spread = (places.var(2, unbiased=False) + 1e-5).sqrt()  # finite gradient at 0
-            probability = self.linear(torch.cat([places.mean(2), spread], 1)).softmax(1)
+            probability = self.router(torch.cat([places.mean(2), spread], 1)).softmax(1)
             best = probability.topk(self.top_k, 1).indices
             gates = probability * torch.zeros_like(probability).scatter(1, best, 1.0)
             return gates / gates.sum(1, keepdim=True), probability
 
 
-# The seven experts: each maps (B, SLICE, h, w) to the same shape. What differs from channel to
-# channel inside a slice is fixed; which mixture of features enters each channel is learnt.
+# The seven experts: each maps (B, SLICE, h, w) to the same shape.
 
 
 class _Texture(nn.Module):
@@ -245,16 +232,16 @@ class _Edge(nn.Module):
         super().__init__()
         sobel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
         laplace = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]) / 4
-        half = SLICE // 2
-        kernels = torch.stack([*[sobel, sobel.T] * half, *[laplace] * half]).unsqueeze(1)
-        self.register_buffer("kernels", kernels, persistent=False)  # (3 * half, 1, 3, 3)
+        kernels = torch.stack([sobel, sobel.T] * (SLICE // 2) + [laplace] * (SLICE // 2))
+        self.register_buffer("kernels", kernels[:, None], persistent=False)  # (24, 1, 3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         first, second = F.pad(x, (1, 1, 1, 1), mode="replicate").chunk(2, 1)  # a border is no edge
         sobel, laplace = self.kernels.to(x.dtype).split([SLICE, SLICE // 2])
-        slope = F.conv2d(first, sobel, groups=SLICE // 2).square().unflatten(1, (-1, 2)).sum(2)
-        bend = F.conv2d(second, laplace, groups=SLICE // 2).square()
-        return (torch.cat([slope, bend], 1) + 1e-4).sqrt()  # finite gradient on flat areas
+        slope = F.conv2d(first, sobel, groups=SLICE // 2).float().unflatten(1, (-1, 2))
+        bend = F.conv2d(second, laplace, groups=SLICE // 2).float()  # squares overflow float16
+        size = torch.cat([slope.square().sum(2), bend.square()], 1)
+        return (size + 1e-4).sqrt().to(x.dtype)  # finite gradient on flat areas
 
 
 class _Context(nn.Module):
@@ -338,7 +325,7 @@ def _from_hub(name: str, backbone: nn.Module) -> tuple[nn.Module, str]:
             urllib.request.urlopen(url, timeout=HUB_TIMEOUT).close()
         return timm.create_model(name, **options), f"hub {place}"
     except Exception as error:  # the client's are many; from scratch, said aloud, serves them all
-        return backbone, f"none: trains from scratch (no connection to {place}: {error})"
+        return backbone, f"none: trains from scratch (no connection to {place}? {error})"
 
 
 def _load_file(name: str, backbone: nn.Module, path: Path) -> str:
@@ -348,12 +335,11 @@ def _load_file(name: str, backbone: nn.Module, path: Path) -> str:
     except Exception as error:  # pickle, zip and safetensors break each in its own way
         raise InputError(f"{path}: cannot be read as a file of weights ({error}).") from error
     wanted = {k: v for k, v in backbone.state_dict().items() if "num_batches_tracked" not in k}
-    found = {
-        new: value
-        for key, value in state.items()
-        for new in (key, key.replace(".", "_", 1), f"model.{key}")  # timm's feature nets rename
-        if new in wanted and getattr(value, "shape", None) == wanted[new].shape
-    }
+    found = {}
+    for key, value in state.items():
+        for new in (key, key.replace(".", "_", 1), f"model.{key}"):  # timm's feature nets rename
+            if new in wanted and getattr(value, "shape", None) == wanted[new].shape:
+                found[new] = value
     if misses := [key for key in wanted if key not in found]:
         guess = "; probably the file is of another architecture" if len(misses) > len(found) else ""
         raise InputError(

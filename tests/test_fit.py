@@ -181,7 +181,7 @@ def test_epochs_can_be_added_to_a_finished_run(tiny: Config) -> None:
 def test_going_on_with_another_network_is_refused(tiny: Config) -> None:
     fit(tiny)
     with pytest.raises(InputError, match=r"num_experts 7 -> 3.*--init-from"):
-        fit(tiny.replace(num_experts=3, top_k=2), resume=True)
+        fit(tiny.replace(num_experts=3), resume=True)
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tiny: Config, tmp_path: Path) -> None:

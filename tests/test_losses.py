@@ -71,7 +71,10 @@ def test_the_boundary_weight_is_not_cancelled() -> None:
 
 
 def test_every_sample_has_its_own_loss() -> None:
-    logits, mask = noise(2, 1, 24, 40), torch.cat([square(40)[..., :24, :], torch.zeros(1, 1, 24, 40)])
+    logits, mask = (
+        noise(2, 1, 24, 40),
+        torch.cat([square(40)[..., :24, :], torch.zeros(1, 1, 24, 40)]),
+    )
     both = structure_loss(logits, mask)
     alone = torch.cat([structure_loss(logits[i : i + 1], mask[i : i + 1]) for i in (0, 1)])
     torch.testing.assert_close(both, alone)
@@ -167,9 +170,7 @@ def test_split_copied_and_gathered_equals_whole(
     loss.backward()
 
     torch.testing.assert_close(means, expected_means)
-    summed = {
-        name: sum(gradients(one)[name] for one in copies) for name in gradients(whole)
-    }
+    summed = {name: sum(gradients(one)[name] for one in copies) for name in gradients(whole)}
     torch.testing.assert_close(summed, gradients(whole), rtol=1e-3, atol=1e-5)
 
 
@@ -187,7 +188,7 @@ def test_checkpointing_changes_memory_only(backbone: str) -> None:
 def test_one_step_on_balance_lowers_the_imbalance() -> None:
     supervised = make()
     image, mask = photos(4)
-    routers = [stage.mixture.router.linear for stage in supervised.net.stages]  # type: ignore[union-attr]
+    routers = [stage.mixture.router for stage in supervised.net.stages]  # type: ignore[union-attr]
     before = balance_loss(supervised(image, mask)["router"])
     before.backward()
     for linear in routers:
@@ -200,17 +201,22 @@ def test_the_router_learns_from_the_structure_loss_alone() -> None:
     supervised = make()
     total(supervised(*photos(2)), deep=0.0, balance=0.0)[0].backward()
     for stage in supervised.net.stages:  # type: ignore[union-attr]
-        assert stage.mixture.router.linear.weight.grad.abs().sum() > 0
+        assert stage.mixture.router.weight.grad.abs().sum() > 0
 
 
 def test_total_weighs_the_parts_and_reports_them_unweighted() -> None:
-    ones = {name: torch.full((2,), value) for name, value in zip("sdu", (1.0, 2.0, 3.0), strict=True)}
+    ones = {
+        name: torch.full((2,), value) for name, value in zip("sdu", (1.0, 2.0, 3.0), strict=True)
+    }
     parts = {"structure": ones["s"], "deep": ones["d"], "uncertainty": ones["u"]}
     parts["router"] = F.one_hot(torch.zeros(2, 4, dtype=torch.long), 7).float()
     loss, means = total(parts, deep=0.5, uncertainty=0.1, balance=0.01)
     torch.testing.assert_close(loss, torch.tensor(1 + 1 + 0.3 + 0.06))
     assert {k: round(float(v), 4) for k, v in means.items()} == {
-        "structure": 1.0, "deep": 2.0, "uncertainty": 3.0, "balance": 6.0
+        "structure": 1.0,
+        "deep": 2.0,
+        "uncertainty": 3.0,
+        "balance": 6.0,
     }
 
 
@@ -221,7 +227,9 @@ def test_bfloat16_autocast_opens_inside_and_stays_close() -> None:
     loss, means = total(half(image, mask))
     loss.backward()
     assert all(gradient.isfinite().all() for gradient in gradients(half).values())
-    torch.testing.assert_close(means["structure"], total(exact(image, mask))[1]["structure"], rtol=0.05, atol=0.05)
+    torch.testing.assert_close(
+        means["structure"], total(exact(image, mask))[1]["structure"], rtol=0.05, atol=0.05
+    )
 
 
 def test_it_learns_one_image_by_heart() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import logging
 from pathlib import Path
 
 import pytest
@@ -148,7 +146,8 @@ def test_mixed_precision_stays_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    "backbone", ["test_resnet", "test_convnext", "test_efficientnet", "edgenext_xx_small", "pvt_v2_b0"]
+    "backbone",
+    ["test_resnet", "test_convnext", "test_efficientnet", "edgenext_xx_small", "pvt_v2_b0"],
 )
 def test_blocks_hold_every_backbone_parameter_once_in_order(backbone: str) -> None:
     net = make(backbone)
@@ -172,7 +171,7 @@ def test_an_unknown_backbone_offers_near_names() -> None:
 
 @pytest.mark.parametrize("backbone", ["test_vit", "hiera_tiny_224"])
 def test_a_backbone_without_four_stages_says_what_it_has(backbone: str) -> None:
-    with pytest.raises(InputError, match=r"four stages.*edgenext_base"):
+    with pytest.raises(InputError, match=r"strides.*four stages.*edgenext_base"):
         make(backbone)
 
 
@@ -232,7 +231,7 @@ def test_a_single_missing_tensor_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_broken_file_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="No such file"):
         make(weights=tmp_path / "none.pth")
     (tmp_path / "w.pth").write_bytes(b"not weights")
     with pytest.raises(InputError, match="cannot be read"):
@@ -259,10 +258,8 @@ def test_weights_in_the_hubs_cache_need_no_connection(
     monkeypatch.setattr(model, "try_to_load_from_cache", lambda *_: cached)
     net = make(pretrained=True)
     assert net.weights_source.startswith("hub timm/test_resnet")
-    torch.testing.assert_close(
-        net.backbone.state_dict()["conv1.0.weight" if "conv1.0.weight" in net.backbone.state_dict() else "conv1.weight"],
-        classifier_of_1000()["conv1.0.weight" if "conv1.0.weight" in classifier_of_1000() else "conv1.weight"],
-    )
+    for key, value in net.backbone.state_dict().items():
+        torch.testing.assert_close(value, classifier_of_1000()[key])
 
 
 def classifier_of_1000() -> dict[str, Tensor]:
