@@ -57,9 +57,11 @@ def train(config: Config, architecture: str) -> dict[str, Any]:
         torch.manual_seed(config.seed)
         net = Peer(architecture, net, config.backbone)  # type: ignore[arg-type]
     console = Console(tuple(EXPERTS))
-    return fit(config, report=console.report, progress=console.progress, net=net).load_json(
-        "summary"
-    )
+    run = fit(config, report=console.report, progress=console.progress, net=net)
+    summary = run.load_json("summary")
+    if not summary["finished"]:
+        raise SystemExit("stopped before the end: nothing to compare")
+    return summary
 
 
 def main() -> None:
