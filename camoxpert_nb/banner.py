@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .config import Config, differences, make_config
 from .devices import choose_preset, pick_devices
 from .limits import StepCost, measure_step
@@ -14,7 +16,7 @@ def banner(training: Training) -> str:
     """Return the lines that are shown when a training starts."""
     config, data, net = training.config, training.data, training.state.net
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    left_out = ", ".join(f"{count} {why}" for why, count in data.left_out.items()) or "nothing"
+    left_out = [f"left out: {_some(names)} {why}" for why, names in data.left_out.items()]
     rows = [
         ("run", config.checkpoint_dir or "runs/DATE-TIME"),
         *[("device", line) for line in training.devices.describe()],
@@ -22,7 +24,7 @@ def banner(training: Training) -> str:
         ("precision", training.precision.reason),
         ("data", f"{data.root}"),
         ("", f"{len(data.train)} to train, {len(data.validation)} held out for validation"),
-        ("", f"left out: {left_out}"),
+        *[("", line) for line in left_out],
         ("loading", f"{training.workers} workers: {training.workers_reason}"),
         ("backbone", config.backbone),
         ("weights", training.state.weights_source),
@@ -42,6 +44,8 @@ def banner(training: Training) -> str:
     lines += [f"{name:<17} {text}".rstrip() for name, text in rows]
     if not training.state.pretrained:
         lines.append("NOTE: the backbone starts from random weights. Expect a much lower IoU.")
+    if data.leaks:
+        lines.append(f"WARNING: {_some(data.leaks)} training images are test images too.")
     return "\n".join(lines)
 
 
@@ -142,6 +146,11 @@ def _duration(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return how many there are, and the names of a few."""
+    return f"{len(names)} ({', '.join(names)})" if len(names) <= 3 else str(len(names))
 
 
 def _on(value: bool) -> str:

@@ -1,7 +1,8 @@
 """The command line: `camoxpert train|resume|evaluate|predict|data|demo`.
 
 The flags of `train` are made from the settings table. Heavy imports happen inside each command, so
-`--help` is instant. Exit codes: 0 the work was done, 1 it broke, 2 unusable input.
+`--help` is instant. Exit codes: 0 the work was done, 1 it broke, 2 unusable input, 130 it was
+stopped before its end.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from .config import GROUPS, PRESETS, Config, flag_of, make_config, plain_type
 from .errors import InputError, TrainingError
 from .version import __version__
 
+INTERRUPTED = 130  # as shells report Ctrl-C
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
@@ -34,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("camoxpert: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def train(options: dict[str, Any]) -> int:
@@ -124,7 +127,7 @@ def demo(options: dict[str, Any]) -> int:
     folder = options.pop("folder") or str(Path("runs") / f"demo-{stamp}")
     config = make_config("demo", checkpoint_dir=folder, **options)
     code = _fit(config)
-    if code or not (Path(folder) / "best.pt").exists():
+    if code:
         return code
     path = str(build_data(config).root)
     scores = str(Path(folder) / "evaluation.json")
@@ -174,11 +177,11 @@ def _fit(config: Config, *, dry_run: bool = False, resume: bool = False, reason:
         announce=announce,
         progress=console.progress,
     )
-    console.say(_ending(run.load_json("summary"), str(run.folder)))
-    drawn = draw_training(run) if run.records("epoch") else []
-    for path in drawn:
+    summary = run.load_json("summary")
+    console.say(_ending(summary, str(run.folder)))
+    for path in draw_training(run) if run.records("epoch") else []:
         console.say(f"  {path}")
-    return 0
+    return 0 if summary["finished"] else INTERRUPTED
 
 
 def _ending(summary: dict[str, Any], folder: str) -> str:

@@ -204,7 +204,8 @@ def _summarise(
                 "fingerprint": loaders.fingerprint,
                 "train": len(data.train),
                 "validation": len(data.validation),
-                "left_out": data.left_out,
+                "left_out": {why: list(names) for why, names in data.left_out.items()},
+                "leaks": list(data.leaks),
             },
         },
     )

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from .audit import find_copies
 from .config import Config
 from .dataset import Batches, PairDataset, choose_workers, make_loader, open_cache
 from .devices import Devices, Precision, choose_precision, cpu_count, parallel, pick_devices
@@ -28,6 +29,7 @@ from .train import StepSettings, TrainState, backbone_blocks
 from .version import __version__
 
 Progress = Callable[[int, int], None]
+Copies = Sequence[Sequence[tuple[str, Path]]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Data:
     train: Sequence[Pair]
     validation: Sequence[Pair]
     test: Mapping[str, Sequence[Pair]]
-    left_out: dict[str, int]
+    left_out: Mapping[str, Sequence[str]]  # reason: names
+    leaks: Sequence[str]  # training images that are test images too, byte for byte
 
 
 @dataclass
@@ -65,10 +68,20 @@ def build_data(config: Config, progress: Progress | None = None) -> Data:
     Without a data set, generated images take its place.
     """
     root = Path(config.dataset_path) if config.dataset_path else _generated(config, progress)
-    chosen = select(find_datasets(root), noncam=config.noncam)
+    sets = find_datasets(root)
+    chosen = select(sets, noncam=config.noncam)
     train, validation = split_validation(_trainable(root, chosen), config.val_share)
-    left_out = {reason: len(pairs) for reason, pairs in chosen.left_out.items()}
-    return Data(root, train, validation, chosen.test, left_out)
+    test = [pair for pairs in chosen.test.values() for pair in pairs]
+    copies = find_copies({"train": train, "validation": validation, "test": test})
+    known, leaks = _second_of(copies, "train", "validation"), _second_of(copies, "test", "train")
+    left_out = {why: [pair.name for pair in pairs] for why, pairs in chosen.left_out.items()} | {
+        "images without a mask": [p.name for each in sets for p in each.images_without_mask],
+        "masks without an image": [p.name for each in sets for p in each.masks_without_image],
+        "validation images that are copies of training images": [path.stem for path in known],
+    }
+    kept = [pair for pair in validation if pair.image not in known]
+    found = {why: names for why, names in left_out.items() if names}
+    return Data(root, train, kept, chosen.test, found, sorted(path.stem for path in leaks))
 
 
 def cache_folder(config: Config) -> Path:
@@ -273,6 +286,17 @@ def versions() -> dict[str, str]:
 def _generated(config: Config, progress: Progress | None) -> Path:
     folder = cache_folder(config) / f"generated-{config.img_size}px"
     return make_synthetic(folder, size=config.img_size, progress=progress)
+
+
+def _second_of(copies: Copies, first: str, second: str) -> set[Path]:
+    """Return the files of `second` that have a copy in `first`."""
+    return {
+        path
+        for group in copies
+        if any(place == first for place, _ in group)
+        for place, path in group
+        if place == second
+    }
 
 
 def _trainable(root: Path, chosen: Selection) -> Sequence[Pair]:

@@ -6,6 +6,10 @@ import dataclasses
 import io
 import json
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,7 @@ from PIL import Image
 from camoxpert_nb import __version__, cli
 from camoxpert_nb.config import Config, flag_of, make_config
 from camoxpert_nb.console import Console
+from camoxpert_nb.run import Run
 
 # What the predecessor's guide tells people to type, after the program's name.
 GUIDE = """
@@ -151,6 +156,22 @@ def test_train_resume_evaluate_predict_end_to_end(
         with Image.open(path) as image, Image.open(maps / f"{path.stem}.png") as found:
             assert found.mode == "L"
             assert found.size == image.size
+
+
+def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(places: dict[str, str]) -> None:
+    line = "-m camoxpert_nb train --preset tiny --epochs 500 --dataset-path {data} "
+    words = shlex.split((line + "--checkpoint-dir {run}").format(**places))
+    child = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
+    folder, until = Run(places["run"]), time.monotonic() + 60
+    while len(folder.records("epoch")) < 2:
+        assert time.monotonic() < until
+        assert child.poll() is None
+        time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    said, _ = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert f"camoxpert resume {places['run']}" in said
+    assert folder.load("last")["step"] == folder.records("stop")[0]["step"]
 
 
 def test_predicted_maps_score_as_the_network_does(places: dict[str, str], tmp_path: Path) -> None:
