@@ -82,11 +82,14 @@ def choose_pairs(
     known = run.load_json("split")
     trained, held_out = set(known.get("train", [])), set(known.get("validation", []))
     if split == "test" or (split == "auto" and chosen.test):
+        side = "test"
         sets = [(name, list(pairs), "test split") for name, pairs in chosen.test.items()]
     elif split == "all" or (split == "auto" and not _names(chosen.train) & trained):
         everything = [*chosen.train, *(pair for pairs in chosen.test.values() for pair in pairs)]
+        side = ""
         sets = [(dataset_path.name, everything, "all images of the folder")]
     else:
+        side = "training"
         kept = [pair for pair in chosen.train if pair.name in held_out]
         sets = [(dataset_path.name, kept, "the images this run held out for validation")]
     if not any(pairs for _, pairs, _ in sets):
@@ -94,7 +97,11 @@ def choose_pairs(
             f"{dataset_path}: nothing to score as '{split}' ({len(chosen.train)} training and "
             f"{sum(map(len, chosen.test.values()))} test images found). Use another --split."
         )
-    return [(name, pairs, note + _warning(pairs, trained)) for name, pairs, note in sets if pairs]
+    gone = {why: len(pairs) for why, pairs in chosen.left_out.items() if side in why}
+    tail = "".join(f"; left out: {count} {why}" for why, count in gone.items())
+    return [
+        (name, pairs, note + tail + _warning(pairs, trained)) for name, pairs, note in sets if pairs
+    ]
 
 
 def predict_files(

@@ -87,7 +87,7 @@ def show_history(
     figure = Picture(figsize=(WIDTH, 9.6), layout="constrained")
     epochs = _column(records, "epoch")
     count = f"{len(records)} epoch" + "s" * (len(records) > 1)
-    measure = "IoU: mean over the validation images of each image's IoU of the stretched map at 0.5"
+    measure = "IoU: mean over the validation images, each map stretched to 0...1 and cut at 0.5"
     figure.suptitle(f"{title + ': ' if title else ''}{count}\n{measure}")
     axes = figure.subplots(3, 2)
     terms = {name: (_column(records, name), colour) for name, colour in TERMS.items()}
