@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo test lab check lint fix bench clean
 
-demo: .venv/ready      ## train the main job on generated images, score it, draw it (about 4 minutes)
+demo: .venv/ready      ## train the main job on generated images, score it, draw it (about 3 minutes)
 	$(BIN)/camoxpert demo
 
 test: .venv/ready      ## all tests
