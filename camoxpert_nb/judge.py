@@ -15,7 +15,7 @@ from .errors import InputError
 from .evaluate import Scores, evaluate, predict, predict_folder
 from .images import read_image, read_mask, resize_image, resize_mask
 from .layouts import ImageSet, Pair, find_datasets, select
-from .model import EXPERTS
+from .model import EXPERTS, CamoXpert
 from .plots import save, show_experts, show_history, show_pairs, show_predictions
 from .recipe import load_net
 from .run import Run
@@ -51,25 +51,11 @@ def judge(
     trained there, and whole otherwise. Scores are at each mask's own size. Raises InputError when
     nothing is left to score.
     """
-    config = Config.load(run.config_path)
+    Config.load(run.config_path)  # a folder that is no run says so before the data are walked
     chosen = choose_pairs(run, dataset_path, split, noncam)
-    devices = pick_devices(device)
-    net = load_net(run, "best", devices.main)
+    net, settings = _inference(run, device)
     return [
-        Judged(
-            name,
-            pairs,
-            note,
-            evaluate(
-                net,
-                pairs,
-                size=config.img_size,
-                device=devices.main,
-                batch_size=config.batch_size,
-                dtype=choose_precision(devices, config.amp).dtype,
-                progress=progress,
-            ),
-        )
+        Judged(name, pairs, note, evaluate(net, pairs, progress=progress, **settings))
         for name, pairs, note in chosen
     ]
 
@@ -108,18 +94,8 @@ def predict_files(
     run: Run, source: Path, output: Path, *, device: str = "auto", progress: Progress | None = None
 ) -> int:
     """Write a map for each image of `source` (file or folder) and return how many."""
-    config = Config.load(run.config_path)
-    devices = pick_devices(device)
-    return predict_folder(
-        load_net(run, "best", devices.main),
-        source,
-        output,
-        size=config.img_size,
-        device=devices.main,
-        batch_size=config.batch_size,
-        dtype=choose_precision(devices, config.amp).dtype,
-        progress=progress,
-    )
+    net, settings = _inference(run, device)
+    return predict_folder(net, source, output, progress=progress, **settings)
 
 
 def draw_training(run: Run) -> list[Path]:
@@ -162,6 +138,17 @@ def draw_pairs(sets: Sequence[ImageSet], path: Path) -> Path:
         ),
         path,
     )
+
+
+def _inference(run: Run, device: str) -> tuple[CamoXpert, dict[str, Any]]:
+    """Return the run's best network, and how it predicts: size, device, batch and precision."""
+    config, devices = Config.load(run.config_path), pick_devices(device)
+    return load_net(run, "best", devices.main), {
+        "size": config.img_size,
+        "device": devices.main,
+        "batch_size": config.batch_size,
+        "dtype": choose_precision(devices, config.amp).dtype,
+    }
 
 
 def _pictures(run: Run, config: Config, pairs: list[Pair]) -> dict[str, Any]:
