@@ -159,11 +159,12 @@ def _new_folder() -> str:
 
 def _point_latest_to(folder: Path) -> None:
     """Let runs/latest name the newest run, where the file system has links."""
-    link = folder.parent / "latest"
+    newest = folder.resolve()  # `folder` may be the link itself: "resume runs/latest"
+    link = newest.parent / "latest"
     with contextlib.suppress(OSError):
         if link.is_symlink() or not link.exists():
             link.unlink(missing_ok=True)
-            link.symlink_to(folder.resolve(), target_is_directory=True)
+            link.symlink_to(newest.name, target_is_directory=True)
 
 
 def _split(training: Training) -> dict[str, list[str]]:

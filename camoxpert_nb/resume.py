@@ -101,4 +101,7 @@ def _whole(source: Path) -> dict[str, Any]:
 
 
 def _target(folder: Path, changes: dict[str, Any]) -> str:
-    return str(changes.get("checkpoint_dir") or folder)
+    # Resolved, because runs/latest is a link that will point elsewhere one day.
+    return str(
+        changes.get("checkpoint_dir") or (folder.resolve() if folder.is_symlink() else folder)
+    )

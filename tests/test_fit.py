@@ -172,6 +172,16 @@ def test_a_checkpoint_that_stands_alone_is_enough(four_epochs: Config, tmp_path:
     assert same(state["optimizer"], expected["optimizer"])
 
 
+def test_the_latest_run_goes_on_by_its_link(four_epochs: Config, tmp_path: Path) -> None:
+    run = fit(four_epochs, report=stop_after(4))
+    latest = tmp_path / "latest"
+    assert latest.resolve() == run.folder.resolve()
+    for config in (resumed_config(latest, {}), four_epochs.replace(checkpoint_dir=str(latest))):
+        fit(config, resume=True)
+        assert latest.resolve() == run.folder.resolve()
+    assert run.load_json("summary")["finished"]
+
+
 def test_epochs_can_be_added_to_a_finished_run(tiny: Config) -> None:
     fit(tiny)
     run = fit(tiny.replace(epochs=3), resume=True)
