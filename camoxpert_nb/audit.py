@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import InputError
-from .images import Array, read_grey, read_image, read_mask
+from .images import Array, read_grey, read_image, read_mask, same_shape
 from .layouts import ImageSet, Pair, is_noncam
 
 TINY = 0.03  # object share below which the field calls an object tiny
-SHAPE_TOLERANCE = 0.02  # of height / width: a resized copy may be off by a rounded pixel
 COLOUR_TOLERANCE = 16  # grey levels between channels: what JPEG adds to a grey mask
 SHOWN = 5  # names per finding in the report
 
@@ -194,8 +193,7 @@ def size_problem(pair: Pair, image_size: Sequence[int], mask_size: Sequence[int]
     (height, width), (mask_height, mask_width) = image_size[:2], mask_size[:2]
     if (height, width) == (mask_height, mask_width):
         return None
-    stretch = (height * mask_width) / (width * mask_height)
-    kind = "size" if abs(stretch - 1) <= SHAPE_TOLERANCE else "shape"
+    kind = "size" if same_shape(image_size, mask_size) else "shape"
     detail = f"mask {mask_height} x {mask_width}, image {height} x {width} (height x width)"
     return Problem(kind, pair, pair.mask, detail)
 

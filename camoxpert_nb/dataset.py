@@ -29,14 +29,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .augment import K
 from .errors import InputError
-from .images import read_image, read_mask, resize_image, resize_mask
+from .images import read_image, read_mask, resize_image, resize_mask, same_shape
 from .layouts import Pair
 
 Batch = dict[str, Tensor]
 Progress = Callable[[int, int], None]
 
 FORMAT = 1  # of the cache file; raise it when what is stored changes
-SHAPE_TOLERANCE = 0.02  # how far the aspect ratio of a mask may be from its image's
 SHOWN = 5  # broken files named in a message
 CHUNK = 64  # pairs decoded ahead of the writer: bounds the memory
 ENOUGH_WORKERS = 2  # reading a batch is one copy; more processes only take memory
@@ -288,8 +287,7 @@ def _decode(pair: Pair, size: int) -> NDArray[np.uint8] | str:
         image, mask = read_image(pair.image), read_mask(pair.mask)
     except InputError as error:
         return str(error)
-    aspect = image.shape[1] * mask.shape[0] / (image.shape[0] * mask.shape[1])
-    if abs(aspect - 1) > SHAPE_TOLERANCE:
+    if not same_shape(image.shape, mask.shape):
         found, expected = ("x".join(map(str, a.shape[1::-1])) for a in (mask, image))
         return f"{pair.mask}: the mask is {found} pixels, its image {pair.image.name} {expected}"
     channels = resize_image(image, size).transpose(2, 0, 1)

@@ -6,6 +6,7 @@ resizes, because it is six times faster and its area filter does not alias.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,8 @@ from PIL import Image, ImageOps
 from .errors import InputError
 
 Array = NDArray[np.uint8]
+
+SHAPE_TOLERANCE = 0.02  # of height / width: a resized copy may be off by a rounded pixel
 
 # Pillow's ways of saying "broken file"; a bomb is a header that claims an absurd size.
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -80,6 +83,12 @@ def image_size(path: Path) -> tuple[int, int]:
     except BROKEN as error:
         raise _unreadable(path, error) from error
     return (width, height) if turned else (height, width)
+
+
+def same_shape(image_size: Sequence[int], mask_size: Sequence[int]) -> bool:
+    """Say whether two sizes (height, width, ...) have one shape: then both resize to one square."""
+    stretch = (image_size[0] * mask_size[1]) / (image_size[1] * mask_size[0])
+    return abs(stretch - 1) <= SHAPE_TOLERANCE
 
 
 def _decode(path: Path, mode: str) -> Image.Image:

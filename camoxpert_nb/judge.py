@@ -20,7 +20,6 @@ from .plots import save, show_experts, show_history, show_pairs, show_prediction
 from .recipe import load_net
 from .run import Run
 
-SPLITS = ("auto", "test", "validation", "all")
 PICTURES = 6
 
 Progress = Callable[[int, int], None]

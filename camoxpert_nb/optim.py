@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-HEAD = "head"
 START_SHARE = 0.04  # of the learning rate, where a one-cycle schedule begins
 
 
