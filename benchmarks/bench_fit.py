@@ -22,7 +22,7 @@ from camoxpert_nb.fit import fit
 from camoxpert_nb.losses import total
 from camoxpert_nb.recipe import Loaders, build_net, build_state, prepare
 from camoxpert_nb.synthetic import make_synthetic
-from camoxpert_nb.train import validate
+from camoxpert_nb.validate import validate
 
 
 def bare_loop(config: Config) -> float:
@@ -48,7 +48,7 @@ def bare_loop(config: Config) -> float:
                 state.ema.update(state.net, step=1)
             images += len(image)
         for net in (state.net, state.ema.module):
-            validate(net, loaders.validation(config.batch_size), None)
+            validate(net, loaders.validation(config.batch_size))
             state.net.train()
     return images / (time.perf_counter() - started)
 

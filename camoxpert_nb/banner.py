@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from .config import Config, differences, make_config
 from .devices import choose_preset, pick_devices
 from .limits import StepCost, measure_step
-from .optim import Stage
 from .recipe import Training
+from .schedule import Stage
 from .version import __version__
 
 

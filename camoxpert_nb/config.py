@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .presets import PRESETS
 
 FORMAT = 1  # of config.json; raised when an older kit could misread a newer file
 GROUPS = ("data", "network", "schedule", "loss", "memory", "devices", "saving")
@@ -68,6 +69,13 @@ class Config:
     stage2_lr: float | None = option(
         None, "schedule", "learning rate of stage two; none: as in stage one", above=0.0
     )
+    lr_batch: int = option(
+        0, "schedule", "effective batch that --lr is meant for; 0: the one it begins with", low=0
+    )
+    stage2_lr_batch: int = option(0, "schedule", "the same for stage two", low=0)
+    scale_lr: bool = option(
+        False, "schedule", "scale the learning rates when the effective batch is another one"
+    )
     backbone_lr_factor: float = option(
         0.1, "schedule", "backbone learning rate as a share of the decoder's", above=0.0, high=1.0
     )
@@ -113,12 +121,22 @@ class Config:
     )
 
     device: str = option("auto", "devices", "where to train", choices=("auto", "cuda", "cpu"))
+    parallel: str = option(
+        "auto",
+        "devices",
+        "several GPUs: one process each (ddp), one process for all (dp), or only one GPU (none)",
+        choices=("auto", "none", "dp", "ddp"),
+    )
+    gpus: str = option("all", "devices", "GPUs to use: all, or their numbers as 0,1")
     amp: bool = option(True, "devices", "mixed precision where the GPU gains by it")
     seed: int = option(42, "devices", "every random choice follows from it", low=0)
 
     checkpoint_dir: str = option("", "saving", "folder of the run; empty: runs/DATE-TIME")
     save_minutes: float = option(
         5.0, "saving", "longest time between two saves", above=0.0, unit="min"
+    )
+    time_budget: float = option(
+        0.0, "saving", "stop, saved, after this time; 0: never", low=0.0, unit="min"
     )
 
     def __post_init__(self) -> None:
@@ -166,67 +184,17 @@ class Config:
         return cls().replace(**values)
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "balanced-2gpu": {"stage2_batch_size": 12, "stage2_lr": 1.5e-4},
-    "max-speed-2gpu": {"batch_size": 24, "stage2_batch_size": 16, "lr": 1e-3, "stage2_lr": 2e-4},
-    "high-res-2gpu": {
-        "batch_size": 12,
-        "stage2_batch_size": 8,
-        "img_size": 352,
-        "stage2_lr": 1.5e-4,
-    },
-    "single-gpu": {"batch_size": 8, "lr": 2.5e-4, "stage2_lr": 1e-4},
-    "single-gpu-optimized": {"batch_size": 12, "lr": 4e-4, "stage2_lr": 1.2e-4},
-    # Reasoned from published recipes (resolution is their strongest lever), not measured yet.
-    "accurate": {
-        "img_size": 384,
-        "batch_size": 8,
-        "epochs": 100,
-        "stage1_epochs": 10,
-        "lr": 5e-4,
-        "stage2_lr": 3e-4,
-        "weight_decay": 0.05,
-        "warmup_epochs": 3,
-    },
-    # Learns from scratch within minutes on two cores; see LOG.md for what was tried.
-    "demo": {
-        "img_size": 96,
-        "backbone": "resnet10t",
-        "pretrained": False,
-        "width": 64,
-        "epochs": 24,
-        "stage1_epochs": 2,
-        "lr": 2e-3,
-        "backbone_lr_factor": 1.0,
-        "warmup_epochs": 1,
-        "progressive_unfreeze": False,
-        "ema_decay": 0.98,
-        "target_iou": 0.6,
-    },
-    # For tests: every part of the pipeline, in seconds.
-    "tiny": {
-        "img_size": 64,
-        "backbone": "test_resnet",
-        "pretrained": False,
-        "width": 16,
-        "epochs": 2,
-        "stage1_epochs": 1,
-        "batch_size": 4,
-        "lr": 2e-3,
-        "warmup_epochs": 0,
-        "num_workers": 0,
-        "ema_decay": 0.9,
-    },
-}
-
-
 def make_config(preset: str = "balanced-2gpu", **changes: Any) -> Config:
     """Return a preset's settings with these changes; InputError for an unknown preset."""
     if preset not in PRESETS:
         raise InputError(
             f"no preset '{preset}'. Presets: {', '.join(PRESETS)}{_near(preset, PRESETS)}."
         )
-    return Config().replace(**{"preset": preset, **PRESETS[preset], **changes})
+    values = {"preset": preset, **PRESETS[preset], **changes}
+    for rate, batch in (("lr", "lr_batch"), ("stage2_lr", "stage2_lr_batch")):
+        if rate in changes and batch not in changes:
+            values[batch] = 0  # whoever gives a rate gives it for the batch at hand
+    return Config().replace(**values)
 
 
 def differences(config: Config, base: Config) -> dict[str, Any]:

@@ -8,19 +8,25 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from .errors import InputError
 
 GIB = 2**30
+TRIAL_PROCESSES = 2  # of --parallel ddp without a GPU: slow, but it shows that it works
 
 
 @dataclass(frozen=True)
 class Devices:
-    """The devices of one training process: none but the CPU, one GPU, or several (DataParallel)."""
+    """What this process trains on: the CPU, one GPU, or several (DataParallel).
 
-    kind: str  # "cpu" | "one" | "dp"
+    `world` is the number of such processes in one training (DDP).
+    """
+
+    kind: str  # "cpu" | "one" | "dp" | "ddp"
     ids: tuple[int, ...]
     reason: str
+    world: int = 1
 
     @property
     def main(self) -> torch.device:
@@ -28,9 +34,14 @@ class Devices:
         return torch.device("cuda", self.ids[0]) if self.ids else torch.device("cpu")
 
     @property
-    def count(self) -> int:
-        """How many parts a batch is split into."""
+    def own(self) -> int:
+        """How many parts this process splits its batches into."""
         return max(len(self.ids), 1)
+
+    @property
+    def count(self) -> int:
+        """How many devices train together, in all processes."""
+        return self.own * self.world
 
     def describe(self) -> list[str]:
         """Return a line for each device with its name and memory."""
@@ -56,22 +67,78 @@ class Precision:
         return self.dtype is torch.float16
 
 
-def pick_devices(wanted: str = "auto") -> Devices:
-    """Return every visible GPU, or the CPU; InputError when "cuda" is wanted and there is none."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "cpu":
-        return Devices("cpu", (), "--device cpu was asked for")
-    if count == 0:
-        if wanted == "cuda":
+def pick_devices(
+    wanted: str = "auto",
+    *,
+    parallel: str = "auto",
+    gpus: str = "all",
+    local_rank: int = 0,
+    world: int = 1,
+) -> Devices:
+    """Return the devices of this process, which is number `local_rank` on its machine.
+
+    `wanted` is auto, cuda or cpu; `parallel` auto, none, dp or ddp; `gpus` is "all" or numbers as
+    "0,1". Of several processes (`world`) each takes one GPU. Raises InputError for what is not
+    there.
+    """
+    visible = choose_gpus(gpus) if wanted != "cpu" else ()
+    joined = world > 1 or parallel == "ddp"
+    if wanted == "cuda" and not visible:
+        raise InputError(
+            "--device cuda, but PyTorch sees no CUDA GPU. On Kaggle choose the accelerator "
+            "'GPU T4 x2'; elsewhere check `nvidia-smi`, or use --device auto to train on "
+            "the CPU."
+        )
+    if not visible:
+        why = "--device cpu was asked for" if wanted == "cpu" else "no CUDA GPU is visible"
+        return Devices("ddp" if joined else "cpu", (), why + _processes(joined, world), world)
+    if joined:
+        if local_rank >= len(visible):
             raise InputError(
-                "--device cuda, but PyTorch sees no CUDA GPU. On Kaggle choose the accelerator "
-                "'GPU T4 x2'; elsewhere check `nvidia-smi`, or use --device auto to train on "
-                "the CPU."
+                f"process {local_rank} of this machine has no GPU: {len(visible)} are to be used "
+                f"(--gpus {gpus}). Start as many processes as GPUs: --nproc-per-node "
+                f"{len(visible)}, or --parallel ddp without torchrun."
             )
-        return Devices("cpu", (), "no CUDA GPU is visible")
-    if count == 1:
-        return Devices("one", (0,), "one GPU is visible")
-    return Devices("dp", tuple(range(count)), f"{count} GPUs are visible: DataParallel")
+        reason = f"each GPU has its own process (DDP), {world} in all"
+        return Devices("ddp", (visible[local_rank],), reason, world)
+    if len(visible) == 1 or parallel == "none":
+        alone = "one GPU is visible" if len(visible) == 1 else "--parallel none: one GPU only"
+        return Devices("one", visible[:1], alone)
+    return Devices("dp", visible, f"{len(visible)} GPUs share each batch (DataParallel)")
+
+
+def choose_gpus(gpus: str = "all") -> tuple[int, ...]:
+    """Return the numbers of the GPUs to use; InputError names those that are not there."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus == "all":
+        return tuple(range(count))
+    try:
+        chosen = tuple(int(part) for part in gpus.split(","))
+    except ValueError:
+        raise InputError(f"--gpus is '{gpus}'; it must be 'all' or numbers such as 0,1.") from None
+    missing = [number for number in chosen if not 0 <= number < count]
+    if missing or len(set(chosen)) < len(chosen):
+        there = (
+            f"GPUs 0 to {count - 1} are" if count > 1 else f"{count} GPU is" if count else "none is"
+        )
+        raise InputError(
+            f"--gpus {gpus}: {there} visible. Name each once, or leave --gpus out to use all."
+        )
+    return chosen
+
+
+def processes_to_start(wanted: str, parallel: str, gpus: str) -> int:
+    """Return how many processes a training is to be started as; 0: none, this one trains.
+
+    On several GPUs, auto means one process each (DDP): DataParallel copies network and outputs
+    between the GPUs in each step, from one thread.
+    """
+    if parallel in ("none", "dp"):
+        return 0
+    visible = len(choose_gpus(gpus)) if wanted != "cpu" else 0
+    if parallel == "ddp":
+        return visible or TRIAL_PROCESSES
+    return visible if visible > 1 and torch.distributed.is_nccl_available() else 0
 
 
 def choose_precision(devices: Devices, amp: bool = True) -> Precision:
@@ -108,13 +175,22 @@ def choose_preset(devices: Devices, *, own_images: bool) -> tuple[str, str]:
 
 
 def parallel(module: nn.Module, devices: Devices) -> nn.Module:
-    """Return the module as it will be called: itself, or split over the GPUs."""
-    return nn.DataParallel(module, list(devices.ids)) if devices.kind == "dp" else module
+    """Return the bare module as it will be called: itself, split over the GPUs, or kept in step.
+
+    DDP learns here which parameters train, so a new set of them needs a new wrapper.
+    """
+    if devices.kind == "dp":
+        return nn.DataParallel(module, list(devices.ids))
+    if devices.kind == "ddp":
+        return DistributedDataParallel(module, device_ids=list(devices.ids) or None)
+    return module
 
 
 def bare(module: nn.Module) -> nn.Module:
     """Return the module without its parallel wrapper: the only thing that is ever saved."""
-    return module.module if isinstance(module, nn.DataParallel) else module
+    if isinstance(module, nn.DataParallel | DistributedDataParallel):
+        return module.module
+    return module
 
 
 def cpu_count() -> int:
@@ -124,6 +200,10 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
-def seed_step(seed: int, step: int) -> None:
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
     """Seed dropout and the like for one step; nothing random is left to save."""
-    torch.manual_seed((seed * 1_000_003 + step) % 2**63)
+    torch.manual_seed((seed * 1_000_003 + step + rank * 7_919_000_003) % 2**63)
+
+
+def _processes(joined: bool, world: int) -> str:
+    return f"; {world} processes (DDP over gloo)" if joined else ""

@@ -1,18 +1,47 @@
-"""The two errors that are meant for the user; everything else is a defect of the kit."""
+"""The errors that are meant for the user; everything else is a defect of the kit.
+
+The command line prints their message without a traceback and ends with their exit code; a notebook
+shows them as ordinary exceptions.
+"""
 
 from __future__ import annotations
 
+STOPPED = 130  # exit code of what was stopped before its end, as shells report Ctrl-C
 
-class InputError(ValueError):
+
+class KitError(Exception):
+    """What the errors of the kit have in common: a message for people, and an exit code."""
+
+    exit_code = 1
+    silent = False  # whether somebody else says why
+
+
+class InputError(KitError, ValueError):
     """Something the user gave cannot be used.
 
-    The message says what was found, what was expected and what to change. The command line prints
-    it without a traceback and ends with exit code 2; a notebook shows it as an ordinary exception.
+    The message says what was found, what was expected and what to change.
     """
 
+    exit_code = 2
 
-class TrainingError(RuntimeError):
-    """A training could not go on; what it had is saved, and the message says how to continue.
 
-    The command line prints it without a traceback and ends with exit code 1.
+class TrainingError(KitError, RuntimeError):
+    """A training could not go on; what it had is saved, and the message says how to continue."""
+
+
+class PeerLost(TrainingError):
+    """Another process of this training failed or vanished; that one, or its starter, says why."""
+
+    exit_code = 3
+    silent = True
+
+
+class RankFailed(TrainingError):
+    """A process that was started for a training ended with this exit code.
+
+    It is `silent` when that process has said why.
     """
+
+    def __init__(self, message: str, exit_code: int, silent: bool) -> None:
+        super().__init__(message)
+        self.exit_code, self.silent = exit_code, silent

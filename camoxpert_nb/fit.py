@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import os
 import signal
 import threading
 import time
@@ -15,12 +15,17 @@ import torch
 from torch import nn
 
 from .config import Config
-from .errors import InputError, TrainingError
-from .optim import Place
+from .errors import InputError, PeerLost, TrainingError
+from .plan import effective_batches
+from .process import new_folder
+from .ranks import ALONE, Ranks
 from .recipe import Loaders, Progress, Training, prepare, step_settings, versions
+from .rehearsal import rehearse
 from .resume import restore
-from .run import Run
-from .train import epoch_record, train_epoch, validate
+from .run import Onlooker, Run
+from .schedule import Place, Stage
+from .train import epoch_record, train_epoch
+from .validate import preview, validate
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -35,126 +40,203 @@ def fit(
     announce: Callable[[Training], None] = lambda training: None,
     progress: Progress | None = None,
     net: nn.Module | None = None,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Train as `config` says, in `config.checkpoint_dir`, and return the run.
 
     `announce` is told once what will be trained; `report` gets each record: "step", "epoch",
-    "stop" or "end". The first Ctrl-C (or SIGTERM) ends the step, saves and returns; a second one
-    interrupts. With `resume` the folder's last checkpoint is taken up, exactly. `net` is as in
-    `recipe.prepare`.
+    "memory", "stop" or "end". The first Ctrl-C (or SIGTERM) ends the step, saves and returns; a
+    second one interrupts. With `resume` the folder's last checkpoint is taken up, exactly. `net`
+    is as in `recipe.prepare`. With `ranks` this is one of several processes that train together;
+    all call it alike, and the first one writes.
 
-    Raises InputError for settings or data that cannot work, TrainingError when training breaks.
+    Raises InputError for settings or data that cannot work, TrainingError when training breaks;
+    RUN/failure.json then says why.
     """
-    config = config if config.checkpoint_dir else config.replace(checkpoint_dir=_new_folder())
-    run = Run(config.checkpoint_dir)
-    if run.exists() and not resume:
-        raise InputError(
-            f"{run.folder} already holds a run. Go on with `camoxpert resume {run.folder}`, or "
-            "choose another --checkpoint-dir."
-        )
-    going_on = resume and run.has("last")
-    training = prepare(config, progress, net, empty=going_on)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with run.locked(), _graceful(run):
-        run.clear_requests()
-        if going_on:
-            restore(training, run)
-        config.save(run.config_path)
-        _point_latest_to(run.folder)
-        run.save_json("split", _split(training))
-        announce(training)
-        loaders = Loaders(training, progress)
-        started = training.state.step
-        run.log("start", step=started, versions=versions(), devices=training.devices.describe())
-        try:
-            finished = _train(training, loaders, run, report)
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(_out_of_memory(training)) from error
-        _summarise(training, loaders, run, report, finished)
+    folder = ranks.from_first(lambda: _folder(config, resume))
+    run = Run(folder) if ranks.first else Onlooker(folder)
+    config = config.replace(checkpoint_dir=str(folder))
+    try:
+        going_on = ranks.from_first(lambda: resume and run.has("last"))
+        shown = progress if ranks.first else None
+        training = prepare(config, shown, net, ranks=ranks, empty=going_on)
+        if ranks.first:
+            run.folder.mkdir(parents=True, exist_ok=True)
+        with run.locked(), _graceful(run):
+            _begin(training, run, going_on)
+            announce(training)
+            _Session(training, Loaders(training, shown), run, report).work()
+    except Exception as error:
+        _note_failure(run, error)
+        raise
     return run
 
 
-def _train(training: Training, loaders: Loaders, run: Run, report: Report) -> bool:
-    """Train to the end (True) or to a requested stop (False); every exit leaves a whole state."""
-    state, plan = training.state, training.plan
-    settings, saved = step_settings(training.config), time.monotonic()
-    while state.step < plan.steps:
-        place = plan.at(state.step)
-        end = state.step - place.step_in_epoch + place.stage.steps
-        for record in train_epoch(state, plan, loaders.epoch(place), settings):
-            record |= {"steps": plan.steps, "step_in_epoch": state.step - end + place.stage.steps}
-            report({"kind": "step", **record})
-            if state.step == end:
-                break  # the epoch's own end saves and obeys
-            if state.step % max(place.stage.steps // STEP_RECORDS, 1) == 0:
-                run.log("step", **record)
-            saved, stop = _between_steps(training, run, saved)
-            if stop:
-                return _stop(run, state.step, report)
-        report(_end_epoch(training, loaders, run, place))
-        saved, stop = _between_steps(training, run, saved=-math.inf)
-        if stop and state.step < plan.steps:
-            return _stop(run, state.step, report)
-    return True
+def _folder(config: Config, resume: bool) -> Path:
+    folder = Path(config.checkpoint_dir or new_folder())
+    if Run(folder).exists() and not resume:
+        raise InputError(
+            f"{folder} already holds a run. Go on with `camoxpert resume {folder}`, or "
+            "choose another --checkpoint-dir."
+        )
+    return folder
 
 
-def _end_epoch(training: Training, loaders: Loaders, run: Run, place: Place) -> dict[str, Any]:
-    """Score raw and averaged weights, keep the best, log the epoch and return its record."""
-    state = training.state
-    record = epoch_record(state, training.plan, place)
-    nets = {"raw": state.net} | ({"ema": state.ema.module} if state.ema else {})
-    results = {
-        name: validate(net, loaders.validation(place.stage.batch), training.precision.dtype)
-        for name, net in nets.items()
-    }
-    best = max(results, key=lambda name: results[name][0]["iou"])
-    scores, preview = results[best]
-    record |= {
-        "iou": results["raw"][0]["iou"],
-        "iou_ema": results["ema"][0]["iou"] if "ema" in results else None,
-        "mae": scores["mae"],
-        "best": scores["iou"] > state.best.get("iou", -1.0),
-    }
-    if record["best"]:
-        state.best = {"epoch": record["epoch"], "iou": scores["iou"], "weights": best}
-        weights = {"net": nets[best].state_dict(), "config": training.config.as_dict()}
-        run.save("best", weights | state.best | {"version": versions()["camoxpert_nb"]})
-    index = preview.pop("index")
-    run.save_preview(
-        preview | {"names": [training.data.validation[i].name for i in index.tolist()]}
-    )
-    return run.log("epoch", **record)
-
-
-def _save(training: Training, run: Run) -> float:
-    place = training.plan.at(training.state.step)
-    samples = place.step_in_epoch * training.images_per_step(place.stage)
-    where = {"epoch": place.epoch, "samples": samples}
-    config = {"config": training.config.as_dict(), "version": versions()["camoxpert_nb"]}
-    run.save("last", training.state.state_dict() | where | config)
-    run.request("save", wanted=False)
-    return time.monotonic()
-
-
-def _between_steps(training: Training, run: Run, saved: float) -> tuple[float, bool]:
-    """Wait while paused, save if asked to or overdue; return when it was saved, and if to stop."""
-    while run.wants("pause") and not run.wants("stop"):
-        time.sleep(0.2)
-    stop = run.wants("stop")  # read once: a stop that comes later is seen, and saved, a step later
-    overdue = time.monotonic() - saved > 60 * training.config.save_minutes
-    if stop or overdue or run.wants("save"):
-        saved = _save(training, run)
-    return saved, stop
-
-
-def _stop(run: Run, step: int, report: Report) -> bool:
+def _begin(training: Training, run: Run, going_on: bool) -> None:
+    """Take up the last checkpoint, if there is one to go on from, and write down what starts."""
     run.clear_requests()
-    report(run.log("stop", step=step, why="asked to stop"))
-    return False
+    if going_on:
+        restore(training, run)
+    run.save_json("split", _split(training))
+    lines = training.ranks.gather(training.devices.describe())
+    if training.ranks.first:
+        (run.folder / "failure.json").unlink(missing_ok=True)
+        training.config.save(run.config_path)
+        _point_latest_to(run.folder)
+    devices = [line for each in lines for line in each]
+    run.log("start", step=training.state.step, versions=versions(), devices=devices)
 
 
-def _new_folder() -> str:
-    return str(Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
+def _note_failure(run: Run, error: Exception) -> None:
+    """Leave the reason in the folder, unless it is another one's or another process knows it."""
+    ours = run.folder.exists() and run.training_pid() in (None, os.getpid())
+    if ours and not isinstance(error, PeerLost):
+        run.save_json("failure", {"kind": type(error).__name__, "message": str(error)})
+
+
+class _Session:
+    """One stretch of a training: from its start or a checkpoint to its end or a stop.
+
+    All processes go through it in step; what is written, the run of the first one writes.
+    """
+
+    def __init__(self, training: Training, loaders: Loaders, run: Run, report: Report) -> None:
+        self.training, self.loaders, self.run, self.report = training, loaders, run, report
+        self.state, self.plan, self.ranks = training.state, training.plan, training.ranks
+        self.began = self.saved = time.monotonic()
+
+    def work(self) -> None:
+        """Train, and sum up what was reached."""
+        try:
+            if self.training.devices.ids:  # the CPU's memory is not the short one
+                self.rehearse()
+            stopped = self.train()
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(_out_of_memory(self.training)) from error
+        if stopped:
+            self.run.clear_requests()
+            self.report(self.run.log("stop", step=self.state.step, why=stopped))
+        self.run.save_json("summary", _summary(self.training, self.loaders, self.run, not stopped))
+        if not stopped:
+            self.report(self.run.log("end", step=self.state.step, best=self.state.best))
+
+    def train(self) -> str:
+        """Train to the end, or to the stop whose reason is returned, with everything saved."""
+        while self.state.step < self.plan.steps:
+            place = self.plan.at(self.state.step)
+            stopped = self.train_epoch(place)
+            if stopped:
+                return stopped
+            self.end_epoch(place)
+            stopped = self.between_steps(save=True)
+            if stopped and self.state.step < self.plan.steps:
+                return stopped
+        return ""
+
+    def train_epoch(self, place: Place) -> str:
+        """Train to the end of the epoch, whose last step the epoch's own end saves and obeys."""
+        state, steps = self.state, place.stage.steps
+        end, parts = state.step - place.step_in_epoch + steps, state.parts_per_batch
+        settings, batches = step_settings(self.training.config), self.loaders.epoch(place)
+        for record in train_epoch(state, self.plan, batches, settings):
+            record |= {"steps": self.plan.steps, "step_in_epoch": state.step - end + steps}
+            self.report({"kind": "step", **record})
+            if state.parts_per_batch > parts:
+                parts = self.tell_parts(place.stage, state.parts_per_batch)
+            if state.step == end:
+                break
+            if state.step % max(steps // STEP_RECORDS, 1) == 0:
+                self.run.log("step", **record)
+            stopped = self.between_steps()
+            if stopped:
+                return stopped
+        return ""
+
+    def end_epoch(self, place: Place) -> None:
+        """Score raw and averaged weights, keep the best, and log the epoch."""
+        training, state = self.training, self.state
+        record = epoch_record(state, self.plan, place)
+        nets = {"raw": state.net} | ({"ema": state.ema.module} if state.ema else {})
+        how: dict[str, Any] = {
+            "dtype": training.precision.dtype,
+            "device": training.devices.main,
+        }
+        scores = {
+            name: validate(net, self.loaders.validation(place.stage.batch), ranks=self.ranks, **how)
+            for name, net in nets.items()
+        }
+        best = max(scores, key=lambda name: scores[name]["iou"])
+        record |= {
+            "iou": scores["raw"]["iou"],
+            "iou_ema": scores["ema"]["iou"] if "ema" in scores else None,
+            "mae": scores[best]["mae"],
+            "best": scores[best]["iou"] > state.best.get("iou", -1.0),
+        }
+        if record["best"]:
+            state.best = {"epoch": record["epoch"], "iou": scores[best]["iou"], "weights": best}
+            weights = {"net": nets[best].state_dict(), "config": training.config.as_dict()}
+            self.run.save("best", weights | state.best | {"version": versions()["camoxpert_nb"]})
+        if self.ranks.first:
+            pictures = preview(nets[best], self.loaders.validation_set, **how)
+            names = [training.data.validation[i].name for i in pictures.pop("index").tolist()]
+            self.run.save_preview(pictures | {"names": names})
+        self.report(self.run.log("epoch", **record))
+
+    def between_steps(self, save: bool = False) -> str:
+        """Wait while paused, save if asked to or overdue; return why to stop, or nothing.
+
+        What any process was asked, all do at the same step. A request is read once: a stop that
+        comes later is seen, and saved, a step later.
+        """
+        config, run = self.training.config, self.run
+        while True:
+            minutes = (time.monotonic() - self.began) / 60, (time.monotonic() - self.saved) / 60
+            late = self.ranks.first and 0 < config.time_budget <= minutes[0]
+            overdue = save or minutes[1] > config.save_minutes
+            wishes = (run.wants("pause"), run.wants("stop"), late, overdue or run.wants("save"))
+            pause, stop, late, save = self.ranks.any(*wishes)
+            if stop or late or save:
+                self.save()
+            if stop or late or not pause:
+                break
+            save = False
+            time.sleep(0.2)
+        return "asked to stop" if stop else "the time budget is used up" if late else ""
+
+    def save(self) -> None:
+        """Write last.pt, from which the run can go on exactly."""
+        config, place = self.training.config, self.plan.at(self.state.step)
+        samples = place.step_in_epoch * self.training.images_per_step(place.stage)
+        where = {"epoch": place.epoch, "samples": samples}
+        made = {"config": config.as_dict(), "version": versions()["camoxpert_nb"]}
+        if self.ranks.first:
+            self.run.save("last", self.state.state_dict() | where | made)
+        self.run.request("save", wanted=False)
+        self.saved = time.monotonic()
+
+    def rehearse(self) -> None:
+        """Try both parts of the training, so that stage two cannot surprise."""
+        for stage in rehearse(self.state, self.plan, self.training.config.img_size):
+            self.tell_parts(stage, self.state.parts[stage.open_blocks])
+
+    def tell_parts(self, stage: Stage, parts: int) -> int:
+        """Log that the stage's batches are computed in so many parts, and return how many."""
+        message = (
+            f"memory is short in stage '{stage.name}': each batch of {stage.batch} per device is "
+            f"computed in {parts} parts. The effective batch stays; it only takes longer."
+        )
+        self.report(self.run.log("memory", step=self.state.step, parts=parts, message=message))
+        return parts
 
 
 def _point_latest_to(folder: Path) -> None:
@@ -176,42 +258,37 @@ def _split(training: Training) -> dict[str, list[str]]:
     }
 
 
-def _summarise(
-    training: Training, loaders: Loaders, run: Run, report: Report, finished: bool
-) -> None:
+def _summary(training: Training, loaders: Loaders, run: Run, finished: bool) -> dict[str, Any]:
     state, data, epochs = training.state, training.data, run.records("epoch")
     reached = [
         record["epoch"]
         for record in epochs
         if max(record["iou"], record["iou_ema"] or 0.0) >= training.config.target_iou
     ]
-    run.save_json(
-        "summary",
-        {
-            "finished": finished,
-            "best": state.best,
-            "target_iou": training.config.target_iou,
-            "target_reached_at_epoch": reached[0] if reached else None,
-            "epochs": len(epochs),
-            "step": state.step,
-            "seconds": round(state.seconds, 1),
-            "devices": training.devices.describe(),
-            "precision": training.precision.reason,
-            "parameters": sum(p.numel() for p in state.net.parameters()),
-            "weights_source": state.weights_source,
-            "versions": versions(),
-            "data": {
-                "root": str(data.root),
-                "fingerprint": loaders.fingerprint,
-                "train": len(data.train),
-                "validation": len(data.validation),
-                "left_out": {why: list(names) for why, names in data.left_out.items()},
-                "leaks": list(data.leaks),
-            },
+    return {
+        "finished": finished,
+        "best": state.best,
+        "target_iou": training.config.target_iou,
+        "target_reached_at_epoch": reached[0] if reached else None,
+        "epochs": len(epochs),
+        "step": state.step,
+        "seconds": round(state.seconds, 1),
+        "devices": run.records("start")[-1]["devices"] if run.records("start") else [],
+        "parallel": training.devices.kind,
+        "effective_batch": effective_batches(training.config, training.devices.count),
+        "precision": training.precision.reason,
+        "parameters": sum(p.numel() for p in state.net.parameters()),
+        "weights_source": state.weights_source,
+        "versions": versions(),
+        "data": {
+            "root": str(data.root),
+            "fingerprint": loaders.fingerprint,
+            "train": len(data.train),
+            "validation": len(data.validation),
+            "left_out": {why: list(names) for why, names in data.left_out.items()},
+            "leaks": list(data.leaks),
         },
-    )
-    if finished:
-        report(run.log("end", step=state.step, best=state.best))
+    }
 
 
 def _out_of_memory(training: Training) -> str:

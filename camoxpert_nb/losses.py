@@ -7,9 +7,13 @@ have been gathered. So one device, DataParallel and DDP see the same numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Average = Callable[[Tensor], Tensor]
 
 DEEP_WEIGHTS = (1 / 2, 1 / 4, 1 / 8)  # of the heads at strides 8, 16 and 32
 
@@ -53,13 +57,18 @@ def uncertainty_loss(logits: Tensor) -> Tensor:
     return (1 - (2 * logits.float().sigmoid() - 1).square()).mean((1, 2, 3))
 
 
-def balance_loss(router: Tensor) -> Tensor:
+def balance_loss(router: Tensor, average: Average | None = None) -> Tensor:
     """Return how unevenly a batch uses the experts: 0 when evenly, experts - 1 when only one.
 
     `router` (B, stages, experts), probabilities. It is the squared coefficient of variation of
-    each expert's mean probability, averaged over stages (Shazeer et al., ICLR 2017).
+    each expert's mean probability, averaged over stages (Shazeer et al., ICLR 2017). `average`
+    gives the mean of a tensor over the processes that share the batch.
     """
     share = router.float().mean(0)  # (stages, experts)
+    if average:
+        # The value of the whole batch, the gradient of this part: averaged, the parts' gradients
+        # are then the whole batch's.
+        share = share + (average(share.detach()) - share.detach())
     return (share.shape[-1] * share.square().sum(-1) - 1).mean()
 
 
@@ -103,13 +112,16 @@ def total(
     deep: float = 1.0,
     uncertainty: float = 0.0,
     balance: float = 0.1,
+    average: Average | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss to minimise, 0-dim, and its unweighted parts, 0-dim each, for the record.
 
     `parts` are Supervised's, of the whole batch; `deep`, `uncertainty` and `balance` are weights.
+    Where several processes share the batch, `average` is balance_loss's, and the mean of their
+    losses and gradients is the whole batch's.
     """
     means = {name: parts[name].mean() for name in ("structure", "deep", "uncertainty")}
-    means["balance"] = balance_loss(parts["router"])
+    means["balance"] = balance_loss(parts["router"], average)
     loss = means["structure"] + deep * means["deep"]
     loss = loss + uncertainty * means["uncertainty"] + balance * means["balance"]
     return loss, means

@@ -1,168 +1,15 @@
-"""Stages, learning rates and what is frozen: data tables and pure functions of the step.
+"""The optimiser's side of the schedule: groups of parameters, their rates, what is frozen.
 
-Nothing here has a state to save. The optimiser is built once over fixed groups; a frozen group has
-no gradient and factor 0, and its normalisation statistics stand still.
+The optimiser is built once over fixed groups; a frozen group has no gradient and factor 0, and its
+normalisation statistics stand still.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
-START_SHARE = 0.04  # of the learning rate, where a one-cycle schedule begins
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stretch of epochs in which the same blocks train with the same batch.
-
-    `part` is 1 (decoder alone) or 2 (with the backbone); the learning rate runs over a part, which
-    may hold several stages. Batches are micro-batches, of `batch` images per device.
-    """
-
-    name: str
-    part: int
-    first_epoch: int
-    epochs: int
-    open_blocks: int
-    lr: float
-    batch: int
-    batches: int  # per epoch
-    steps: int  # optimiser steps per epoch
-    first_step: int
-
-    @property
-    def last_epoch(self) -> int:
-        """The first epoch that no longer belongs to the stage."""
-        return self.first_epoch + self.epochs
-
-    @property
-    def last_step(self) -> int:
-        """The first step that no longer belongs to the stage."""
-        return self.first_step + self.epochs * self.steps
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a step stands: its stage, its epoch and its number within the epoch, from 0."""
-
-    stage: Stage
-    epoch: int
-    step_in_epoch: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The whole training, before it starts: stages and the shape of the learning rate."""
-
-    stages: tuple[Stage, ...]
-    backbone_factor: float
-    scheduler: str
-    min_lr: float
-    warmup_epochs: int
-    t_mult: int
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps in all."""
-        return self.stages[-1].last_step
-
-    @property
-    def epochs(self) -> int:
-        """Epochs in all."""
-        return self.stages[-1].last_epoch
-
-    def at(self, step: int) -> Place:
-        """Return where `step` stands; past the end, the last step's stage."""
-        stage = next((s for s in self.stages if step < s.last_step), self.stages[-1])
-        epochs, rest = divmod(step - stage.first_step, stage.steps)
-        return Place(stage, stage.first_epoch + epochs, rest)
-
-    def step_of(self, epoch: int, samples: int, per_step: int) -> int:
-        """Return the step that stands `samples` images into `epoch` at `per_step` images a step.
-
-        A run that goes on with another number of devices has other steps; epochs and images stay.
-        """
-        stage = next((s for s in self.stages if epoch < s.last_epoch), self.stages[-1])
-        into = min(samples // per_step, stage.steps)
-        return stage.first_step + (epoch - stage.first_epoch) * stage.steps + into
-
-    def first_step_of_part(self, part: int) -> int:
-        """Return the first step of part 1 or 2."""
-        return next(stage.first_step for stage in self.stages if stage.part == part)
-
-    def lr(self, step: int, block: int | None) -> float:
-        """Return the learning rate at `step` of the head (None) or backbone block 1 (deepest)...4.
-
-        Base rate of the part x backbone factor x `factor`; a block that opens in the middle of a
-        part rises over one epoch, as its Adam moments are still empty.
-        """
-        stage = self.at(step).stage
-        rate = stage.lr * self.factor(step)
-        if block is None:
-            return rate
-        if block > stage.open_blocks:
-            return 0.0
-        opened = next(s for s in self.stages if s.open_blocks >= block)
-        rise = min(1.0, (step - opened.first_step + 1) / opened.steps)
-        return rate * self.backbone_factor * rise
-
-    def factor(self, step: int) -> float:
-        """Return the shape of the learning rate at `step`, from its lowest ratio to 1."""
-        part = [s for s in self.stages if s.part == self.at(step).stage.part]
-        first, last, epochs = part[0].first_step, part[-1].last_step, sum(s.epochs for s in part)
-        wanted = self.warmup_epochs if part[0].part == 2 else min(self.warmup_epochs, epochs / 10)
-        warmup = round(min(wanted, epochs / 2) * part[0].steps)
-        done, total = step - first, max(last - first, 1)
-        if done < warmup:
-            return (done + 1) / (warmup + 1)
-        lowest = self.min_lr / part[0].lr
-        progress = (done - warmup) / max(total - warmup, 1)
-        return lowest + (1 - lowest) * _shape(self.scheduler, progress, self.t_mult)
-
-
-def plan_stages(
-    *,
-    epochs: int,
-    stage1_epochs: int,
-    progressive: bool,
-    lr: float,
-    stage2_lr: float,
-    batch: int,
-    stage2_batch: int,
-    accumulation: int,
-    devices: int,
-    images: int,
-    blocks: int = 4,
-) -> tuple[Stage, ...]:
-    """Return the table of stages.
-
-    Stage one trains the decoder alone. Stage two opens the whole backbone, or (progressive) its
-    deepest block, then two, then all, each for a third of the stage.
-    """
-    rest = epochs - stage1_epochs
-    opening = [(1, "block 4"), (2, "blocks 3-4"), (blocks, "all")] if progressive else []
-    bounds = [rest * i // 3 for i in range(4)] if progressive else [0, rest]
-    rows = [("decoder", 1, stage1_epochs, 0, lr, batch)]
-    for (open_blocks, name), start, end in zip(
-        opening or [(blocks, "all")], bounds, bounds[1:], strict=False
-    ):
-        rows.append((name, 2, end - start, open_blocks, stage2_lr, stage2_batch))
-    stages: list[Stage] = []
-    epoch = step = 0
-    for name, part, count, open_blocks, rate, size in rows:
-        if count == 0:
-            continue
-        batches = images // (size * devices)
-        steps = math.ceil(batches / accumulation)
-        stages.append(
-            Stage(name, part, epoch, count, open_blocks, rate, size, batches, steps, step)
-        )
-        epoch, step = epoch + count, step + count * steps
-    return tuple(stages)
+from .schedule import Plan
 
 
 def parameter_groups(
@@ -218,23 +65,3 @@ def _keep_statistics(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):  # timm's own norms derive from it
             part.eval()
-
-
-def _shape(scheduler: str, progress: float, growth: int) -> float:
-    """Return 1...0 for progress 0...1 after warm-up."""
-    if scheduler == "none":
-        return 1.0
-    if scheduler == "onecycle":  # Smith and Topin, 2018: a tenth of the way up, the rest down
-        if progress < 0.1:
-            return START_SHARE + (1 - START_SHARE) * _cosine(1 - progress / 0.1)
-        return _cosine((progress - 0.1) / 0.9)
-    if scheduler == "cosine_restart":  # Loshchilov and Hutter, ICLR 2017: first period a quarter
-        length, start = 0.25, 0.0
-        while progress >= start + length:
-            start, length = start + length, length * growth
-        return _cosine((progress - start) / length)
-    return _cosine(progress)
-
-
-def _cosine(progress: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

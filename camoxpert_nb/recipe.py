@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -17,15 +19,19 @@ from torch.utils.data import DataLoader
 from .audit import find_copies
 from .config import Config
 from .dataset import Batches, PairDataset, choose_workers, make_loader, open_cache
-from .devices import Devices, Precision, choose_precision, cpu_count, parallel, pick_devices
+from .devices import Devices, Precision, choose_precision, cpu_count, pick_devices
 from .errors import InputError
 from .layouts import Pair, Selection, find_datasets, select, split_validation
 from .losses import Supervised
 from .model import CamoXpert
-from .optim import Place, Plan, Stage, parameter_groups, plan_stages
+from .optim import parameter_groups
+from .plan import build_plan, settle_lr_batches
+from .ranks import ALONE, Ranks
 from .run import Run, bare_keys, load_checkpoint
+from .schedule import Place, Plan, Stage
+from .state import TrainState, backbone_blocks
 from .synthetic import make_synthetic
-from .train import StepSettings, TrainState, backbone_blocks
+from .train import StepSettings
 from .version import __version__
 
 Progress = Callable[[int, int], None]
@@ -56,6 +62,7 @@ class Training:
     state: TrainState
     workers: int
     workers_reason: str
+    ranks: Ranks
 
     def images_per_step(self, stage: Stage) -> int:
         """Return the effective batch: per device x devices x accumulation."""
@@ -92,38 +99,6 @@ def cache_folder(config: Config) -> Path:
     return Path(os.environ.get("CAMOXPERT_CACHE") or Path(base) / "camoxpert_nb")
 
 
-def build_plan(config: Config, images: int, devices: Devices) -> Plan:
-    """Return stages and learning rates; InputError when a batch is larger than the data."""
-    stage2_batch = config.stage2_batch_size or config.batch_size
-    largest = max(config.batch_size, stage2_batch) * devices.count
-    if largest > images:
-        raise InputError(
-            f"a batch of {largest} images ({largest // devices.count} per device x "
-            f"{devices.count}) is larger than the {images} training images. Lower --batch-size "
-            f"and --stage2-batch-size to at most {images // devices.count}, or add images."
-        )
-    stages = plan_stages(
-        epochs=config.epochs,
-        stage1_epochs=config.stage1_epochs,
-        progressive=config.progressive_unfreeze,
-        lr=config.lr,
-        stage2_lr=config.stage2_lr or config.lr,
-        batch=config.batch_size,
-        stage2_batch=stage2_batch,
-        accumulation=config.accumulation_steps,
-        devices=devices.count,
-        images=images,
-    )
-    return Plan(
-        stages,
-        backbone_factor=config.backbone_lr_factor,
-        scheduler=config.scheduler,
-        min_lr=config.min_lr,
-        warmup_epochs=config.warmup_epochs,
-        t_mult=config.t_mult,
-    )
-
-
 def build_net(config: Config, *, empty: bool = False) -> CamoXpert:
     """Return the network on the CPU, with its starting weights or, `empty`, with random ones."""
     if empty:  # a checkpoint fills it: no file and no hub is needed any more
@@ -146,15 +121,22 @@ def build_net(config: Config, *, empty: bool = False) -> CamoXpert:
 
 
 def build_state(
-    config: Config, net: nn.Module, devices: Devices, precision: Precision
+    config: Config,
+    net: nn.Module,
+    devices: Devices,
+    precision: Precision,
+    ranks: Ranks = ALONE,
 ) -> TrainState:
-    """Return the state of a training at step 0, on its devices."""
+    """Return the state of a training at step 0, on its devices, the same in all processes."""
     net.to(devices.main)
+    ranks.spread(iter(net.state_dict().values()))
     supervised = Supervised(net, dtype=precision.dtype, legacy=config.legacy_loss)
     groups = parameter_groups(net, backbone_blocks(net), config.weight_decay)
     return TrainState(
         net=net,
-        supervised=parallel(supervised, devices),
+        supervised=supervised,
+        devices=devices,
+        ranks=ranks,
         optimizer=torch.optim.AdamW(groups, lr=config.lr),
         scaler=torch.amp.GradScaler(devices.main.type, enabled=precision.scaled),
         # The average forgets its start as n/(n + 9), so a short run is not judged on noise.
@@ -172,23 +154,34 @@ def prepare(
     progress: Progress | None = None,
     net: nn.Module | None = None,
     *,
+    ranks: Ranks = ALONE,
     empty: bool = False,
 ) -> Training:
     """Build everything but the image cache; InputError for whatever cannot work.
 
     `empty` is build_net's. `net` takes the place of the configured network, to train a peer or an
-    ablation in the same way; it has CamoXpert's outputs and its `backbone_blocks`.
+    ablation in the same way; it has CamoXpert's outputs and its `backbone_blocks`. `ranks` is this
+    process's place among those that train together.
     """
-    devices = pick_devices(config.device)
+    devices = pick_devices(
+        config.device,
+        parallel=config.parallel,
+        gpus=config.gpus,
+        local_rank=ranks.local_rank,
+        world=ranks.world,
+    )
     precision = choose_precision(devices, config.amp)
-    data = build_data(config, progress)
-    plan = build_plan(config, len(data.train), devices)
+    data = ranks.in_turn(lambda: build_data(config, progress if ranks.first else None))
+    _check_same_images(data, ranks)
+    config = settle_lr_batches(config, devices.count)
+    plan = build_plan(config, len(data.train), devices.count)
     requested = None if config.num_workers < 0 else config.num_workers
-    workers, reason = choose_workers(requested, cpu_count(), 1)
-    state = build_state(config, net or build_net(config, empty=empty), devices, precision)
+    workers, reason = choose_workers(requested, cpu_count(), ranks.local_world)
+    net = net or ranks.in_turn(lambda: build_net(config, empty=empty))
+    state = build_state(config, net, devices, precision, ranks)
     if config.skip_stage1:
         state.step = plan.first_step_of_part(2)
-    return Training(config, data, devices, precision, plan, state, workers, reason)
+    return Training(config, data, devices, precision, plan, state, workers, reason, ranks)
 
 
 class Loaders:
@@ -196,13 +189,13 @@ class Loaders:
 
     def __init__(self, training: Training, progress: Progress | None = None) -> None:
         config, folder = training.config, cache_folder(training.config)
-        caches = [
-            open_cache(pairs, config.img_size, folder, progress=progress)
-            for pairs in (training.data.train, training.data.validation)
-        ]
+        sides = (training.data.train, training.data.validation)
+        caches = training.ranks.in_turn(
+            lambda: [open_cache(p, config.img_size, folder, progress=progress) for p in sides]
+        )
         self.fingerprint: str = caches[0].fingerprint
         self._training = training
-        self._train, self._validation = (PairDataset(c, seed=config.seed) for c in caches)
+        self._train, self.validation_set = (PairDataset(c, seed=config.seed) for c in caches)
         self._made: dict[int, tuple[Batches, DataLoader[Any]]] = {}
 
     def epoch(self, place: Place) -> DataLoader[Any]:
@@ -216,19 +209,19 @@ class Loaders:
         return loader
 
     def validation(self, batch: int) -> DataLoader[Any]:
-        """Return all validation images in order."""
-        batches = Batches(len(self._validation), batch, training=False)
-        return make_loader(self._validation, batches, workers=0, pin_memory=False)
+        """Return this process's share of the validation images, in order."""
+        batches = self._batches(self.validation_set, batch, training=False)
+        return make_loader(self.validation_set, batches, workers=0, pin_memory=False)
 
     def _make(self, batch: int) -> tuple[Batches, DataLoader[Any]]:
-        training = self._training
-        batches = Batches(
-            len(self._train), batch * training.devices.count, seed=training.config.seed
-        )
-        on_gpu = training.devices.main.type == "cuda"
-        return batches, make_loader(
-            self._train, batches, workers=training.workers, pin_memory=on_gpu
-        )
+        batches = self._batches(self._train, batch, training=True)
+        workers, on_gpu = self._training.workers, bool(self._training.devices.ids)
+        return batches, make_loader(self._train, batches, workers=workers, pin_memory=on_gpu)
+
+    def _batches(self, images: PairDataset, batch: int, *, training: bool) -> Batches:
+        ranks, own = self._training.ranks, self._training.devices.own
+        seed, place = self._training.config.seed, {"rank": ranks.rank, "world": ranks.world}
+        return Batches(len(images), batch * own, seed=seed, training=training, **place)
 
 
 def step_settings(config: Config) -> StepSettings:
@@ -286,6 +279,20 @@ def versions() -> dict[str, str]:
 def _generated(config: Config, progress: Progress | None) -> Path:
     folder = cache_folder(config) / f"generated-{config.img_size}px"
     return make_synthetic(folder, size=config.img_size, progress=progress)
+
+
+def _check_same_images(data: Data, ranks: Ranks) -> None:
+    """Raise InputError where machines have different images: their gradients would not fit."""
+    names = [[pair.name for pair in pairs] for pairs in (data.train, data.validation)]
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+    found = ranks.gather((digest, len(data.train), len(data.validation)))
+    for rank, (other, train, validation) in enumerate(found):
+        if other != found[0][0]:
+            raise InputError(
+                f"process {rank} finds {train} training and {validation} validation images, "
+                f"process 0 {found[0][1]} and {found[0][2]}, or others by name. Give all machines "
+                "the same data set."
+            )
 
 
 def _second_of(copies: Copies, first: str, second: str) -> set[Path]:

@@ -61,7 +61,7 @@ def restore(training: Training, run: Run) -> None:
 
     Raises InputError when it belongs to another network.
     """
-    checkpoint = run.load("last", training.devices.main)
+    checkpoint = training.ranks.from_first(lambda: run.load("last"))
     source = str(run.folder / "last.pt")
     _check_same_network(training.config, checkpoint, source)
     for key in ("net", "ema"):

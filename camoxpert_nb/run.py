@@ -188,6 +188,37 @@ class Run:
             (self.folder / "lock.json").unlink(missing_ok=True)
 
 
+class Onlooker(Run):
+    """The run as the processes beside the first see it: they write nothing.
+
+    A request made in such a process, by a signal, stays there until all are asked.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        super().__init__(folder)
+        self._requests: set[str] = set()
+
+    def log(self, kind: str, **values: Any) -> dict[str, Any]:
+        """Return the record."""
+        return {"kind": kind, **values}
+
+    def request(self, name: str, wanted: bool = True) -> None:
+        """Remember or forget a request."""
+        (self._requests.add if wanted else self._requests.discard)(name)
+
+    def wants(self, name: str) -> bool:
+        """Say whether this process was asked."""
+        return name in self._requests
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold nothing."""
+        yield
+
+    def _replace(self, path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+        pass
+
+
 def load_checkpoint(path: Path, device: Any = "cpu") -> dict[str, Any]:
     """Return a checkpoint's contents, read without running any code that may hide in it.
 

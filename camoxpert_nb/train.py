@@ -1,4 +1,4 @@
-"""The loop: one optimiser step, one epoch of them, and the validation after it.
+"""The loop: one optimiser step, and one epoch of them.
 
 `train_epoch` is a generator: whoever consumes it prints, saves, pauses or stops between two steps,
 where the state is whole.
@@ -6,86 +6,28 @@ where the state is whole.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from .augment import augment_batch, to_float
+from .augment import augment_batch
 from .devices import seed_step
 from .errors import TrainingError
 from .losses import total
-from .metrics import batch_iou, batch_mae
-from .optim import Place, Plan, set_learning_rates, set_open_blocks
+from .optim import set_learning_rates
+from .schedule import Place, Plan
+from .state import TrainState
 
 MOST_SKIPPED = 30  # non-finite steps in a row before a run is given up
-PREVIEWS = 12
 
 Batch = dict[str, Tensor]
-
-
-@dataclass
-class TrainState:
-    """Everything that changes while training; `state_dict` holds it as tensors and plain values."""
-
-    net: nn.Module  # bare: what is saved
-    supervised: nn.Module  # net and losses, split over the devices: what is called
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    ema: ModelEmaV3 | None
-    weights_source: str  # of the backbone, in words; begins with "none" for random weights
-    step: int = 0
-    seconds: float = 0.0
-    best: dict[str, Any] = field(default_factory=dict)  # epoch, iou, weights: "raw" or "ema"
-    sums: dict[str, float] = field(default_factory=dict)  # over the steps of this epoch so far
-    shares: Tensor | None = None  # (stages, experts) summed gates of this epoch so far
-    skipped_in_row: int = 0
-
-    @property
-    def pretrained(self) -> bool:
-        """Say whether the backbone knew photos before this training."""
-        return not self.weights_source.startswith("none")
-
-    def open_blocks(self, count: int) -> None:
-        """Make the head and the deepest `count` blocks of the backbone trainable, nothing else."""
-        blocks = backbone_blocks(self.net)
-        set_open_blocks(self.net, blocks, count, keep_statistics=self.pretrained)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint holds."""
-        return {
-            "net": self.net.state_dict(),
-            "ema": self.ema.module.state_dict() if self.ema else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "weights_source": self.weights_source,
-            "step": self.step,
-            "seconds": self.seconds,
-            "best": self.best,
-            "sums": self.sums,
-            "shares": self.shares,
-            "skipped_in_row": self.skipped_in_row,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a checkpoint's contents; the weights are loaded strictly."""
-        self.net.load_state_dict(state["net"])
-        if self.ema:
-            # A run that used no average so far starts it from the weights, not from random ones.
-            self.ema.module.load_state_dict(state["ema"] or state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        self.weights_source = state["weights_source"]
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.best, self.sums = dict(state["best"]), dict(state["sums"])
-        self.shares, self.skipped_in_row = state["shares"], state["skipped_in_row"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +56,6 @@ def train_epoch(
     started = time.perf_counter()
     for group, waited in _groups(batches, settings.accumulation):
         set_learning_rates(state.optimizer, plan, state.step)
-        seed_step(settings.seed, state.step)
         weights = {
             "deep": settings.deep,
             "balance": settings.balance,
@@ -124,7 +65,8 @@ def train_epoch(
         state.step += 1
         seconds = time.perf_counter() - started
         state.seconds += seconds
-        values |= {"seconds": seconds, "data_wait": waited, "images": _count(group)}
+        images = _count(group) * state.ranks.world
+        values |= {"seconds": seconds, "data_wait": waited, "images": images}
         _add(state.sums, values)
         yield _record(state, plan, place, values)
         started = time.perf_counter()
@@ -133,35 +75,80 @@ def train_epoch(
 def train_step(
     state: TrainState, batches: list[Batch], settings: StepSettings, weights: dict[str, float]
 ) -> dict[str, float]:
-    """Take one optimiser step on the mean loss of all images in `batches`.
+    """Take one optimiser step on the mean loss of all images in `batches`, of all processes.
 
     A step whose gradient is not finite is skipped and counted: under fp16 that is how the scaler
-    finds its scale. Raises TrainingError after too many in a row.
+    finds its scale. A step that does not fit into memory is taken again in smaller parts. Raises
+    TrainingError after too many skipped in a row, OutOfMemoryError when nothing is left to split.
     """
-    device = next(state.net.parameters()).device
-    state.optimizer.zero_grad(set_to_none=True)
-    images, sums = _count(batches), None
-    for batch in batches:
-        image, mask, uniform = (
-            batch[key].to(device, non_blocking=True) for key in ("image", "mask", "uniform")
-        )
-        image, mask = augment_batch(image, mask, uniform, strength=settings.augment)
-        parts = state.supervised(image, mask)
-        loss, terms = total(parts, **weights)
-        share = len(image) / images  # the last batch of a step may be shorter
-        state.scaler.scale(loss * share).backward()
-        values = torch.stack([loss, *terms.values()]).detach() * share
-        sums = values if sums is None else sums + values
-        state.shares = _plus(state.shares, parts["gates"].detach().sum(0))
+    sums, shares, terms = _gradients(state, batches, settings, weights)
     state.scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(state.net.parameters(), settings.clip)
-    assert sums is not None  # a step has at least one batch
-    *numbers, norm_value = torch.cat([sums, norm.view(1)]).tolist()  # the one wait for the device
+    packed = state.ranks.total(torch.cat([sums / state.ranks.world, shares.flatten()]))
+    shares = packed[len(sums) :].view_as(shares)
+    state.shares = shares if state.shares is None else state.shares + shares
+    # The one wait for the device:
+    *numbers, norm_value = torch.cat([packed[: len(sums)], norm.view(1)]).tolist()
     _apply(state, skip=not math.isfinite(norm_value))
-    return dict(zip(["loss", *terms], numbers, strict=True)) | {
+    return dict(zip(terms, numbers, strict=True)) | {
         "gradient_norm": norm_value,
         "skipped": float(state.skipped_in_row > 0),
     }
+
+
+def _gradients(
+    state: TrainState, batches: list[Batch], settings: StepSettings, weights: dict[str, float]
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Compute the step's gradients, in parts that fit into memory."""
+    largest = max(len(batch["index"]) for batch in batches)
+    # Where other processes wait inside the step for this one, it cannot be taken again.
+    while state.ranks.world == 1 and state.parts_per_batch < largest:
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return _accumulate(state, batches, settings, weights)
+        state.split_further()  # out here, as the error's traceback holds the pass's memory
+    return _accumulate(state, batches, settings, weights)
+
+
+def _accumulate(
+    state: TrainState, batches: list[Batch], settings: StepSettings, weights: dict[str, float]
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Add up the gradients of all parts; return loss and terms, summed gates, and the names."""
+    seed_step(settings.seed, state.step, state.ranks.rank)
+    state.optimizer.zero_grad(set_to_none=True)
+    images = _count(batches)
+    average = state.ranks.mean if state.ranks.world > 1 else None
+    values, gates, names = [], [], ["loss"]
+    for image, mask, last in _parts(state, batches, settings.augment):
+        with _in_step(state.supervised, last):
+            parts = state.supervised(image, mask)
+            loss, terms = total(parts, **weights, average=average)
+            share = len(image) / images  # parts may differ by an image
+            state.scaler.scale(loss * share).backward()
+        values.append(torch.stack([loss, *terms.values()]).detach() * share)
+        gates.append(parts["gates"].detach().sum(0))
+        names = ["loss", *terms]
+    return torch.stack(values).sum(0), torch.stack(gates).sum(0), names
+
+
+def _parts(
+    state: TrainState, batches: list[Batch], strength: float
+) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Yield augmented images and masks, and whether they are the step's last."""
+    for number, batch in enumerate(batches, 1):
+        image, mask, uniform = (
+            batch[key].to(state.device, non_blocking=True) for key in ("image", "mask", "uniform")
+        )
+        image, mask = augment_batch(image, mask, uniform, strength=strength)
+        chunks = state.parts_per_batch
+        parts = list(zip(image.chunk(chunks), mask.chunk(chunks), strict=True))
+        for place, part in enumerate(parts, 1):
+            yield (*part, number == len(batches) and place == len(parts))
+
+
+def _in_step(module: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
+    """Let DDP exchange gradients once a step, with its last part."""
+    waits = isinstance(module, DistributedDataParallel) and not last
+    return module.no_sync() if waits else contextlib.nullcontext()  # type: ignore[operator]
 
 
 def _apply(state: TrainState, *, skip: bool) -> None:
@@ -179,33 +166,6 @@ def _apply(state: TrainState, *, skip: bool) -> None:
             f"{state.step}). The last good state is saved. Try a lower --lr, --clip 0.5, or "
             "--no-amp; `camoxpert data` finds damaged images."
         )
-
-
-def validate(
-    net: nn.Module, batches: Iterable[Batch], dtype: torch.dtype | None
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return the scores over all images and a preview of the first few.
-
-    Scores: mean over images of IoU (threshold 0.5) and of MAE, at the network's size. Preview:
-    arrays as `Run.save_preview` takes them, without names.
-    """
-    device = next(net.parameters()).device
-    was_training = net.training
-    net.eval()
-    scores: dict[str, list[Tensor]] = {"iou": [], "mae": []}
-    preview: dict[str, list[np.ndarray]] = {}
-    with torch.inference_mode():
-        for batch in batches:
-            image, mask = to_float(batch["image"].to(device), batch["mask"].to(device))
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-                outputs = net(image)
-            probability = outputs["logits"].float().sigmoid()
-            scores["iou"].append(batch_iou(probability, mask))
-            scores["mae"].append(batch_mae(probability, mask))
-            _keep_preview(preview, batch, probability, outputs["gates"])
-    net.train(was_training)
-    means = {name: torch.cat(values).mean().item() for name, values in scores.items()}
-    return means, {name: np.concatenate(parts)[:PREVIEWS] for name, parts in preview.items()}
 
 
 def epoch_record(state: TrainState, plan: Plan, place: Place) -> dict[str, Any]:
@@ -235,11 +195,6 @@ def epoch_record(state: TrainState, plan: Plan, place: Place) -> dict[str, Any]:
 def ramp(progress: float) -> float:
     """Return the share of the uncertainty loss: 0 for the first 30 %, then a cosine rise to 1."""
     return 0.5 * (1 - math.cos(math.pi * min(max((progress - 0.3) / 0.7, 0.0), 1.0)))
-
-
-def backbone_blocks(net: nn.Module) -> list[list[nn.Module]]:
-    """Return the network's backbone, in blocks from shallow to deep."""
-    return net.backbone_blocks()  # type: ignore[operator]
 
 
 def _record(
@@ -274,31 +229,10 @@ def _groups(batches: Iterable[Batch], size: int) -> Iterator[tuple[list[Batch], 
         yield group, waited
 
 
-def _keep_preview(
-    preview: dict[str, list[np.ndarray]], batch: Batch, probability: Tensor, gates: Tensor
-) -> None:
-    kept = sum(len(part) for part in preview.get("mask", []))
-    if kept >= PREVIEWS:
-        return
-    arrays = {
-        "image": batch["image"].permute(0, 2, 3, 1),
-        "mask": batch["mask"][:, 0],
-        "probability": (probability[:, 0] * 255).round().to(torch.uint8),
-        "gates": gates.float(),
-        "index": batch["index"],
-    }
-    for name, values in arrays.items():
-        preview.setdefault(name, []).append(values.cpu().numpy())
-
-
 def _add(sums: dict[str, float], values: dict[str, float]) -> None:
     for name, value in {**values, "steps": 1.0}.items():
         # A skipped step's loss may be infinite; it is counted as skipped, not averaged.
         sums[name] = sums.get(name, 0.0) + (value if math.isfinite(value) else 0.0)
-
-
-def _plus(total_so_far: Tensor | None, more: Tensor) -> Tensor:
-    return more if total_so_far is None else total_so_far + more
 
 
 def _count(batches: list[Batch]) -> int:

@@ -316,5 +316,6 @@ def test_a_config_file_stands_for_a_preset(places: dict[str, str], tmp_path: Pat
         == 0
     )
     written = Config.load(Path(places["run"]) / "config.json")
-    assert written == config.replace(epochs=2, checkpoint_dir=places["run"])
+    changes = {"epochs": 2, "checkpoint_dir": places["run"], "lr_batch": 4, "stage2_lr_batch": 4}
+    assert written == config.replace(**changes)
     assert np.isfinite(json.loads((Path(places["run"]) / "summary.json").read_text())["seconds"])

@@ -75,7 +75,7 @@ def assert_equal_runs(a: Run, b: Run) -> None:
 
 def test_a_training_leaves_a_whole_folder(tiny: Config) -> None:
     run = fit(tiny)
-    assert Config.load(run.config_path) == tiny
+    assert Config.load(run.config_path) == tiny.replace(lr_batch=4, stage2_lr_batch=4)
     epochs = run.records("epoch")
     assert [record["epoch"] for record in epochs] == [1, 2]
     assert [record["stage"] for record in epochs] == ["decoder", "all"]
@@ -239,12 +239,12 @@ def test_going_on_needs_no_file_of_weights_any_more(tiny: Config, tmp_path: Path
 
 
 def test_the_best_weights_are_the_ones_that_scored(tiny: Config) -> None:
-    from camoxpert_nb.train import validate
+    from camoxpert_nb.validate import validate
 
     run = fit(tiny)
     training = prepare(tiny)
     loaders = Loaders(training)
-    scores, _ = validate(load_net(run), loaders.validation(4), None)
+    scores = validate(load_net(run), loaders.validation(4))
     assert scores["iou"] == pytest.approx(run.load_json("summary")["best"]["iou"], abs=1e-6)
 
 

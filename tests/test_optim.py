@@ -7,13 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from camoxpert_nb.optim import (
-    Plan,
-    parameter_groups,
-    plan_stages,
-    set_learning_rates,
-    set_open_blocks,
-)
+from camoxpert_nb.optim import parameter_groups, set_learning_rates, set_open_blocks
+from camoxpert_nb.schedule import Plan, plan_stages
 
 
 def make_plan(**changes: Any) -> Plan:

@@ -15,11 +15,10 @@ from camoxpert_nb.augment import K
 from camoxpert_nb.config import Config
 from camoxpert_nb.losses import total
 from camoxpert_nb.recipe import prepare, step_settings
+from camoxpert_nb.state import TrainState, backbone_blocks
 from camoxpert_nb.train import (
     MOST_SKIPPED,
     Batch,
-    TrainState,
-    backbone_blocks,
     epoch_record,
     ramp,
     train_epoch,

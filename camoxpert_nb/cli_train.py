@@ -1,0 +1,201 @@
+"""The commands that train: here, in processes of this machine, or as one of torchrun's.
+
+Heavy imports happen inside each command, so `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .cli_judge import evaluate
+from .config import Config, make_config
+from .errors import STOPPED, RankFailed
+
+if TYPE_CHECKING:
+    from .ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be trained, and how it came to that."""
+
+    config: Config
+    resume: bool = False
+    dry_run: bool = False
+    reason: str = ""
+
+
+def train(options: dict[str, Any]) -> int:
+    """Train a new run, or go on with another one's checkpoint."""
+    return _train(lambda: _chosen(options))
+
+
+def resume(options: dict[str, Any]) -> int:
+    """Go on with a run, exactly where it was saved."""
+    return _train(lambda: _resumed(Path(options.pop("run")), options))
+
+
+def rank(options: dict[str, Any]) -> int:
+    """Be one of the processes of a training that `train` started."""
+    order = Order(Config.load(Path(options["config"])), resume=options["resume"])
+    return _train(lambda: order)
+
+
+def demo(options: dict[str, Any]) -> int:
+    """Train the demo preset on generated images, score it and draw the results."""
+    from .recipe import build_data
+
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = options.pop("folder") or str(Path("runs") / f"demo-{stamp}")
+    config = make_config("demo", checkpoint_dir=folder, **options)
+    code = _train(lambda: Order(config))
+    if code:
+        return code
+    path = str(build_data(config).root)
+    scores = str(Path(folder) / "evaluation.json")
+    score = {"run": folder, "dataset_path": path, "split": "test", "json": scores}
+    evaluate({"predictions": "", "ground_truth": "", "noncam": False, "device": "auto", **score})
+    print(
+        f"\nOpen the pictures in {folder}/figures. Next: train on your own images with\n"
+        "  camoxpert train --dataset-path DIR        (first look at them: camoxpert data DIR)\n"
+        "or find objects in any picture with\n"
+        f"  camoxpert predict --run {folder} --input PICTURE --output maps"
+    )
+    return 0
+
+
+def _chosen(options: dict[str, Any]) -> Order:
+    dry_run, source = options.pop("dry_run"), options.pop("resume_from")
+    preset, file = options.pop("preset"), options.pop("config")
+    if source:
+        return _resumed(Path(source), {**options, "dry_run": dry_run})
+    if file:
+        return Order(Config.load(Path(file)).replace(**options), dry_run=dry_run)
+    reason = ""
+    if preset == "auto":
+        from .banner import auto_preset
+
+        preset, why = auto_preset(options.get("dataset_path", ""))
+        reason = f"preset {preset} chosen for this machine: {why}"
+    return Order(make_config(preset, **options), dry_run=dry_run, reason=reason)
+
+
+def _resumed(source: Path, options: dict[str, Any]) -> Order:
+    from .resume import resumed_config, take_over
+
+    dry_run = options.pop("dry_run")
+    config = resumed_config(source, options)
+    if not dry_run:
+        take_over(source, config)
+    return Order(config, resume=True, dry_run=dry_run)
+
+
+def _train(choose: Callable[[], Order]) -> int:
+    """Train what `choose` says: here, in new processes, or as one that torchrun started."""
+    from .devices import processes_to_start
+    from .ranks import expected, joined
+
+    with joined() as ranks:
+        order = ranks.from_first(choose)
+        config = order.config
+        if order.dry_run:
+            return _show(order)
+        if not expected():
+            processes = processes_to_start(config.device, config.parallel, config.gpus)
+            if processes:
+                return _start(order, processes)
+        return _fit(order, ranks)
+
+
+def _show(order: Order) -> int:
+    from .banner import banner, forecast
+    from .console import Console
+    from .recipe import prepare
+
+    console = Console(())
+    config = order.config
+    if config.parallel == "ddp":  # one process can say what several would do
+        config = config.replace(parallel="dp")
+    training = prepare(config, console.progress)
+    why = [order.reason] if order.reason else []
+    console.say("\n".join([banner(training), *why, forecast(training)]))
+    return 0
+
+
+def _start(order: Order, processes: int) -> int:
+    """Train in processes of this machine, one for each GPU."""
+    from .process import new_folder
+    from .ranks import start_ranks
+    from .run import Run
+
+    folder = order.config.checkpoint_dir or str(new_folder())
+    if order.reason:
+        print(order.reason, flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "config.json"
+        order.config.replace(checkpoint_dir=folder).save(file)
+        arguments = ["camoxpert_nb", "rank", str(file), *["--resume"] * order.resume]
+        try:
+            start_ranks(arguments, processes)
+        except RankFailed as error:
+            if error.silent:
+                return error.exit_code
+            message = f"{error} Go on from the last save with `camoxpert resume {folder}`."
+            Run(folder).save_json("failure", {"kind": "RankFailed", "message": message})
+            raise RankFailed(message, error.exit_code, silent=False) from error
+    return 0
+
+
+def _fit(order: Order, ranks: Ranks) -> int:
+    from .banner import banner
+    from .console import Console
+    from .fit import fit
+    from .judge import draw_training
+    from .model import EXPERTS
+    from .recipe import Training
+
+    console = Console(tuple(EXPERTS)) if ranks.first else Console((), stream=io.StringIO())
+
+    def announce(training: Training) -> None:
+        if ranks.first:
+            console.log = Path(training.config.checkpoint_dir) / "log.txt"
+        console.say("\n".join([banner(training), order.reason]).rstrip() + "\n")
+
+    run = fit(
+        order.config,
+        resume=order.resume,
+        report=console.report,
+        announce=announce,
+        progress=console.progress,
+        ranks=ranks,
+    )
+    summary = ranks.from_first(lambda: run.load_json("summary"))
+    console.say(_ending(summary, str(run.folder)))
+    for path in draw_training(run) if ranks.first and run.records("epoch") else []:
+        console.say(f"  {path}")
+    return 0 if summary["finished"] else STOPPED
+
+
+def _ending(summary: dict[str, Any], folder: str) -> str:
+    best, minutes = summary["best"], summary["seconds"] / 60
+    reached = summary["target_reached_at_epoch"]
+    lines = [f"\n{minutes:.1f} minutes of training in {summary['epochs']} epochs."]
+    if best:
+        lines.append(
+            f"best validation IoU {best['iou']:.3f} at epoch {best['epoch']} ({best['weights']} "
+            f"weights); target {summary['target_iou']:g} "
+            + (f"reached at epoch {reached}" if reached else "not reached")
+        )
+    if summary["finished"]:
+        lines.append(f"best weights: {folder}/best.pt. Score them on a test set:")
+        lines.append(f"  camoxpert evaluate --run {folder} --dataset-path DIR")
+    else:
+        lines.append("Stopped as asked; everything is saved. Go on with:")
+        lines.append(f"  camoxpert resume {folder}")
+    return "\n".join(lines)

@@ -1,0 +1,89 @@
+"""The presets: each a small set of differences from the defaults of `config.Config`.
+
+`lr_batch` is the effective batch a learning rate was chosen for, on the GPUs the name promises.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "balanced-2gpu": {
+        "stage2_batch_size": 12,
+        "stage2_lr": 1.5e-4,
+        "lr_batch": 32,
+        "stage2_lr_batch": 24,
+    },
+    "max-speed-2gpu": {
+        "batch_size": 24,
+        "stage2_batch_size": 16,
+        "lr": 1e-3,
+        "stage2_lr": 2e-4,
+        "lr_batch": 48,
+        "stage2_lr_batch": 32,
+    },
+    "high-res-2gpu": {
+        "batch_size": 12,
+        "stage2_batch_size": 8,
+        "img_size": 352,
+        "stage2_lr": 1.5e-4,
+        "lr_batch": 24,
+        "stage2_lr_batch": 16,
+    },
+    "single-gpu": {
+        "batch_size": 8,
+        "lr": 2.5e-4,
+        "stage2_lr": 1e-4,
+        "lr_batch": 8,
+        "stage2_lr_batch": 8,
+    },
+    "single-gpu-optimized": {
+        "batch_size": 12,
+        "lr": 4e-4,
+        "stage2_lr": 1.2e-4,
+        "lr_batch": 12,
+        "stage2_lr_batch": 12,
+    },
+    # Reasoned from published recipes (resolution is their strongest lever), not measured yet.
+    "accurate": {
+        "img_size": 384,
+        "batch_size": 8,
+        "epochs": 100,
+        "stage1_epochs": 10,
+        "lr": 5e-4,
+        "stage2_lr": 3e-4,
+        "lr_batch": 16,
+        "stage2_lr_batch": 16,
+        "weight_decay": 0.05,
+        "warmup_epochs": 3,
+    },
+    # Learns from scratch within minutes on two cores; see LOG.md for what was tried.
+    "demo": {
+        "img_size": 96,
+        "backbone": "resnet10t",
+        "pretrained": False,
+        "width": 64,
+        "epochs": 24,
+        "stage1_epochs": 2,
+        "lr": 2e-3,
+        "backbone_lr_factor": 1.0,
+        "warmup_epochs": 1,
+        "progressive_unfreeze": False,
+        "ema_decay": 0.98,
+        "target_iou": 0.6,
+    },
+    # For tests: every part of the pipeline, in seconds.
+    "tiny": {
+        "img_size": 64,
+        "backbone": "test_resnet",
+        "pretrained": False,
+        "width": 16,
+        "epochs": 2,
+        "stage1_epochs": 1,
+        "batch_size": 4,
+        "lr": 2e-3,
+        "warmup_epochs": 0,
+        "num_workers": 0,
+        "ema_decay": 0.9,
+    },
+}
