@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .config import Config, differences, make_config
 from .devices import choose_preset, pick_devices
 from .limits import StepCost, measure_step
+from .plan import lr_warnings
 from .recipe import Training
 from .schedule import Stage
 from .version import __version__
@@ -19,7 +20,7 @@ def banner(training: Training) -> str:
     left_out = [f"left out: {_some(names)} {why}" for why, names in data.left_out.items()]
     rows = [
         ("run", config.checkpoint_dir or "runs/DATE-TIME"),
-        *[("device", line) for line in training.devices.describe()],
+        *[("device", line) for line in training.device_lines],
         ("", training.devices.reason),
         ("precision", training.precision.reason),
         ("data", f"{data.root}"),
@@ -44,6 +45,7 @@ def banner(training: Training) -> str:
     lines += [f"{name:<17} {text}".rstrip() for name, text in rows]
     if not training.state.pretrained:
         lines.append("NOTE: the backbone starts from random weights. Expect a much lower IoU.")
+    lines += [f"NOTE: {sentence}." for sentence in lr_warnings(config, training.devices.count)]
     if data.leaks:
         lines.append(f"WARNING: {_some(data.leaks)} training images are test images too.")
     return "\n".join(lines)

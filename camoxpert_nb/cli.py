@@ -1,8 +1,8 @@
 """The command line: which commands there are and what they take.
 
-What they do stands in `cli_train` and `cli_judge`. The flags of `train` are made from the settings
-table. Exit codes: 0 the work was done, 1 it broke, 2 unusable input, 130 it was stopped before its
-end.
+What they do stands in `cli_train`, `cli_judge` and `cli_machine`. The flags of `train` are made
+from the settings table. Exit codes: 0 the work was done, 1 it broke, 2 unusable input, 130 it was
+stopped before its end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .cli_judge import data, evaluate, predict
+from .cli_judge import compare, data, evaluate, export, predict
+from .cli_machine import batch_size, doctor
 from .cli_train import demo, rank, resume, train
 from .config import GROUPS, PRESETS, Config, flag_of, plain_type
 from .errors import STOPPED, KitError
@@ -42,37 +43,75 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"camoxpert_nb {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    sub = _command(commands, "train", train)
-    sub.add_argument("--preset", default="auto", help=f"auto, {', '.join(PRESETS)}")
-    sub.add_argument("--config", default="", help="a run's config.json instead of a preset")
-    sub.add_argument("--resume-from", default="", help="run folder or its last.pt to go on from")
-    _add_settings(sub)
-    sub = _command(commands, "resume", resume)
-    sub.add_argument("run", help="the run folder")
-    _add_settings(sub)
-    sub = commands.add_parser("rank")  # no help: it is not for people
-    sub.set_defaults(command=rank)
-    sub.add_argument("config")
-    sub.add_argument("--resume", action="store_true")
+    _training_commands(commands)
     _add_evaluate(_command(commands, "evaluate", evaluate))
+    sub = _command(commands, "compare", compare)
+    sub.add_argument("runs", nargs="+", help="run folders; the first is what others are held to")
+    _add_images(sub)
     sub = _command(commands, "predict", predict)
     sub.add_argument("--run", required=True, help="run folder whose best weights are used")
     sub.add_argument("--input", required=True, help="an image or a folder of images")
     sub.add_argument("--output", required=True, help="folder for the maps")
-    _add_device(sub)
+    sub.add_argument("--overlay", action="store_true", help="also draw each map on its image")
+    _add_views(sub)
+    sub.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
+    sub = _command(commands, "export", export)
+    sub.add_argument("run", help="run folder whose best weights are exported")
+    sub.add_argument("--format", default="onnx", choices=("onnx", "torchscript"))
+    sub.add_argument("--output", default="", help="file; default: RUN/model.onnx or model.pt")
     sub = _command(commands, "data", data)
     sub.add_argument("folder", help="data set, or a folder that holds several")
     sub.add_argument("--json", default="", help="file for the findings")
     sub.add_argument("--picture", default="", help="PNG file for a sample of images and masks")
+    sub = _command(commands, "doctor", doctor)
+    sub.add_argument("--quick", action="store_true", help="a smaller network, fewer steps")
+    sub.add_argument("--json", default="", help="file for the findings")
+    return parser
+
+
+def _training_commands(commands: Any) -> None:
+    sub = _command(commands, "train", train)
+    _add_start(sub)
+    sub.add_argument("--resume-from", default="", help="run folder or its last.pt to go on from")
+    _add_dry_run(sub)
+    _add_settings(sub)
+    sub = _command(commands, "resume", resume)
+    sub.add_argument("run", help="the run folder")
+    _add_dry_run(sub)
+    _add_settings(sub)
+    sub = _command(commands, "batch-size", batch_size)
+    _add_start(sub)
+    sub.add_argument("--json", default="", help="file for the limits")
+    _add_settings(sub)
     sub = _command(commands, "demo", demo)
     sub.add_argument("folder", nargs="?", default="", help="folder of the run")
     sub.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="default 42")
-    return parser
+    sub = commands.add_parser("rank")  # no help: it is not for people
+    sub.set_defaults(command=rank)
+    sub.add_argument("config")
+    sub.add_argument("--resume", action="store_true")
 
 
 def _add_evaluate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--run", default="", help="run folder whose best weights are scored")
-    sub.add_argument("--dataset-path", default="", help="folder with the images and masks")
+    _add_images(sub)
+    sub.add_argument("--predictions", default="", help="folder of 8-bit maps, instead of a run")
+    sub.add_argument("--ground-truth", default="", help="folder of the masks of those maps")
+    _add_views(sub)
+    sub.add_argument(
+        "--validation-threshold",
+        action="store_true",
+        help="also score at the threshold that is best on the run's validation images",
+    )
+    sub.add_argument("--json", default="", help="file for the scores, per image and in the mean")
+    sub.add_argument("--csv", default="", help="file for the scores of each image, as a table")
+    sub.add_argument("--report", action="store_true", help="write RUN/report.html")
+
+
+def _add_images(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--dataset-path", nargs="+", default=[], metavar="DIR", help="folders of images and masks"
+    )
     sub.add_argument(
         "--split",
         default="auto",
@@ -80,10 +119,23 @@ def _add_evaluate(sub: argparse.ArgumentParser) -> None:
         help="which images; auto: the test split, or what the run held out",
     )
     sub.add_argument("--noncam", action="store_true", help="score COD10K's NonCAM images too")
-    sub.add_argument("--predictions", default="", help="folder of 8-bit maps, instead of a run")
-    sub.add_argument("--ground-truth", default="", help="folder of the masks of those maps")
-    sub.add_argument("--json", default="", help="file for the scores, per image and in the mean")
-    _add_device(sub)
+    sub.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
+
+
+def _add_views(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--flip", action="store_true", help="average with the mirrored image's map")
+    sub.add_argument(
+        "--scales", type=float, nargs="+", default=[1.0], help="average over these image scales"
+    )
+
+
+def _add_start(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--preset", default="auto", help=f"auto, {', '.join(PRESETS)}")
+    sub.add_argument("--config", default="", help="a run's config.json instead of a preset")
+
+
+def _add_dry_run(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--dry-run", action="store_true", help="show what would be done, and end")
 
 
 def _command(commands: Any, name: str, function: Any) -> argparse.ArgumentParser:
@@ -92,13 +144,8 @@ def _command(commands: Any, name: str, function: Any) -> argparse.ArgumentParser
     return sub
 
 
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
-
-
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each setting; what is not given stays absent, so presets show through."""
-    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and end")
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for item in dataclasses.fields(Config):
         if item.name == "preset":

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from .console import Console
+    from .evaluate import Views
 
 
 def evaluate(options: dict[str, Any]) -> int:
@@ -30,22 +34,66 @@ def evaluate(options: dict[str, Any]) -> int:
     return 0
 
 
-def predict(options: dict[str, Any]) -> int:
-    """Write a map for each image."""
+def compare(options: dict[str, Any]) -> int:
+    """Score runs on the same images and say which differences are more than chance."""
+    from .compare import compare as compare_tables
+    from .compare import performance_table
     from .console import Console
-    from .judge import predict_files
+    from .judge import judge
     from .run import Run
 
-    console = Console(())
-    output = Path(options["output"])
+    if len(options["runs"]) < 2 or not options["dataset_path"]:
+        raise InputError("compare needs two or more run folders and --dataset-path DIR.")
+    console, runs = Console(()), [Run(folder) for folder in options["runs"]]
+    paths = [Path(path) for path in options["dataset_path"]]
+    how = {name: options[name] for name in ("split", "noncam", "device")}
+    judged = [judge(run, paths, progress=console.progress, **how) for run in runs]
+    for sets in zip(*judged, strict=True):
+        tables = {
+            str(run.folder): one.scores.per_image for run, one in zip(runs, sets, strict=True)
+        }
+        console.say(f"{sets[0].name}\n{compare_tables(tables).summary()}\n")
+    console.say(performance_table(runs).to_string())
+    return 0
+
+
+def predict(options: dict[str, Any]) -> int:
+    """Write a map for each image, and the object found drawn on it if asked to."""
+    from .console import Console
+    from .judge import predict_files
+    from .pictures import write_overlays
+    from .run import Run
+
+    console, output = Console(()), Path(options["output"])
     count = predict_files(
         Run(options["run"]),
         Path(options["input"]),
         output,
         device=options["device"],
+        views=_views(options),
         progress=console.progress,
     )
     console.say(f"{count} maps written to {output} (8-bit grey: 0 background, 255 object)")
+    if options["overlay"]:
+        drawn = write_overlays(Path(options["input"]), output)
+        console.say(f"{drawn} overlays written to {output / 'overlays'}")
+    return 0
+
+
+def export(options: dict[str, Any]) -> int:
+    """Write the network as one file that runs without this package, and test the file."""
+    from .config import Config
+    from .console import Console
+    from .export import export as write
+    from .recipe import load_net
+    from .run import Run
+
+    run = Run(options["run"])
+    net, size = load_net(run), Config.load(run.config_path).img_size
+    path = Path(options["output"] or run.folder / "model")
+    images = run.load_preview().get("image")
+    written = write(net, path, size=size, format=options["format"], images=images)
+    Console(()).say(written.summary())
     return 0
 
 
@@ -68,32 +116,44 @@ def data(options: dict[str, Any]) -> int:
     return 1 if found.count("stop") else 0
 
 
-def _score_run(options: dict[str, Any], console: Any) -> list[dict[str, Any]]:
+def _score_run(options: dict[str, Any], console: Console) -> list[dict[str, Any]]:
     from .judge import draw_test, judge
+    from .report import write_report
     from .run import Run
+    from .scores import write_csv
 
     if not options["run"] or not options["dataset_path"]:
         raise InputError(
             "evaluate needs --run RUN --dataset-path DIR, or --predictions DIR --ground-truth DIR."
         )
     run = Run(options["run"])
-    results = []
     judged = judge(
         run,
-        Path(options["dataset_path"]),
+        [Path(path) for path in options["dataset_path"]],
         split=options["split"],
         noncam=options["noncam"],
         device=options["device"],
+        views=_views(options),
+        threshold=options["validation_threshold"],
         progress=console.progress,
     )
     for each in judged:
-        console.say(f"{each.name}: {each.note}\n{each.scores.summary()}")
-        console.say(f"  {draw_test(run, each)}")
-        results.append({"name": each.name, "note": each.note, **each.scores.to_json()})
-    return results
+        console.say(f"{each.summary()}\n  {draw_test(run, each)}")
+    if options["csv"]:
+        write_csv({each.name: each.scores for each in judged}, Path(options["csv"]))
+        console.say(f"each image's scores: {options['csv']}")
+    if options["report"]:
+        console.say(f"report: {write_report(run, judged)}")
+    return [each.to_json() for each in judged]
 
 
-def _score_folders(options: dict[str, Any], console: Any) -> dict[str, Any]:
+def _views(options: dict[str, Any]) -> Views:
+    from .evaluate import Views
+
+    return Views(options["flip"], tuple(options["scales"]))
+
+
+def _score_folders(options: dict[str, Any], console: Console) -> dict[str, Any]:
     from .evaluate import score_folder
 
     if not options["predictions"] or not options["ground_truth"]:

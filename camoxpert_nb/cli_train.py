@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_judge import evaluate
 from .config import Config, make_config
 from .errors import STOPPED, RankFailed
 
@@ -33,7 +32,7 @@ class Order:
 
 def train(options: dict[str, Any]) -> int:
     """Train a new run, or go on with another one's checkpoint."""
-    return _train(lambda: _chosen(options))
+    return _train(lambda: choose(options))
 
 
 def resume(options: dict[str, Any]) -> int:
@@ -49,6 +48,7 @@ def rank(options: dict[str, Any]) -> int:
 
 def demo(options: dict[str, Any]) -> int:
     """Train the demo preset on generated images, score it and draw the results."""
+    from .cli import main
     from .recipe import build_data
 
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -57,12 +57,12 @@ def demo(options: dict[str, Any]) -> int:
     code = _train(lambda: Order(config))
     if code:
         return code
-    path = str(build_data(config).root)
-    scores = str(Path(folder) / "evaluation.json")
-    score = {"run": folder, "dataset_path": path, "split": "test", "json": scores}
-    evaluate({"predictions": "", "ground_truth": "", "noncam": False, "device": "auto", **score})
+    images = str(build_data(config).root)
+    files = ["--json", f"{folder}/evaluation.json", "--csv", f"{folder}/evaluation.csv"]
+    score = ["evaluate", "--run", folder, "--dataset-path", images, "--split", "test"]
+    main([*score, *files, "--report"])
     print(
-        f"\nOpen the pictures in {folder}/figures. Next: train on your own images with\n"
+        f"\nOpen {folder}/report.html. Next: train on your own images with\n"
         "  camoxpert train --dataset-path DIR        (first look at them: camoxpert data DIR)\n"
         "or find objects in any picture with\n"
         f"  camoxpert predict --run {folder} --input PICTURE --output maps"
@@ -70,8 +70,9 @@ def demo(options: dict[str, Any]) -> int:
     return 0
 
 
-def _chosen(options: dict[str, Any]) -> Order:
-    dry_run, source = options.pop("dry_run"), options.pop("resume_from")
+def choose(options: dict[str, Any]) -> Order:
+    """Return what `train`'s flags ask for."""
+    dry_run, source = options.pop("dry_run", False), options.pop("resume_from", "")
     preset, file = options.pop("preset"), options.pop("config")
     if source:
         return _resumed(Path(source), {**options, "dry_run": dry_run})
@@ -96,13 +97,13 @@ def _resumed(source: Path, options: dict[str, Any]) -> Order:
     return Order(config, resume=True, dry_run=dry_run)
 
 
-def _train(choose: Callable[[], Order]) -> int:
-    """Train what `choose` says: here, in new processes, or as one that torchrun started."""
+def _train(decide: Callable[[], Order]) -> int:
+    """Train what `decide` says: here, in new processes, or as one that torchrun started."""
     from .devices import processes_to_start
     from .ranks import expected, joined
 
     with joined() as ranks:
-        order = ranks.from_first(choose)
+        order = ranks.from_first(decide)
         config = order.config
         if order.dry_run:
             return _show(order)

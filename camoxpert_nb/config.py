@@ -228,7 +228,8 @@ def settings_table() -> str:
 
 
 def _settings_row(item: dataclasses.Field[Any]) -> str:
-    default = {True: "on", False: "off", None: "none"}.get(item.default, item.default)  # type: ignore[arg-type]
+    words = {"True": "on", "False": "off", "None": "none"}
+    default = words.get(str(item.default), item.default)
     extra = [str(item.metadata["unit"])] if "unit" in item.metadata else []
     extra += ["one of " + ", ".join(item.metadata["choices"])] if "choices" in item.metadata else []
     tail = f" ({'; '.join(extra)})" if extra else ""

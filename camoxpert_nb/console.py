@@ -21,6 +21,7 @@ class Console:
         self._moving = self.stream.isatty()
         self._started: tuple[float, int] | None = None  # time and step of the first record
         self._drawn = 0.0
+        self._gist = ""
 
     def say(self, text: str) -> None:
         """Print lines for good, and log them."""
@@ -45,6 +46,9 @@ class Console:
         elif kind == "epoch":
             self.say(epoch_line(record))
             self.say(experts_line(record["gates"], self.experts))
+            self._judge_speed(record["verdict"])
+        elif kind == "note":
+            self.say(record["message"])
 
     def _step(self, record: dict[str, Any]) -> None:
         now = time.monotonic()
@@ -59,6 +63,13 @@ class Console:
             f"loss {record['loss']:.3f}  {record['images_per_second']:.0f} img/s  "
             f"{time.strftime('%H:%M:%S', time.gmtime(left))} left"
         )
+
+    def _judge_speed(self, verdict: str) -> None:
+        """Say what bounds the speed, when it is something else than before."""
+        gist = verdict.split("(")[0]
+        if gist != self._gist:
+            self.say(f"          {verdict}")
+        self._gist = gist
 
     def _due(self, last: bool = False) -> bool:
         now = time.monotonic()

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ from .errors import InputError
 from .images import Array, image_size, read_image, read_mask, resize_image, write_map
 from .layouts import SUFFIXES, Pair
 from .metrics import MEASURES, Measured, examine
+from .scores import Scores, build_scores
 
 POLICIES = ("apart", "include")
 _AHEAD = 16  # images read or maps scored beyond the one in turn: bounds the memory
@@ -45,58 +46,32 @@ class Prediction(NamedTuple):
     probability: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Scores:
-    """How good the maps of a set are.
+class Views(NamedTuple):
+    """Test-time augmentation: the image is also looked at mirrored, and at multiples of its size.
 
-    n: images; n_empty: those without an object. mean: the eleven MEASURES (None without an image
-    to average), where max E and F are the maximum of the mean curve, as in pysodmetrics.
-    empty_policy: "apart" averages the images with an object, because IoU and F of an empty mask
-    are 0 whatever is predicted; "include" averages all, as pysodmetrics does.
-    empty: of the empty images, mean "mae" without min-max and "false_alarm" (share of pixels above
-    0.5). per_image: a row for each image with its name and `metrics.Measured.values`.
-    curves: the mean curves of `metrics.Measured`, each (256,).
+    The logits of all views are stretched to the network's own size and averaged. Scaled sides are
+    rounded to multiples of 32, as backbones need.
     """
 
-    n: int
-    n_empty: int
-    mean: dict[str, float | None]
-    per_image: pd.DataFrame
-    curves: dict[str, NDArray[np.float64]]
-    empty: dict[str, float | None]
-    empty_policy: str
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
 
-    @property
-    def note(self) -> str:
-        """Over which images the mean is, in a sentence."""
-        if self.n_empty == 0:
-            return f"Mean over {self.n} images."
-        if self.empty_policy == "include":
-            return f"Mean over {self.n} images; the {self.n_empty} empty masks have IoU 0 anyway."
-        apart = (
-            f"MAE {self.empty['mae']:.4f}, false alarm {self.empty['false_alarm']:.2%} of pixels"
+    def sides(self, size: int) -> tuple[int, ...]:
+        """Return the side in pixels at each scale; InputError for scales that cannot work."""
+        if not self.scales or not all(0.25 <= scale <= 4 for scale in self.scales):
+            raise InputError(f"Scales {self.scales}: give one or more of 0.25 to 4, as 1 1.25.")
+        return tuple(
+            size if scale == 1 else max(round(size * scale / 32), 1) * 32 for scale in self.scales
         )
-        if self.n_empty == self.n:
-            return f"No mean: all {self.n} masks are empty ({apart})."
-        counted = f"Mean over the {self.n - self.n_empty} of {self.n} images that have an object"
-        return f"{counted}; empty masks are reported apart ({apart})."
 
-    def summary(self) -> str:
-        """Return the note and the means as a few lines of text."""
-        means = [(name, value) for name, value in self.mean.items() if value is not None]
-        return "\n".join([self.note, *(f"  {name:<11} {value:.4f}" for name, value in means)])
+    def describe(self) -> str:
+        """Return the views in words."""
+        words = ["as it is", *(["mirrored"] if self.flip else [])]
+        scales = ", ".join(f"{scale:g}" for scale in self.scales)
+        return " and ".join(words) + (f" at scales {scales}" if self.scales != (1.0,) else "")
 
-    def to_json(self) -> dict[str, Any]:
-        """Return everything but the curves as plain values that `json` can write."""
-        return {
-            "n": self.n,
-            "n_empty": self.n_empty,
-            "mean": self.mean,
-            "note": self.note,
-            "empty_policy": self.empty_policy,
-            "empty": self.empty,
-            "per_image": self.per_image.to_dict("records"),
-        }
+
+PLAIN = Views()
 
 
 def predict(
@@ -107,18 +82,26 @@ def predict(
     device: torch.device | str,
     batch_size: int = 8,
     dtype: torch.dtype | None = None,
+    views: Views = PLAIN,
+    seconds: list[float] | None = None,
 ) -> Iterator[Prediction]:
     """Yield the map of each image, in order, at its own size (of a Pair: the mask's size).
 
     net: on `device`, (B, 3, size, size) of 0...1 to {"logits": (B, 1, size, size)}. It computes in
     eval mode, and has its own mode again whenever it is not computing. dtype: autocast's, None =
-    off. Raises InputError for an unreadable file, and for a map with NaN.
+    off. views: see `Views`. seconds: takes the network's seconds per image of each batch.
+    Raises InputError for an unreadable file, and for a map with NaN.
     """
-    loaded = _in_order(partial(_load, size=size), images, workers=min(4, _cores()))
+    load = partial(_load, sides=views.sides(size))
+    loaded = _in_order(load, images, workers=min(4, _cores()))
     while batch := list(islice(loaded, batch_size)):
         names, squares, sizes = zip(*batch, strict=True)
-        logits = _logits(net, np.stack(squares), torch.device(device), dtype)
-        for name, square, own in zip(names, logits, sizes, strict=True):
+        started = time.perf_counter()
+        layers = [np.stack(side) for side in zip(*squares, strict=True)]
+        maps = _look(net, layers, size, torch.device(device), dtype, views.flip)
+        if seconds is not None:
+            seconds.append((time.perf_counter() - started) / len(batch))
+        for name, square, own in zip(names, maps, sizes, strict=True):
             yield Prediction(name, _at_size(name, square, own))
 
 
@@ -131,11 +114,13 @@ def predict_folder(
     device: torch.device | str,
     batch_size: int = 8,
     dtype: torch.dtype | None = None,
+    views: Views = PLAIN,
     progress: Progress | None = None,
 ) -> int:
     """Write output/<stem>.png, 8-bit at the image's own size, for a file or folder; return n.
 
-    Raises InputError when there is no image, two share a stem, or a map would replace an image.
+    Arguments as in `predict`. Raises InputError when there is no image, two share a stem, or a map
+    would replace an image.
     """
     source = Path(source)
     paths = _by_stem(source) if source.is_dir() else {source.stem: source}
@@ -143,9 +128,8 @@ def predict_folder(
     for stem, path in paths.items():
         if targets[stem].resolve() == path.resolve():
             raise InputError(f"{path} would be replaced by its own map: use another output folder.")
-    maps = predict(
-        net, paths.values(), size=size, device=device, batch_size=batch_size, dtype=dtype
-    )
+    how: Any = {"size": size, "device": device, "batch_size": batch_size, "dtype": dtype}
+    maps = predict(net, paths.values(), **how, views=views)
 
     def write(item: Prediction) -> None:
         write_map(targets[item.name], item.probability)
@@ -164,6 +148,7 @@ def evaluate(
     device: torch.device | str,
     batch_size: int = 8,
     dtype: torch.dtype | None = None,
+    views: Views = PLAIN,
     empty: str = "apart",
     workers: int | None = None,
     progress: Progress | None = None,
@@ -173,11 +158,15 @@ def evaluate(
     empty: see `Scores`. workers: scoring threads, None = one for each core. `progress(done, total)`
     is called after each image. Further arguments and errors as in `predict`.
     """
-    maps = predict(net, pairs, size=size, device=device, batch_size=batch_size, dtype=dtype)
+    how: Any = {"size": size, "device": device, "batch_size": batch_size, "dtype": dtype}
+    seconds: list[float] = []
+    maps = predict(net, pairs, **how, views=views, seconds=seconds)
     jobs = (
         (item.name, item.probability, pair.mask) for item, pair in zip(maps, pairs, strict=True)
     )
-    return _score(jobs, len(pairs), empty, workers, progress)
+    rows, curves = _measure_all(jobs, len(pairs), empty, workers, progress)
+    median = float(np.median(seconds))  # the first batch warms up, and would spoil a mean
+    return build_scores(rows, curves, MEASURES, empty_policy=empty, seconds_per_image=median)
 
 
 def score_folder(
@@ -196,41 +185,27 @@ def score_folder(
     maps, masks = _by_stem(Path(predictions)), _by_stem(Path(ground_truth))
     _check_names(maps, masks)
     jobs = ((stem, maps[stem], mask) for stem, mask in masks.items())
-    return _score(jobs, len(masks), empty, workers, progress)
+    rows, curves = _measure_all(jobs, len(masks), empty, workers, progress)
+    return build_scores(rows, curves, MEASURES, empty_policy=empty)
 
 
 Job = tuple[str, "Path | NDArray[np.float32]", Path]  # name, map or its file, file of the mask
 
 
-def _score(
+def _measure_all(
     jobs: Iterable[Job], total: int, empty: str, workers: int | None, progress: Progress | None
-) -> Scores:
+) -> tuple[pd.DataFrame, dict[str, NDArray[np.float64]]]:
+    """Return a row of values and the (n, 256) curves of all jobs, in order."""
     if empty not in POLICIES or not total:
         found = f"empty={empty!r}" if total else "no images"
         raise InputError(f"Cannot score {found}. Give images, and empty as one of {POLICIES}.")
-    rows, curves = [], dict.fromkeys(("e", "f", "iou", "precision", "recall"), np.zeros(256))
+    rows, curves = [], []
     for name, measured in _in_order(_measure, jobs, workers=workers or _cores()):
         rows.append({"name": name, **measured.values})
-        if empty == "include" or measured.values["object_share"] > 0:
-            curves = {key: curves[key] + curve for key, curve in measured.curves.items()}
+        curves.append(measured.curves)
         if progress:
             progress(len(rows), total)
-    return _scores(pd.DataFrame(rows), curves, empty)
-
-
-def _scores(rows: pd.DataFrame, curves: dict[str, NDArray[np.float64]], policy: str) -> Scores:
-    is_empty = rows["object_share"] == 0
-    counted, apart = rows if policy == "include" else rows[~is_empty], rows[is_empty]
-    mean = {name: _mean(counted[name]) for name in MEASURES}
-    if len(counted):
-        curves = {name: total / len(counted) for name, total in curves.items()}
-        mean |= {"max_e": float(curves["e"].max()), "max_f": float(curves["f"].max())}
-    empty = {"mae": _mean(apart["raw_mae"]), "false_alarm": _mean(apart["false_alarm"])}
-    return Scores(len(rows), len(apart), mean, rows, curves, empty, policy)
-
-
-def _mean(column: pd.Series) -> float | None:
-    return float(np.mean(column.to_numpy())) if len(column) else None
+    return pd.DataFrame(rows), {key: np.stack([c[key] for c in curves]) for key in curves[0]}
 
 
 def _measure(job: Job) -> tuple[str, Measured]:
@@ -253,23 +228,47 @@ def _read_map(path: Path, shape: tuple[int, ...]) -> Array:
     return image[..., 0]
 
 
-def _load(item: Pair | Path, size: int) -> tuple[str, Array, tuple[int, int]]:
+def _load(item: Pair | Path, sides: Sequence[int]) -> tuple[str, list[Array], tuple[int, int]]:
     path = item.image if isinstance(item, Pair) else Path(item)
     image = read_image(path)
     own = image_size(item.mask) if isinstance(item, Pair) else image.shape[:2]
-    return path.stem, resize_image(image, size), (own[0], own[1])
+    return path.stem, [resize_image(image, side) for side in sides], (own[0], own[1])
 
 
 @torch.inference_mode()
-def _logits(
-    net: nn.Module, images: Array, device: torch.device, dtype: torch.dtype | None
+def _look(
+    net: nn.Module,
+    layers: Sequence[Array],
+    size: int,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    flip: bool,
 ) -> Tensor:
-    """images: (B, S, S, 3) uint8; returns (B, 1, S, S) float32 on the device."""
-    batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
+    """layers: (B, S, S, 3) uint8 at each scale; returns the mean logits (B, 1, size, size)."""
+    seen = []
+    for images in layers:
+        batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
+        seen.append(_logits(net, batch, dtype))
+        if flip:
+            seen.append(_logits(net, batch.flip(-1), dtype).flip(-1))
+    same = [
+        functional.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
+        if logits.shape[-1] != size
+        else logits
+        for logits in seen
+    ]
+    mean = torch.stack(same).mean(0) if len(same) > 1 else same[0]
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # else the clock would stop before the network does
+    return mean
+
+
+def _logits(net: nn.Module, batch: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """batch: (B, 3, S, S) of 0...1; returns (B, 1, S, S) float32 on the same device."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        with torch.autocast(batch.device.type, dtype=dtype, enabled=dtype is not None):
             return net(batch)["logits"].float()
     finally:
         for module, mode in modes:  # one by one: frozen norms may be in eval in a net that trains

@@ -16,14 +16,15 @@ from torch import nn
 
 from .config import Config
 from .errors import InputError, PeerLost, TrainingError
-from .plan import effective_batches
+from .gauge import Gauge, verdict
 from .process import new_folder
-from .ranks import ALONE, Ranks
+from .ranks import ALONE, Ranks, together
 from .recipe import Loaders, Progress, Training, prepare, step_settings, versions
 from .rehearsal import rehearse
 from .resume import restore
 from .run import Onlooker, Run
 from .schedule import Place, Stage
+from .summary import memory_advice, split, summary
 from .train import epoch_record, train_epoch
 from .validate import preview, validate
 
@@ -45,7 +46,7 @@ def fit(
     """Train as `config` says, in `config.checkpoint_dir`, and return the run.
 
     `announce` is told once what will be trained; `report` gets each record: "step", "epoch",
-    "memory", "stop" or "end". The first Ctrl-C (or SIGTERM) ends the step, saves and returns; a
+    "note", "stop" or "end". The first Ctrl-C (or SIGTERM) ends the step, saves and returns; a
     second one interrupts. With `resume` the folder's last checkpoint is taken up, exactly. `net`
     is as in `recipe.prepare`. With `ranks` this is one of several processes that train together;
     all call it alike, and the first one writes.
@@ -65,7 +66,8 @@ def fit(
         with run.locked(), _graceful(run):
             _begin(training, run, going_on)
             announce(training)
-            _Session(training, Loaders(training, shown), run, report).work()
+            with contextlib.closing(Gauge(training.devices.ids)) as gauge:
+                _Session(training, Loaders(training, shown), run, report, gauge).work()
     except Exception as error:
         _note_failure(run, error)
         raise
@@ -87,13 +89,12 @@ def _begin(training: Training, run: Run, going_on: bool) -> None:
     run.clear_requests()
     if going_on:
         restore(training, run)
-    run.save_json("split", _split(training))
-    lines = training.ranks.gather(training.devices.describe())
+    run.save_json("split", split(training))
     if training.ranks.first:
         (run.folder / "failure.json").unlink(missing_ok=True)
         training.config.save(run.config_path)
         _point_latest_to(run.folder)
-    devices = [line for each in lines for line in each]
+    devices = list(training.device_lines)
     run.log("start", step=training.state.step, versions=versions(), devices=devices)
 
 
@@ -110,23 +111,33 @@ class _Session:
     All processes go through it in step; what is written, the run of the first one writes.
     """
 
-    def __init__(self, training: Training, loaders: Loaders, run: Run, report: Report) -> None:
+    def __init__(
+        self, training: Training, loaders: Loaders, run: Run, report: Report, gauge: Gauge
+    ) -> None:
         self.training, self.loaders, self.run, self.report = training, loaders, run, report
+        self.gauge = gauge
         self.state, self.plan, self.ranks = training.state, training.plan, training.ranks
         self.began = self.saved = time.monotonic()
 
     def work(self) -> None:
         """Train, and sum up what was reached."""
+        if self.gauge.reason:
+            self.note(self.gauge.reason)
         try:
-            if self.training.devices.ids:  # the CPU's memory is not the short one
-                self.rehearse()
-            stopped = self.train()
+            with together():
+                if self.training.devices.ids:  # the CPU's memory is not the short one
+                    self.rehearse()
+                stopped = self.train()
         except torch.OutOfMemoryError as error:
-            raise TrainingError(_out_of_memory(self.training)) from error
+            error.__traceback__ = None  # its frames hold the memory that the advice is measured in
+            raise TrainingError(memory_advice(self.training)) from error
         if stopped:
             self.run.clear_requests()
             self.report(self.run.log("stop", step=self.state.step, why=stopped))
-        self.run.save_json("summary", _summary(self.training, self.loaders, self.run, not stopped))
+        self.run.save_json(
+            "summary",
+            summary(self.training, self.loaders.fingerprint, self.run, finished=not stopped),
+        )
         if not stopped:
             self.report(self.run.log("end", step=self.state.step, best=self.state.best))
 
@@ -165,7 +176,8 @@ class _Session:
     def end_epoch(self, place: Place) -> None:
         """Score raw and averaged weights, keep the best, and log the epoch."""
         training, state = self.training, self.state
-        record = epoch_record(state, self.plan, place)
+        record = epoch_record(state, self.plan, place) | self.utilisation()
+        record["verdict"] = verdict(record)
         nets = {"raw": state.net} | ({"ema": state.ema.module} if state.ema else {})
         how: dict[str, Any] = {
             "dtype": training.precision.dtype,
@@ -191,6 +203,11 @@ class _Session:
             names = [training.data.validation[i].name for i in pictures.pop("index").tolist()]
             self.run.save_preview(pictures | {"names": names})
         self.report(self.run.log("epoch", **record))
+
+    def utilisation(self) -> dict[str, list[float]]:
+        """Return the use and memory of all processes' GPUs since the last time."""
+        readings = self.ranks.gather(self.gauge.read())
+        return {name: [x for r in readings for x in r.get(name, [])] for name in readings[0]}
 
     def between_steps(self, save: bool = False) -> str:
         """Wait while paused, save if asked to or overdue; return why to stop, or nothing.
@@ -235,8 +252,12 @@ class _Session:
             f"memory is short in stage '{stage.name}': each batch of {stage.batch} per device is "
             f"computed in {parts} parts. The effective batch stays; it only takes longer."
         )
-        self.report(self.run.log("memory", step=self.state.step, parts=parts, message=message))
+        self.note(message)
         return parts
+
+    def note(self, message: str) -> None:
+        """Log something the user should know."""
+        self.report(self.run.log("note", step=self.state.step, message=message))
 
 
 def _point_latest_to(folder: Path) -> None:
@@ -247,65 +268,6 @@ def _point_latest_to(folder: Path) -> None:
         if link.is_symlink() or not link.exists():
             link.unlink(missing_ok=True)
             link.symlink_to(newest.name, target_is_directory=True)
-
-
-def _split(training: Training) -> dict[str, list[str]]:
-    """Name the images of each side, so that no later evaluation mistakes one for the other."""
-    data = training.data
-    return {
-        "train": [pair.name for pair in data.train],
-        "validation": [pair.name for pair in data.validation],
-    }
-
-
-def _summary(training: Training, loaders: Loaders, run: Run, finished: bool) -> dict[str, Any]:
-    state, data, epochs = training.state, training.data, run.records("epoch")
-    reached = [
-        record["epoch"]
-        for record in epochs
-        if max(record["iou"], record["iou_ema"] or 0.0) >= training.config.target_iou
-    ]
-    return {
-        "finished": finished,
-        "best": state.best,
-        "target_iou": training.config.target_iou,
-        "target_reached_at_epoch": reached[0] if reached else None,
-        "epochs": len(epochs),
-        "step": state.step,
-        "seconds": round(state.seconds, 1),
-        "devices": run.records("start")[-1]["devices"] if run.records("start") else [],
-        "parallel": training.devices.kind,
-        "effective_batch": effective_batches(training.config, training.devices.count),
-        "precision": training.precision.reason,
-        "parameters": sum(p.numel() for p in state.net.parameters()),
-        "weights_source": state.weights_source,
-        "versions": versions(),
-        "data": {
-            "root": str(data.root),
-            "fingerprint": loaders.fingerprint,
-            "train": len(data.train),
-            "validation": len(data.validation),
-            "left_out": {why: list(names) for why, names in data.left_out.items()},
-            "leaks": list(data.leaks),
-        },
-    }
-
-
-def _out_of_memory(training: Training) -> str:
-    config, stage = training.config, training.plan.at(training.state.step).stage
-    flag = "--stage2-batch-size" if stage.part == 2 else "--batch-size"
-    half = max(stage.batch // 2, 1)
-    advice = [
-        f"{flag} {half} --accumulation-steps {config.accumulation_steps * 2} (same effective batch)"
-    ]
-    if not config.gradient_checkpointing:
-        advice.append("--gradient-checkpointing (about a third slower)")
-    advice.append(f"--img-size {max(config.img_size * 7 // 8 // 32 * 32, 32)}")
-    return (
-        f"out of GPU memory in stage '{stage.name}' with {stage.batch} images per GPU at "
-        f"{config.img_size} px. In this order, try: {'; or '.join(advice)}. Go on with "
-        f"`camoxpert resume {config.checkpoint_dir}` and one of these."
-    )
 
 
 @contextlib.contextmanager

@@ -2,79 +2,191 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from .compare import paired_differences
 from .config import Config
 from .devices import choose_precision, pick_devices
 from .errors import InputError
-from .evaluate import Scores, evaluate, predict, predict_folder
+from .evaluate import PLAIN, Views, evaluate, predict, predict_folder
 from .images import read_image, read_mask, resize_image, resize_mask
 from .layouts import ImageSet, Pair, find_datasets, select
 from .model import EXPERTS, CamoXpert
-from .plots import save, show_experts, show_history, show_pairs, show_predictions
+from .pictures import show_pairs, show_predictions
+from .plots import save, show_experts, show_history
 from .recipe import load_net
 from .run import Run
+from .scores import Scores
 
 PICTURES = 6
 
 Progress = Callable[[int, int], None]
 
 
+class Threshold(NamedTuple):
+    """The threshold (0...1) with the best mean IoU on a run's n validation images, and that IoU."""
+
+    value: float
+    iou: float
+    n: int
+
+
 @dataclass(frozen=True)
 class Judged:
-    """What was scored, why those images, and the scores."""
+    """What was scored, why those images, and the scores.
+
+    split: "test", "validation" or "all"; trained: how many of the images trained the network.
+    views: the test-time augmentation of `scores`; plain: the scores without it, None if it was
+    none. threshold: chosen on validation, None if that was not asked for.
+    """
 
     name: str
     pairs: list[Pair]
     note: str
     scores: Scores
+    split: str = "test"
+    trained: int = 0
+    views: Views = PLAIN
+    plain: Scores | None = None
+    threshold: Threshold | None = None
+
+    def summary(self) -> str:
+        """Return name, note and all results as text."""
+        lines = [f"{self.name}: {self.note}", self.scores.summary(), self.gain]
+        if self.threshold:
+            lines.append(
+                f"  IoU {_three(self.scores.iou_at(self.threshold.value))} at threshold "
+                f"{self.threshold.value:.3f}, chosen on {self.threshold.n} validation images "
+                f"(IoU {self.threshold.iou:.3f} there)"
+                + (": these very images, so a bound" if self.split == "validation" else "")
+            )
+        return "\n".join(line for line in lines if line)
+
+    @property
+    def gain(self) -> str:
+        """What test-time augmentation brought and cost, in a sentence; empty without it."""
+        before, after = self.plain, self.scores
+        if before is None or after.mean["iou"] is None:
+            return ""
+        kept = after.per_image["object_share"] > 0
+        row = paired_differences(before.per_image[kept], after.per_image[kept])[0]
+        once, now = before.seconds_per_image or 0.0, after.seconds_per_image or 0.0
+        return (
+            f"  seen {self.views.describe()}: IoU {_three(before.mean['iou'])} to "
+            f"{_three(after.mean['iou'])} ({row['difference']:+.4f}, 95 % interval "
+            f"{row['low']:+.4f} to {row['high']:+.4f}), network {once:.4f} to {now:.4f} seconds "
+            f"per image ({now / once if once else 1:.1f} times as long)"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values that `json` can write."""
+        values: dict[str, Any] = {"name": self.name, "note": self.note, "split": self.split}
+        values |= self.scores.to_json() | {"views": self.views._asdict(), "gain": self.gain.strip()}
+        if self.plain:
+            plain = self.plain
+            values["plain"] = {"mean": plain.mean, "seconds_per_image": plain.seconds_per_image}
+        if self.threshold:
+            at = self.scores.iou_at(self.threshold.value)
+            values["validation_threshold"] = self.threshold._asdict()
+            values["iou_at_validation_threshold"] = at
+        return values
 
 
 def judge(
     run: Run,
-    dataset_path: Path,
+    dataset_path: Path | Sequence[Path],
     *,
     split: str = "auto",
     noncam: bool = False,
     device: str = "auto",
+    views: Views = PLAIN,
+    threshold: bool = False,
     progress: Progress | None = None,
 ) -> list[Judged]:
-    """Score the run's best weights on each test set found under `dataset_path`.
+    """Score the run's best weights on each test set found under one or more folders.
 
     With "auto" a folder without a test split is scored on the images this run held out, if it
-    trained there, and whole otherwise. Scores are at each mask's own size. Raises InputError when
-    nothing is left to score.
+    trained there, and whole otherwise. Scores are at each mask's own size. With views, each set is
+    also scored without them, to show what they bring. threshold: also choose one on validation.
+    Raises InputError when nothing is left to score, or a set is found twice.
     """
     Config.load(run.config_path)  # a folder that is no run says so before the data are walked
-    chosen = choose_pairs(run, dataset_path, split, noncam)
-    net, settings = _inference(run, device)
-    return [
-        Judged(name, pairs, note, evaluate(net, pairs, progress=progress, **settings))
-        for name, pairs, note in chosen
-    ]
+    folders = [dataset_path] if isinstance(dataset_path, str | Path) else list(dataset_path)
+    chosen = [one for folder in folders for one in _choose(run, Path(folder), split, noncam)]
+    _refuse_twice([one.name for one in chosen])
+    net, settings = inference(run, device)
+    limit = validation_threshold(run, device=device, views=views) if threshold else None
+    judged = []
+    for name, pairs, note, side, trained in chosen:
+        both = [
+            evaluate(net, pairs, views=each, progress=progress, **settings)
+            for each in dict.fromkeys((views, PLAIN))
+        ]
+        plain = both[1] if len(both) > 1 else None
+        judged.append(Judged(name, pairs, note, both[0], side, trained, views, plain, limit))
+    return judged
+
+
+def validation_threshold(
+    run: Run,
+    dataset_path: Path | None = None,
+    *,
+    device: str = "auto",
+    views: Views = PLAIN,
+    progress: Progress | None = None,
+) -> Threshold:
+    """Return the threshold that is best on the images this run held out; test images never vote.
+
+    dataset_path: where they are, by default where the run was trained. Raises InputError when
+    they are not there, or none of them has an object.
+    """
+    root = dataset_path or Path(run.load_json("summary").get("data", {}).get("root", ""))
+    (one,) = _choose(run, root, "validation", noncam=False)
+    net, settings = inference(run, device)
+    scores = evaluate(net, one.pairs, views=views, progress=progress, **settings)
+    value, iou = scores.other.get("best_threshold"), scores.other["best_threshold_iou"]
+    if value is None or iou is None:
+        raise InputError(
+            f"No validation image of {run.folder} has an object: no threshold is best."
+        )
+    return Threshold(value, iou, scores.n - scores.n_empty)
+
+
+class _Chosen(NamedTuple):
+    name: str
+    pairs: list[Pair]
+    note: str
+    split: str
+    trained: int
 
 
 def choose_pairs(
     run: Run, dataset_path: Path, split: str = "auto", noncam: bool = False
 ) -> list[tuple[str, list[Pair], str]]:
     """Return (name, pairs, note) for each set to score."""
+    return [one[:3] for one in _choose(run, dataset_path, split, noncam)]
+
+
+def _choose(run: Run, dataset_path: Path, split: str, noncam: bool) -> list[_Chosen]:
     chosen = select(find_datasets(dataset_path), noncam=noncam)
     known = run.load_json("split")
     trained, held_out = set(known.get("train", [])), set(known.get("validation", []))
     if split == "test" or (split == "auto" and chosen.test):
-        side = "test"
+        side, kind = "test", "test"
         sets = [(name, list(pairs), "test split") for name, pairs in chosen.test.items()]
     elif split == "all" or (split == "auto" and not _names(chosen.train) & trained):
         everything = [*chosen.train, *(pair for pairs in chosen.test.values() for pair in pairs)]
-        side = ""
+        side, kind = "", "all"
         sets = [(dataset_path.name, everything, "all images of the folder")]
     else:
-        side = "training"
+        side, kind = "training", "validation"
         kept = [pair for pair in chosen.train if pair.name in held_out]
         sets = [(dataset_path.name, kept, "the images this run held out for validation")]
     if not any(pairs for _, pairs, _ in sets):
@@ -84,21 +196,36 @@ def choose_pairs(
         )
     gone = {why: len(pairs) for why, pairs in chosen.left_out.items() if side in why}
     tail = "".join(f"; left out: {count} {why}" for why, count in gone.items())
+    seen = {name: sum(pair.name in trained for pair in pairs) for name, pairs, _ in sets}
     return [
-        (name, pairs, note + tail + _warning(pairs, trained)) for name, pairs, note in sets if pairs
+        _Chosen(name, pairs, note + tail + _warning(seen[name], len(pairs)), kind, seen[name])
+        for name, pairs, note in sets
+        if pairs
     ]
 
 
 def predict_files(
-    run: Run, source: Path, output: Path, *, device: str = "auto", progress: Progress | None = None
+    run: Run,
+    source: Path,
+    output: Path,
+    *,
+    device: str = "auto",
+    views: Views = PLAIN,
+    progress: Progress | None = None,
 ) -> int:
     """Write a map for each image of `source` (file or folder) and return how many."""
-    net, settings = _inference(run, device)
-    return predict_folder(net, source, output, progress=progress, **settings)
+    net, settings = inference(run, device)
+    return predict_folder(net, source, output, views=views, progress=progress, **settings)
 
 
 def draw_training(run: Run) -> list[Path]:
     """Draw the run's curves, its validation pictures and its experts into RUN/figures."""
+    folder = run.folder / "figures"
+    return [save(each, folder / f"{name}.png") for name, each in training_figures(run).items()]
+
+
+def training_figures(run: Run) -> dict[str, Figure]:
+    """Return the figures of a training by name: curves, and once it validated the other two."""
     config, preview, summary = Config.load(run.config_path), run.load_preview(), _summary(run)
     scratch = ", from random weights" if summary["weights"].startswith("none") else ""
     title = (
@@ -109,19 +236,23 @@ def draw_training(run: Run) -> list[Path]:
     if preview:
         figures["validation"] = show_predictions(preview)
         figures["experts"] = show_experts(preview["gates"], tuple(EXPERTS)[: config.num_experts])
-    return [save(figure, run.folder / "figures" / f"{n}.png") for n, figure in figures.items()]
+    return figures
 
 
 def draw_test(run: Run, judged: Judged) -> Path:
     """Draw a few scored images, from the best to the worst, into RUN/figures."""
+    return save(show_test(run, judged), run.folder / "figures" / f"test-{judged.name}.png")
+
+
+def show_test(run: Run, judged: Judged) -> Figure:
+    """Draw a few scored images, from the best to the worst."""
     config = Config.load(run.config_path)
     ranked = judged.scores.per_image.sort_values("iou", ascending=False)["name"]
     places = np.linspace(0, len(ranked) - 1, min(PICTURES, len(ranked))).round().astype(int)
     by_name = {pair.name: pair for pair in judged.pairs}
     pairs = [by_name[ranked.iloc[place]] for place in places]
     title = f"{judged.name}: {len(pairs)} of {len(ranked)} scored images, best to worst,"
-    figure = show_predictions(_pictures(run, config, pairs), title=title)
-    return save(figure, run.folder / "figures" / f"test-{judged.name}.png")
+    return show_predictions(_pictures(run, config, pairs, judged.views), title=title)
 
 
 def draw_pairs(sets: Sequence[ImageSet], path: Path) -> Path:
@@ -139,7 +270,7 @@ def draw_pairs(sets: Sequence[ImageSet], path: Path) -> Path:
     )
 
 
-def _inference(run: Run, device: str) -> tuple[CamoXpert, dict[str, Any]]:
+def inference(run: Run, device: str) -> tuple[CamoXpert, dict[str, Any]]:
     """Return the run's best network, and how it predicts: size, device, batch and precision."""
     config, devices = Config.load(run.config_path), pick_devices(device)
     return load_net(run, "best", devices.main), {
@@ -150,9 +281,9 @@ def _inference(run: Run, device: str) -> tuple[CamoXpert, dict[str, Any]]:
     }
 
 
-def _pictures(run: Run, config: Config, pairs: list[Pair]) -> dict[str, Any]:
+def _pictures(run: Run, config: Config, pairs: list[Pair], views: Views) -> dict[str, Any]:
     size, net = config.img_size, load_net(run)
-    maps = predict(net, pairs, size=size, device="cpu", batch_size=len(pairs))
+    maps = predict(net, pairs, size=size, device="cpu", batch_size=len(pairs), views=views)
     grey = [np.rint(item.probability * 255).astype(np.uint8) for item in maps]
     return {
         "names": [pair.name for pair in pairs],
@@ -172,6 +303,18 @@ def _names(pairs: tuple[Pair, ...]) -> set[str]:
     return {pair.name for pair in pairs}
 
 
-def _warning(pairs: list[Pair], trained: set[str]) -> str:
-    seen = sum(pair.name in trained for pair in pairs)
-    return f"; WARNING: {seen} of these {len(pairs)} trained the network" if seen else ""
+def _warning(seen: int, count: int) -> str:
+    return f"; WARNING: {seen} of these {count} trained the network" if seen else ""
+
+
+def _refuse_twice(names: list[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"Two of the given folders hold a set called {', '.join(twice)}: score them one at a "
+            "time, so that no result stands under the other's name."
+        )
+
+
+def _three(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"

@@ -35,7 +35,8 @@ class Measured(NamedTuple):
     """What `examine` finds in one image.
 
     values: the eleven MEASURES and "raw_mae" (MAE without min-max), "false_alarm" (share of the
-    background above 0.5, without min-max), "object_share" (share of the image that is object).
+    background above 0.5, without min-max), "object_share" (share of the image that is object), and
+    "intersection" and "union" (pixels of map and mask behind the IoU, which pooled IoU adds up).
     curves: "e", "f", "iou", "precision", "recall", each (256,) float64, at thresholds 0...255.
     """
 
@@ -190,6 +191,7 @@ def _threshold_measures(
     every = {"e": e, "f": f, "iou": iou, "precision": precision, "recall": recall}
     curves = {name: values[:256] for name, values in every.items()}
     single = {"iou": iou[257], "dice": _divide(2 * hits, total + hits + alarms)[257]}
+    single |= {"intersection": hits[257], "union": total + alarms[257]}
     for name, values in (("e", e), ("f", f)):
         single[f"mean_{name}"] = values[:256].mean()
         single[f"adaptive_{name}"] = values[256]

@@ -88,8 +88,8 @@ def lr_warnings(config: Config, devices: int) -> list[str]:
         scaled = rate * factor
         meant = f"{flag} {rate:g} is meant for a batch of {batch / factor:.0f}"
         sentences.append(
-            f"{meant}; for {batch} it is scaled to {scaled:.2g} (--scale-lr)"
+            f"{meant}; for {batch} it is scaled to {scaled:.3g} (--scale-lr)"
             if config.scale_lr
-            else f"{meant}, this run has {batch}: in proportion {scaled:.2g}; --scale-lr applies it"
+            else f"{meant}, this run has {batch}: in proportion {scaled:.3g}; --scale-lr applies it"
         )
     return sentences

@@ -15,22 +15,13 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError
+from .palette import BLACK, BLUE, COLOURS, EXPERTS, GREY, RED, SKY, TERMS
 
-EXPERTS = ("texture", "attention", "hybrid", "frequency", "edge", "context", "contrast")
-# Okabe and Ito's palette (Color Universal Design, 2008), told apart by every kind of vision
-BLACK, GREY = "#000000", "#8C8C8C"
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-SKY, RED, YELLOW = "#56B4E9", "#D55E00", "#F0E442"
-COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW)
-VERDICTS = {"hit": BLUE, "miss": YELLOW, "false alarm": RED}
-TERMS = {"loss": BLACK, "structure": BLUE, "deep": ORANGE, "uncertainty": PURPLE, "balance": GREEN}
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -73,6 +64,16 @@ def save(figure: Figure, path: str | Path) -> Path:
     return path
 
 
+def empty_picture(title: str, text: str) -> Figure:
+    """Return a figure of one sentence, for when there is nothing to draw."""
+    figure = Picture(figsize=(WIDTH, 2), layout="constrained")
+    ax = figure.subplots()
+    ax.set_axis_off()
+    _say(ax, text)
+    figure.suptitle(title)
+    return figure
+
+
 @rc_context(STYLE)
 def show_history(
     records: Records, *, target: float | None = None, title: str = "", experts: Names = EXPERTS
@@ -83,7 +84,7 @@ def show_history(
     and said so. `target` (IoU, 0...1) becomes a dashed line.
     """
     if not records:
-        return _empty(title, "No epoch has ended yet.")
+        return empty_picture(title, "No epoch has ended yet.")
     figure = Picture(figsize=(WIDTH, 9.6), layout="constrained")
     epochs = _column(records, "epoch")
     count = f"{len(records)} epoch" + "s" * (len(records) > 1)
@@ -111,69 +112,14 @@ def show_history(
 
 
 @rc_context(STYLE)
-def show_predictions(preview: Mapping[str, Any], *, rows: int = 6, title: str = "") -> Figure:
-    """Draw a row per image: image, mask, probability, and where prediction and mask differ.
+def show_experts(
+    gates: ArrayLike, names: Names = EXPERTS, *, groups: Mapping[str, Sequence[int]] | None = None
+) -> Figure:
+    """Draw how much each stage relied on each expert, and for how many images it chose it.
 
-    `preview`: names (n,), image (n, S, S, 3) uint8, mask (n, S, S) uint8 0/1, probability (n, S, S)
-    uint8 0...255, as in a run's preview.npz. IoU is that of the maps shown, as the metrics take it:
-    where there is an object, a map is stretched to 0...1 before the threshold of 0.5.
-    """
-    total = len(preview.get("names", ()))
-    if not total:
-        return _empty("Predictions", "No prediction has been made yet.")
-    n = min(rows, total)
-    images, masks = preview["image"][:n], preview["mask"][:n] > 0
-    maps = preview["probability"][:n] / 255
-    figure = Picture(figsize=(WIDTH, 0.9 + 2.6 * n), layout="constrained")
-    axes = figure.subplots(n, 4, squeeze=False)
-    headings = ("image", "mask", "probability: black 0, white 1", "prediction against mask")
-    for ax, heading in zip(axes[0], headings, strict=True):
-        ax.set_title(f"{heading}\n", fontsize=9)
-    rows_of = zip(axes, preview["names"][:n], images, masks, maps, strict=True)
-    scores = [_draw_prediction(*row) for row in rows_of]
-    patches = [Patch(color=colour, label=name) for name, colour in VERDICTS.items()]
-    figure.legend(handles=patches, loc="outside lower right", ncols=3)
-    scored = [score for score in scores if score is not None]
-    mean = f"; mean IoU {np.mean(scored):.2f}, n = {len(scored)}" if scored else ""
-    figure.suptitle(
-        f"{title or f'{n} of {total} images'} at {images.shape[2]} x {images.shape[1]} px{mean}\n"
-        "IoU of an image = hit / (hit + miss + false alarm), in pixels; the map is stretched to "
-        "0...1, then cut at 0.5"
-    )
-    return figure
-
-
-@rc_context(STYLE)
-def show_pairs(images: Sequence[Array], masks: Sequence[Array], names: Names) -> Figure:
-    """Draw a sample of a data set: each image with its object's outline, and its mask.
-
-    `images`: (H, W, 3) uint8 each, `masks`: (H, W) of 0 and 1 each; sizes may differ.
-    """
-    if not len(images):
-        return _empty("Image and mask", "There is no image to show.")
-    count = -(-len(images) // 3)
-    figure = Picture(figsize=(WIDTH, 0.6 + 2.1 * count), layout="constrained")
-    axes = figure.subplots(count, 6, squeeze=False)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    cells = axes.reshape(-1, 2)[: len(images)]
-    for (left, right), image, mask, name in zip(cells, images, masks, names, strict=True):
-        left.imshow(image)
-        right.imshow(mask, cmap="gray", vmin=0, vmax=1)
-        if mask.any() and not mask.all():
-            left.contour(mask, [0.5], colors=[YELLOW], linewidths=1)
-        size = f"{mask.shape[1]} x {mask.shape[0]} px, object {mask.mean():.1%}"
-        left.set_title(f"{_short(name)}\n{size}", fontsize=7.5)
-    figure.suptitle(f"n = {len(images)} images, the mask's outline in yellow")
-    return figure
-
-
-@rc_context(STYLE)
-def show_experts(gates: ArrayLike, names: Names = EXPERTS) -> Figure:
-    """Draw how much each stage relied on each expert, as the mean over the images.
-
-    `gates` (n, stages, E): each expert's weight for one image in one stage, rows sum to 1.
-    Raises InputError unless there is one name per expert.
+    `gates` (n, stages, E): each expert's weight for one image in one stage, rows sum to 1, 0 where
+    it was not chosen. `groups`: the images of each group; then each row is a group, and its
+    numbers are means over the stages. Raises InputError unless there is a name per expert.
     """
     values = np.asarray(gates, float)
     if values.ndim != 3 or values.shape[2] != len(names):
@@ -181,19 +127,45 @@ def show_experts(gates: ArrayLike, names: Names = EXPERTS) -> Figure:
             f"Gates of shape {values.shape} do not fit {len(names)} expert names: "
             "give (images, stages, experts) and one name per expert."
         )
-    share = values.mean(0) * 100
-    figure = Picture(figsize=(WIDTH, 1.8 + 0.55 * len(share)), layout="constrained")
-    ax = figure.subplots()
-    picture = ax.imshow(share, cmap="cividis", vmin=0, aspect="auto")
-    for (stage, expert), value in np.ndenumerate(share):
-        dark = value < 0.6 * share.max()
-        ax.text(expert, stage, f"{value:.0f}", ha="center", va="center", color="w" if dark else "k")
-    ax.set_xticks(range(len(names)), names)
-    ax.set_yticks(range(len(share)), [f"stage {stage + 1}" for stage in range(len(share))])
-    ax.grid(False)
-    ax.set_title(f"Mean expert weight over n = {len(values)} images; each row sums to 100 %")
-    figure.colorbar(picture, ax=ax, label="mean weight, %")
+    chosen = values > 0
+    rows, tables = stage_names(values.shape[1]), [values.mean(0), chosen.mean(0)]
+    if groups is not None:
+        rows = [f"{name} (n = {len(images)})" for name, images in groups.items()]
+        tables = [
+            np.stack([table[list(images)].mean((0, 1)) for images in groups.values()])
+            for table in (values, chosen)
+        ]
+    figure = Picture(figsize=(WIDTH, 1.6 + 0.4 * len(rows)), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, table in zip(axes, tables, strict=True):
+        draw_table(ax, table * 100, rows, names)
+    axes[0].set_title("Mean weight, %; each row sums to 100")
+    axes[1].set_title("Chosen, % of the " + ("images" if groups is None else "images and stages"))
+    figure.suptitle(f"Use of the experts over n = {len(values)} images")
     return figure
+
+
+def stage_names(count: int) -> list[str]:
+    """Return a name for each stage of the decoder, shallow to deep."""
+    return [f"stage {stage + 1}, stride {4 * 2**stage}" for stage in range(count)]
+
+
+def draw_table(ax: Axes, values: Floats, rows: Names, columns: Names, signed: bool = False) -> None:
+    """Draw (rows, columns) of per cent as coloured cells with their numbers; NaN stays empty."""
+    most = float(np.nanmax(np.abs(values), initial=1))
+    ax.imshow(
+        values, cmap="PuOr" if signed else "cividis", vmin=-most * signed, vmax=most, aspect="auto"
+    )
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            dark = abs(value) > 0.6 * most if signed else value < 0.6 * most
+            text = f"{round(value):+d}" if signed else f"{value:.0f}"
+            ax.text(column, row, text, ha="center", va="center", color="w" if dark else "k")
+    ax.set_xticks(
+        range(len(columns)), columns, fontsize=8, rotation=30, ha="right", rotation_mode="anchor"
+    )
+    ax.set_yticks(range(len(rows)), rows)
+    ax.grid(False)
 
 
 def _draw_iou(ax: Axes, epochs: Floats, records: Records, target: float | None) -> None:
@@ -275,62 +247,11 @@ def _draw_stages(ax: Axes, stages: Sequence[Band], *, named: bool = True) -> Non
         top.spines[:].set_visible(False)
 
 
-def _draw_prediction(
-    axes: NDArray[Any], name: str, image: Array, mask: NDArray[np.bool_], probability: Floats
-) -> float | None:
-    found = (_stretched(probability) if mask.any() else probability) > 0.5
-    score = _iou(found, mask)
-    axes[0].imshow(image)
-    axes[1].imshow(mask, cmap="gray", vmin=0, vmax=1)
-    axes[2].imshow(probability, cmap="gray", vmin=0, vmax=1)
-    axes[3].imshow(_compare(image, mask, found))
-    said = f"no object, {found.mean():.1%} false alarm" if score is None else f"IoU {score:.2f}"
-    axes[3].set_title(axes[3].get_title(loc="left") + said, fontsize=9)
-    axes[0].text(  # not a title: a long name would widen its column
-        0, 1.03, _short(str(name)), transform=axes[0].transAxes, fontsize=8, in_layout=False
-    )
-    for ax in axes:
-        ax.set_axis_off()
-    return score
-
-
 def _column(records: Records, key: str) -> Floats:
     """The values of one key, NaN where a record lacks it."""
     return np.array([record.get(key) for record in records], dtype=float)
 
 
-def _stretched(probability: Floats) -> Floats:
-    """Stretch a map to 0...1, as the field's toolbox does before it scores; a flat map stays."""
-    return (probability - probability.min()) / (np.ptp(probability) or 1)
-
-
-def _iou(found: NDArray[np.bool_], mask: NDArray[np.bool_]) -> float | None:
-    """Intersection over union of two (H, W) maps; None if there is no object to find."""
-    return float((found & mask).sum() / (found | mask).sum()) if mask.any() else None
-
-
-def _compare(image: Array, mask: NDArray[np.bool_], found: NDArray[np.bool_]) -> Floats:
-    """The image in pale grey, (H, W, 3) of 0...1, with hits, misses and false alarms in colour."""
-    picture = np.repeat(0.35 + 0.5 * image.mean(2, keepdims=True) / 255, 3, 2)
-    verdicts = (found & mask, mask & ~found, found & ~mask)
-    for where, colour in zip(verdicts, VERDICTS.values(), strict=True):
-        picture[where] = 0.35 * picture[where] + 0.65 * np.array(to_rgb(colour))
-    return picture
-
-
-def _short(name: str, most: int = 40) -> str:
-    return name if len(name) <= most else f"{name[: most // 2 - 1]}...{name[-most // 2 + 2 :]}"
-
-
 def _say(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY)
     ax.set_yticks([])
-
-
-def _empty(title: str, text: str) -> Figure:
-    figure = Picture(figsize=(WIDTH, 2), layout="constrained")
-    ax = figure.subplots()
-    ax.set_axis_off()
-    _say(ax, text)
-    figure.suptitle(title)
-    return figure

@@ -52,7 +52,7 @@ class Ranks:
         if self.world == 1:
             return values
         values = values.clone()
-        with _together():
+        with together():
             dist.all_reduce(values)
         return values
 
@@ -69,7 +69,7 @@ class Ranks:
         """Return every process's plain value, by rank."""
         values: list[Any] = [value] * self.world
         if self.world > 1:
-            with _together():
+            with together():
                 dist.all_gather_object(values, value)
         return values
 
@@ -77,7 +77,7 @@ class Ranks:
         """Return, in all processes, what `work` gives in the first; its error ends all."""
         value = [self.in_turn(work if self.first else lambda: None)]
         if self.world > 1:
-            with _together():
+            with together():
                 dist.broadcast_object_list(value, src=0)
         return value[0]  # type: ignore[return-value]
 
@@ -101,7 +101,7 @@ class Ranks:
     def spread(self, tensors: Iterator[Tensor]) -> None:
         """Overwrite these tensors with the first process's."""
         for tensor in tensors if self.world > 1 else ():
-            with _together():
+            with together():
                 dist.broadcast(tensor, src=0)
 
 
@@ -142,7 +142,6 @@ def start_ranks(arguments: Sequence[str], processes: int) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # said below, once
-    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -154,12 +153,27 @@ def start_ranks(arguments: Sequence[str], processes: int) -> None:
         monitor_interval=0.2,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", *arguments)
+        with _threads_for(processes):
+            elastic_launch(config, sys.executable)("-m", *arguments)
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
         raise _failed(codes, processes) from error
     except SignalException as error:
         raise RankFailed("stopped on request", STOPPED, silent=True) from error
+
+
+@contextmanager
+def _threads_for(processes: int) -> Iterator[None]:
+    """Share the cores out, unless the user has: processes that fight for cores crawl."""
+    name = "OMP_NUM_THREADS"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(max((os.cpu_count() or 1) // processes, 1))
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _failed(codes: dict[int, int], processes: int) -> RankFailed:
@@ -181,12 +195,20 @@ def _failed(codes: dict[int, int], processes: int) -> RankFailed:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
-    """Turn a broken connection into PeerLost."""
+def together() -> Iterator[None]:
+    """Turn a connection that breaks, in our own messages or in DDP's, into PeerLost."""
     try:
         yield
     except RuntimeError as error:
+        if isinstance(error, KitError) or not _broken(error):
+            raise
         raise PeerLost(
-            f"the connection to another process of this training broke "
+            "the connection to another process of this training broke "
             f"({str(error).splitlines()[0]}). Go on from the last save with `camoxpert resume`."
         ) from error
+
+
+def _broken(error: RuntimeError) -> bool:
+    words = str(error).lower()
+    signs = ("connection", "gloo", "nccl", "peer", "timed out", "socket")
+    return isinstance(error, dist.DistError) or any(sign in words for sign in signs)

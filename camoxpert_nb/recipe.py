@@ -63,6 +63,7 @@ class Training:
     workers: int
     workers_reason: str
     ranks: Ranks
+    device_lines: Sequence[str]  # of all processes
 
     def images_per_step(self, stage: Stage) -> int:
         """Return the effective batch: per device x devices x accumulation."""
@@ -181,7 +182,8 @@ def prepare(
     state = build_state(config, net, devices, precision, ranks)
     if config.skip_stage1:
         state.step = plan.first_step_of_part(2)
-    return Training(config, data, devices, precision, plan, state, workers, reason, ranks)
+    lines = _device_lines(devices, ranks)
+    return Training(config, data, devices, precision, plan, state, workers, reason, ranks, lines)
 
 
 class Loaders:
@@ -293,6 +295,11 @@ def _check_same_images(data: Data, ranks: Ranks) -> None:
                 f"process 0 {found[0][1]} and {found[0][2]}, or others by name. Give all machines "
                 "the same data set."
             )
+
+
+def _device_lines(devices: Devices, ranks: Ranks) -> list[str]:
+    host = f"{platform.node()}, " if ranks.world > ranks.local_world else ""
+    return [host + line for lines in ranks.gather(devices.describe()) for line in lines]
 
 
 def _second_of(copies: Copies, first: str, second: str) -> set[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.evaluate import evaluate, predict, predict_folder, score_folder
+from camoxpert_nb.evaluate import Views, evaluate, predict, predict_folder, score_folder
 from camoxpert_nb.images import read_grey, read_image, read_mask, resize_image, write_map
 from camoxpert_nb.layouts import Pair
 from camoxpert_nb.metrics import MEASURES, measure
@@ -145,6 +146,57 @@ def test_reading_ahead_is_bounded(net: Brightness, pairs: list[Pair]) -> None:
     maps.close()
 
 
+class Slope(nn.Module):
+    """Sees objects on the right, and bright ones: what it finds depends on the image's side."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.sides: list[int] = []
+        self.seconds = seconds
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        time.sleep(self.seconds)
+        self.sides.append(image.shape[-1])
+        return {"logits": 4 * image.mean(1, keepdim=True) + torch.linspace(-3, 1, image.shape[-1])}
+
+
+def test_mirrored_views_find_the_same_in_a_mirrored_image(pairs: list[Pair]) -> None:
+    image = read_image(pairs[0].image)
+    mirrored = save(pairs[0].image.with_name("mirrored.png"), image[:, ::-1].copy())
+    both = [pairs[0].image, mirrored]
+    plain, other = (probability for _, probability in run(Slope(), both))
+    assert np.abs(plain - other[:, ::-1]).max() > 0.3
+    once, again = (probability for _, probability in run(Slope(), both, views=Views(flip=True)))
+    np.testing.assert_allclose(once, again[:, ::-1], atol=1e-6)
+
+
+def test_each_scale_is_seen_once_and_averaged_at_the_networks_size(pairs: list[Pair]) -> None:
+    net = Slope()
+    (item,) = run(net, pairs[:1], views=Views(flip=True, scales=(1, 2, 0.9)))
+    assert net.sides == [32, 32, 64, 64, 32, 32]
+    assert item[1].shape == SIZES[0]
+    alone = Slope()
+    np.testing.assert_array_equal(
+        run(alone, pairs[:1], views=Views(scales=(1.0,)))[0][1], run(alone, pairs[:1])[0][1]
+    )
+    assert Views(True, (1, 1.25)).describe() == "as it is and mirrored at scales 1, 1.25"
+
+
+@pytest.mark.parametrize("scales", [(), (0.0,), (1.0, 9.0)])
+def test_unusable_scales_are_refused(pairs: list[Pair], scales: tuple) -> None:
+    with pytest.raises(InputError, match=r"give one or more of 0\.25 to 4"):
+        run(Slope(), pairs, views=Views(scales=scales))
+
+
+def test_the_networks_seconds_are_those_it_takes(pairs: list[Pair]) -> None:
+    slow, fast = Slope(0.04), Slope()
+    found = evaluate(slow, pairs, size=SIZE, device="cpu", batch_size=2)
+    assert 0.02 <= found.seconds_per_image < 0.1
+    assert evaluate(fast, pairs, size=SIZE, device="cpu").seconds_per_image < 0.02
+    twice = evaluate(slow, pairs, size=SIZE, device="cpu", batch_size=2, views=Views(flip=True))
+    assert twice.seconds_per_image >= 0.04
+
+
 def test_a_map_with_nan_is_refused(net: Brightness, pairs: list[Pair]) -> None:
     nn.init.constant_(net.conv.bias, float("nan"))
     with pytest.raises(InputError, match=r"animal-0.*NaN"):
@@ -223,7 +275,7 @@ def test_means_equal_pysodmetrics_and_the_folder_scores_the_same(
     assert tuple(found.mean) == MEASURES
     assert found.mean["max_f"] < found.per_image["max_f"].mean()  # the maximum of the mean curve
     again = score_folder(tmp_path / "maps", tmp_path / "GT", workers=3)
-    assert again.to_json() == found.to_json()
+    assert again.to_json() == found.to_json() | {"seconds_per_image": None}
     assert list(found.per_image["name"]) == [pair.name for pair in pairs]
     row = found.per_image.iloc[3]
     for key, value in measure(
@@ -232,10 +284,16 @@ def test_means_equal_pysodmetrics_and_the_folder_scores_the_same(
         assert row[key] == value
 
 
+CONTRACT = {"n", "n_empty", "mean", "per_image", "interval", "by_size", "by_class"}
+
+
 def test_scores_as_json(net: Brightness, pairs: list[Pair]) -> None:
     found = score(net, pairs)
     values = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert (values["n"], values["n_empty"], len(values["per_image"])) == (5, 0, 5)
+    assert set(values) >= CONTRACT | {"seconds_per_image"}
+    for name, (low, high) in values["interval"].items():
+        assert low <= values["mean"][name] <= high
     assert set(values["mean"]) == set(MEASURES)
     assert set(values["per_image"][0]) >= {"name", *MEASURES}
     assert found.note == "Mean over 5 images."
@@ -317,6 +375,11 @@ def no_common_name(folder: Path) -> None:
         path.rename(folder / f"{number}.png")
 
 
+def floating(folder: Path) -> None:
+    (folder / "animal-2.png").unlink()
+    save(folder / "animal-2.tif", np.full((24, 24), 0.5, np.float32))
+
+
 def twice(folder: Path) -> None:
     save(folder / "animal-2.jpg", np.zeros((24, 24), np.uint8))
 
@@ -332,6 +395,7 @@ def twice(folder: Path) -> None:
         (other_case, "case: Animal-2 for animal-2"),
         (no_common_name, r"No map has the name of a mask: maps 0, 1, 2, \.\.\.; masks animal-0"),
         (twice, "share a stem"),
+        (floating, r"animal-2\.tif.*floating-point values; save it as 8-bit PNG"),
     ],
 )
 def test_folders_that_do_not_fit_are_refused(
@@ -343,6 +407,58 @@ def test_folders_that_do_not_fit_are_refused(
     spoil(tmp_path / "maps")
     with pytest.raises(InputError, match=words):
         score_folder(tmp_path / "maps", tmp_path / "GT")
+
+
+ALL = {"iou", "dice", "s_measure", "weighted_f", "max_e", "max_f", "adaptive_f", "adaptive_e"}
+
+
+@pytest.mark.parametrize(
+    ("drawn", "ones", "zeros", "mae"),
+    [
+        (lambda mask: mask * 255, ALL, (), 0.0),  # perfect
+        # inverted; max F and E are those of threshold 0, which calls everything object
+        (lambda mask: 255 - mask * 255, (), {"iou", "dice", "weighted_f", "adaptive_f"}, 1.0),
+        # empty; its adaptive threshold is 0, which calls everything object
+        (lambda mask: mask * 0, (), {"iou", "dice", "weighted_f"}, "share"),
+    ],
+)
+def test_maps_score_what_the_definitions_demand(
+    pairs: list[Pair], tmp_path: Path, drawn: Callable, ones: set, zeros: set, mae: float | str
+) -> None:
+    masks = [read_mask(pair.mask) for pair in pairs]
+    for pair, mask in zip(pairs, masks, strict=True):
+        save(tmp_path / f"maps/{pair.name}.png", drawn(mask).astype(np.uint8))
+    found = score_folder(tmp_path / "maps", tmp_path / "GT")
+    # E divides by one pixel less than there are: on these small images it is a little above 1
+    full = pytest.approx(1, abs=0.003)
+    assert {name for name in ALL if found.mean[name] == full} == set(ones)
+    assert {name for name in zeros if found.mean[name] == pytest.approx(0, abs=0.02)} == set(zeros)
+    share = float(np.mean([mask.mean() for mask in masks]))
+    assert found.mean["mae"] == pytest.approx(share if mae == "share" else mae)
+
+
+@pytest.mark.parametrize("level", [1, 127, 128, 255])
+def test_a_constant_map_is_not_stretched(pairs: list[Pair], tmp_path: Path, level: int) -> None:
+    shares = []
+    for pair in pairs:
+        mask = read_mask(pair.mask)
+        shares.append(mask.mean())
+        save(tmp_path / f"maps/{pair.name}.png", np.full(mask.shape, level, np.uint8))
+    found, value = score_folder(tmp_path / "maps", tmp_path / "GT"), level / 255
+    share = float(np.mean(shares))
+    assert found.mean["mae"] == pytest.approx(share * (1 - value) + (1 - share) * value)
+    assert found.mean["iou"] == pytest.approx(share if value > 0.5 else 0)  # all object, or none
+
+
+def test_a_folder_of_empty_masks_is_scored_apart(with_empty: list[Pair], tmp_path: Path) -> None:
+    for pair in (with_empty[1], with_empty[4]):
+        mask = read_mask(pair.mask)
+        save(tmp_path / f"empty/{pair.name}.png", mask)
+        save(tmp_path / f"maps/{pair.name}.png", np.full(mask.shape, 51, np.uint8))
+    found = score_folder(tmp_path / "maps", tmp_path / "empty")
+    assert found.note == (
+        "No mean: all 2 masks are empty (MAE 0.2000, false alarm 0.00% of pixels)."
+    )
 
 
 def test_16_bit_maps_and_grey_ones_stored_in_colour_are_read_as_what_they_mean(

@@ -23,7 +23,7 @@ from camoxpert_nb.recipe import Loaders, load_net, prepare
 from camoxpert_nb.resume import resumed_config, take_over
 from camoxpert_nb.run import Run
 
-CLOCK = {"time", "seconds", "images_per_second", "data_wait_percent", "data_wait"}
+CLOCK = {"time", "seconds", "images_per_second", "data_wait_percent", "data_wait", "verdict"}
 
 
 def stop_after(steps: int) -> Any:
@@ -339,7 +339,7 @@ def test_running_out_of_gpu_memory_ends_with_ranked_advice(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(module, "total", full)
-    with pytest.raises(TrainingError, match=r"--batch-size 2 --accumulation-steps 2 \(same"):
+    with pytest.raises(TrainingError, match=r"-batch-size 2 --accumulation-steps 2 \(same"):
         fit(tiny)
 
 

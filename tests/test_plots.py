@@ -125,76 +125,32 @@ def test_history_says_what_is_missing() -> None:
     assert np.isnan(line(panel(partly, "Training loss"), "deep")[1][0])
 
 
-@pytest.fixture
-def preview() -> dict[str, Any]:
-    """Three images of 8 px: one half right, one with nothing found, one with nothing to find."""
-    mask, probability = np.zeros((2, 3, 8, 8), np.uint8)
-    mask[:2, 2:4, 2:6] = 1
-    probability[0, 3:5, 2:6] = 254  # the map's highest level, which a stretch takes to 1
-    probability[0, 7, 7] = 127
-    return {
-        "names": np.array(["half", "missed", "x" * 60]),
-        "image": np.full((3, 8, 8, 3), 100, np.uint8),
-        "mask": mask,
-        "probability": probability,
-    }
-
-
-def test_predictions_show_hits_misses_and_false_alarms(preview: dict[str, Any]) -> None:
-    figure = plots.show_predictions(preview)
-    draw(figure)
-    pictures = [np.asarray(ax.images[0].get_array()) for ax in figure.axes[:4]]
-    np.testing.assert_array_equal(pictures[0], preview["image"][0])
-    np.testing.assert_array_equal(pictures[1], preview["mask"][0])
-    np.testing.assert_allclose(pictures[2], preview["probability"][0] / 255)
-    errors = pictures[3]
-    hit, miss, alarm, ground = errors[3, 2], errors[2, 2], errors[4, 2], errors[7, 7]
-    assert hit.argmax() == 2  # blue
-    assert miss[:2].min() > miss[2]  # yellow
-    assert alarm.argmax() == 0  # red
-    assert np.ptp(ground) == 0  # grey: one half of the stretched map is not above it
-    said = words(figure)
-    assert "IoU 0.33" in said  # 4 hits, 4 misses, 4 false alarms
-    assert "IoU 0.00" in said
-    assert "no object, 0.0% false alarm" in said
-    assert "3 of 3 images at 8 x 8 px; mean IoU 0.17, n = 2" in said
-    assert "hit / (hit + miss + false alarm)" in said
-    assert "half" in said
-    assert "x" * 60 not in said  # long names are shortened
-
-
-def test_predictions_keep_to_the_number_of_rows(preview: dict[str, Any]) -> None:
-    figure = plots.show_predictions(preview, rows=1)
-    assert len(figure.axes) == 4
-    assert "1 of 3 images" in words(figure)
-    assert "No prediction" in words(plots.show_predictions({}))
-
-
-def test_pairs_keep_each_size_and_outline_the_object() -> None:
-    images = [np.zeros((20, 30, 3), np.uint8), np.zeros((10, 10, 3), np.uint8)]
-    masks = [np.zeros((20, 30), np.uint8), np.zeros((10, 10), np.uint8)]
-    masks[0][5:10, 10:22] = 1
-    figure = plots.show_pairs(images, masks, ["animal", "nothing"])
-    draw(figure)
-    assert "30 x 20 px, object 10.0%" in words(figure)
-    assert "10 x 10 px, object 0.0%" in words(figure)
-    assert "n = 2" in words(figure)
-    outline = np.concatenate([path.vertices for path in figure.axes[0].collections[0].get_paths()])
-    np.testing.assert_allclose(outline.min(0), [9.5, 4.5])
-    np.testing.assert_allclose(outline.max(0), [21.5, 9.5])
-    assert not figure.axes[2].collections
-    assert "no image" in words(plots.show_pairs([], [], []))
-
-
 def test_experts_are_averaged_over_images() -> None:
     gates = np.array([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.7, 0.3]]])
     figure = plots.show_experts(gates, ("left", "right"))
     draw(figure)
     np.testing.assert_allclose(figure.axes[0].images[0].get_array(), [[50, 50], [60, 40]])
+    np.testing.assert_allclose(figure.axes[1].images[0].get_array(), [[50, 50], [100, 100]])
     for text in ("left", "right", "stage 2", "n = 2", "60"):
         assert text in words(figure)
     with pytest.raises(InputError, match="one name per expert"):
         plots.show_experts(gates)
+
+
+def test_experts_by_group_are_means_over_its_images_and_stages() -> None:
+    gates = np.array([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.6, 0.4]], [[0.0, 1.0], [0.0, 1.0]]])
+    figure = plots.show_experts(gates, ("left", "right"), groups={"small": [0], "large": [1, 2]})
+    draw(figure)
+    weight, chosen = (ax.images[0].get_array() for ax in figure.axes)
+    np.testing.assert_allclose(weight, [[75, 25], [15, 85]])
+    np.testing.assert_allclose(chosen, [[100, 50], [25, 100]])
+    assert "large (n = 2)" in words(figure)
+
+
+def test_a_table_leaves_out_what_is_not_a_number() -> None:
+    figure = plots.Picture()
+    plots.draw_table(figure.subplots(), np.array([[np.nan, -0.2], [41.0, 3.0]]), "ab", "cd")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["-0", "41", "3"]
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf"])

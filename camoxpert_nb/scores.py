@@ -1,0 +1,258 @@
+"""The scores of a set of images: means, how sure they are, and who pulls them up or down.
+
+An interval says how far a mean would move had other images of the same kind been photographed. It
+says nothing about training again with another seed: for that, train again (`compare.ablation`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Mean = dict[str, float | None]
+Interval = dict[str, tuple[float, float] | None]
+
+RESAMPLES = 1000
+LABELS = {
+    "iou": "IoU",
+    "dice": "Dice",
+    "s_measure": "S-measure",
+    "weighted_f": "weighted F",
+    "mean_e": "mean E",
+    "adaptive_e": "adaptive E",
+    "max_e": "max E",
+    "mean_f": "mean F",
+    "adaptive_f": "adaptive F",
+    "max_f": "max F",
+    "mae": "MAE",
+}
+SIZES = ("no object", "under 1 %", "1 to 5 %", "5 to 15 %", "15 % and more")  # of the image
+EDGES = (0.01, 0.05, 0.15)
+COD10K = re.compile(r"^COD10K-(?:Non)?CAM-\d+-([A-Za-z]+)-")
+# The best over the thresholds is that of the mean curve, as in pysodmetrics; name: its curve.
+_BEST = {"max_e": "e", "max_f": "f", "best_threshold_iou": "iou"}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good the maps of a set are.
+
+    n: images; n_empty: those without an object. mean: the eleven measures (None without an image
+    to average), where max E and F are the maximum of the mean curve, as in pysodmetrics.
+    empty_policy: "apart" averages the images with an object, because IoU and F of an empty mask
+    are 0 whatever is predicted; "include" averages all, as pysodmetrics does.
+    empty: of the empty images, mean "mae" without min-max and "false_alarm" (share of pixels above
+    0.5). per_image: a row for each image with its name and `metrics.Measured.values`.
+    curves: the mean curves of `metrics.Measured`, each (256,); none without an image to average.
+
+    interval: of each mean, (low, high) of `bootstrap`; None for fewer than two images.
+    other: "pooled_iou" (all pixels of the set as one image), "best_threshold_iou" and the
+    "best_threshold" (0...1) it was found at, on these very images: a bound, not a result.
+    by_size, by_class: a row for each group with "group", "n", "mean" and the "interval" of IoU;
+    the object's share of the image, and the super-class in COD10K's names (none: no rows).
+    seconds_per_image: the network's, median over the batches; None for maps from files.
+    """
+
+    n: int
+    n_empty: int
+    mean: Mean
+    per_image: pd.DataFrame
+    curves: dict[str, Floats]
+    empty: Mean
+    empty_policy: str
+    interval: Interval = field(default_factory=dict)
+    other: Mean = field(default_factory=dict)
+    by_size: list[dict[str, Any]] = field(default_factory=list)
+    by_class: list[dict[str, Any]] = field(default_factory=list)
+    seconds_per_image: float | None = None
+
+    @property
+    def note(self) -> str:
+        """Over which images the mean is, in a sentence."""
+        if self.n_empty == 0:
+            return f"Mean over {self.n} images."
+        if self.empty_policy == "include":
+            return f"Mean over {self.n} images; the {self.n_empty} empty masks have IoU 0 anyway."
+        apart = (
+            f"MAE {self.empty['mae']:.4f}, false alarm {self.empty['false_alarm']:.2%} of pixels"
+        )
+        if self.n_empty == self.n:
+            return f"No mean: all {self.n} masks are empty ({apart})."
+        counted = f"Mean over the {self.n - self.n_empty} of {self.n} images that have an object"
+        return f"{counted}; empty masks are reported apart ({apart})."
+
+    def iou_at(self, threshold: float) -> float | None:
+        """Return the mean IoU of the stretched maps cut at `threshold` (0...1, in steps of 1/255).
+
+        A threshold is chosen on other images than these (`judge.validation_threshold`).
+        """
+        return float(self.curves["iou"][round(threshold * 255)]) if self.curves else None
+
+    def summary(self) -> str:
+        """Return the note and the means, with their intervals, as a few lines of text."""
+        lines = [self.note]
+        for name, value in self.mean.items():
+            if value is not None:
+                low_high = self.interval.get(name)
+                sure = "  ({:.4f} to {:.4f})".format(*low_high) if low_high else ""
+                lines.append(f"  {name:<11} {value:.4f}{sure}")
+        for title, rows in (("by object size", self.by_size), ("by super-class", self.by_class)):
+            groups = [f"{row['group']} {_short(row['mean']['iou'])} (n {row['n']})" for row in rows]
+            lines += [f"  IoU {title}: {', '.join(groups)}"] if groups else []
+        if self.seconds_per_image is not None:
+            lines.append(f"  network: {self.seconds_per_image:.4f} seconds per image")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the curves as plain values that `json` can write."""
+        return {
+            "n": self.n,
+            "n_empty": self.n_empty,
+            "mean": self.mean,
+            "interval": self.interval,
+            "other": self.other,
+            "by_size": self.by_size,
+            "by_class": self.by_class,
+            "seconds_per_image": self.seconds_per_image,
+            "note": self.note,
+            "empty_policy": self.empty_policy,
+            "empty": self.empty,
+            "per_image": self.per_image.to_dict("records"),
+        }
+
+
+def build_scores(
+    rows: pd.DataFrame,
+    curves: Mapping[str, Floats],
+    measures: Sequence[str],
+    *,
+    empty_policy: str = "apart",
+    seconds_per_image: float | None = None,
+) -> Scores:
+    """Return the scores of images whose values are `rows` and whose curves are (n, 256) each.
+
+    measures: the columns to average. Rows also hold name, object_share, intersection, union,
+    raw_mae and false_alarm, as `metrics.Measured.values` does.
+    """
+    is_empty = (rows["object_share"] == 0).to_numpy()
+    counted = np.full(len(rows), True) if empty_policy == "include" else ~is_empty
+    of_set = _Averages(rows, curves, measures)
+    mean, other = of_set.mean(counted)
+    mean_curves = {}
+    if counted.any():
+        mean_curves = {name: values[counted].mean(0) for name, values in curves.items()}
+        other["best_threshold"] = int(mean_curves["iou"].argmax()) / 255
+    sizes = np.where(is_empty, 0, 1 + np.searchsorted(EDGES, rows["object_share"], "right"))
+    found = [COD10K.match(name) for name in rows["name"]]
+    classes = np.array([match[1] if match else "other names" for match in found])
+    return Scores(
+        len(rows),
+        int(is_empty.sum()),
+        mean,
+        rows,
+        mean_curves,
+        {name: _mean(rows[key][is_empty]) for name, key in _EMPTY.items()},
+        empty_policy,
+        of_set.interval(counted),
+        other,
+        of_set.groups(np.array(SIZES)[sizes], SIZES, counted),
+        of_set.groups(classes, sorted(set(classes)), counted) if any(found) else [],
+        seconds_per_image,
+    )
+
+
+_EMPTY = {"mae": "raw_mae", "false_alarm": "false_alarm"}
+
+
+def bootstrap(n: int, seed: int = 0) -> Floats:
+    """Return (RESAMPLES, n): the weight of each of n images in each resample, rows sum to 1.
+
+    A statistic of the weighted images in each row, cut to its middle 95 %, is the percentile
+    interval of Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = (np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(RESAMPLES))
+    return np.stack([counts / n for counts in drawn])
+
+
+def middle(values: Floats, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the bounds of the middle `confidence` share of the values."""
+    outside = 50 * (1 - confidence)
+    low, high = np.percentile(values, [outside, 100 - outside])
+    return float(low), float(high)
+
+
+def write_csv(scores: Mapping[str, Scores], path: Path) -> Path:
+    """Write one row per image of all sets (column "dataset") as CSV; return the path."""
+    tables = [one.per_image.assign(dataset=name) for name, one in scores.items()]
+    table = pd.concat(tables)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table[["dataset", *table.columns.drop("dataset")]].to_csv(path, index=False)
+    return path
+
+
+class _Averages:
+    """All averages of weighted images, of which the plain mean is one and each resample another."""
+
+    def __init__(
+        self, rows: pd.DataFrame, curves: Mapping[str, Floats], measures: Sequence[str]
+    ) -> None:
+        self.measures, self.names = tuple(measures), (*measures, "pooled_iou", *_BEST)
+        columns = [*measures, "intersection", "union"]
+        every = [rows[columns].to_numpy(float), *(curves[key] for key in _BEST.values())]
+        self._values = np.hstack(every)  # (n, measures + 2 + 3 * 256)
+
+    def mean(self, chosen: NDArray[np.bool_]) -> tuple[Mean, Mean]:
+        """Return the averages over the chosen images: of the measures, and the other ones."""
+        if not chosen.any():
+            return dict.fromkeys(self.measures), dict.fromkeys(["pooled_iou", "best_threshold_iou"])
+        weights = chosen[None] / chosen.sum()
+        every = {name: float(v[0]) for name, v in self._averages(weights, ...).items()}
+        return (
+            {name: every[name] for name in self.measures},
+            {name: every[name] for name in every if name not in self.measures},
+        )
+
+    def interval(self, chosen: NDArray[np.bool_]) -> Interval:
+        """Return the interval of each measure over the chosen images."""
+        if chosen.sum() < 2:
+            return dict.fromkeys(self.measures)
+        every = self._averages(bootstrap(int(chosen.sum())), chosen)
+        return {name: middle(every[name]) for name in self.measures}
+
+    def groups(
+        self, labels: NDArray[Any], order: Sequence[str], counted: NDArray[np.bool_]
+    ) -> list[dict[str, Any]]:
+        """Return a row for each label that occurs, in the given order."""
+        rows = []
+        for label in order:
+            inside = labels == label
+            if inside.any():
+                chosen = inside & counted
+                row = {"group": str(label), "n": int(inside.sum()), "mean": self.mean(chosen)[0]}
+                rows.append(row | {"interval": self.interval(chosen)["iou"]})
+        return rows
+
+    def _averages(self, weights: Floats, chosen: Any) -> dict[str, Floats]:
+        values, count = weights @ self._values[chosen], len(self.measures)
+        result = dict(zip(self.measures, values.T, strict=False))
+        result["pooled_iou"] = values[:, count] / np.maximum(values[:, count + 1], 1e-300)
+        curves = values[:, count + 2 :].reshape(len(weights), len(_BEST), -1)
+        return result | dict(zip(_BEST, curves.max(2).T, strict=True))
+
+
+def _mean(column: pd.Series) -> float | None:
+    return float(np.mean(column.to_numpy())) if len(column) else None
+
+
+def _short(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
