@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .cli_judge import compare, data, evaluate, export, predict
@@ -150,11 +150,19 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     for item in dataclasses.fields(Config):
         if item.name == "preset":
             continue
-        kind, _ = plain_type(item)
+        kind, optional = plain_type(item)
         shape: dict[str, Any] = {"help": item.metadata["help"], "default": argparse.SUPPRESS}
         if kind is bool:
             shape["action"] = argparse.BooleanOptionalAction
         else:
-            shape["type"] = kind
+            shape["type"] = _or_none(kind) if optional else kind
             shape["metavar"] = {int: "N", float: "X", str: "TEXT"}[kind]
         groups[item.metadata["group"]].add_argument(flag_of(item.name), dest=item.name, **shape)
+
+
+def _or_none(kind: type) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        return None if text == "none" else kind(text)
+
+    read.__name__ = kind.__name__  # argparse names it when a text does not fit
+    return read

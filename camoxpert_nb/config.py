@@ -208,6 +208,17 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def as_flags(values: Mapping[str, Any]) -> list[str]:
+    """Return settings as the words of a command line that gives them."""
+    words = []
+    for name, value in values.items():
+        if isinstance(value, bool):
+            words.append(flag_of(name) if value else flag_of(f"no_{name}"))
+        else:
+            words += [flag_of(name), "none" if value is None else str(value)]
+    return words
+
+
 def plain_type(item: dataclasses.Field[Any]) -> tuple[type, bool]:
     """Return a setting's type without `None`, and whether it may be None."""
     hint = typing.get_type_hints(Config)[item.name]

@@ -25,7 +25,7 @@ from .errors import InputError
 from .evaluate import evaluate, predict
 from .images import Array
 from .inside import show_levels, show_liked, show_removal, show_removed, show_routing
-from .judge import inference, choose_pairs
+from .judge import choose_pairs, inference
 from .layouts import Pair
 from .model import EXPERTS, STRIDES
 from .pictures import read_pair, show_overlay, show_predictions, show_threshold

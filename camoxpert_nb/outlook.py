@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import Config, differences, flag_of, make_config
+from .config import Config, as_flags, differences, make_config
 from .errors import InputError
 from .layouts import ImageSet, find_datasets, is_noncam, select, split_validation
 from .run import Run
@@ -189,14 +189,7 @@ def command_line(config: Config) -> str:
     # A rate that is given alone counts for the batch at hand: most often nothing is left to say.
     given = {name: value for name, value in changes.items() if name not in FOLLOWING}
     given |= differences(config, make_config(config.preset, **given))
-    words = [word for name, value in given.items() for word in _flag(name, value)]
-    return shlex.join(["camoxpert", "train", "--preset", config.preset, *words])
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return [flag_of(name) if value else flag_of(f"no-{name}")]
-    return [flag_of(name), "none" if value is None else str(value)]
+    return shlex.join(["camoxpert", "train", "--preset", config.preset, *as_flags(given)])
 
 
 def _generated(config: Config) -> Images:

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import Config, differences, flag_of
+from .config import Config, as_flags, differences
 from .errors import InputError
-from .run import Run, _alive
+from .run import Run, alive
 
 FRESH = 120  # seconds: a run of another machine that wrote a record so lately is alive
 WISHES = {"stop": "stopping", "pause": "paused"}
@@ -72,10 +72,10 @@ def start(config: Config, *, resume: bool = False) -> Run:
         )
     config = config.replace(checkpoint_dir=str(run.folder))
     changes = differences(config, Config.load(run.config_path)) if run.exists() else {}
-    flags = [flag for name, value in changes.items() for flag in _flag(name, value)]
+    changes.pop("preset", None)
     run.folder.mkdir(parents=True, exist_ok=True)
     config.save(run.folder / "launch.json")
-    _spawn(run, flags)
+    _spawn(run, as_flags(changes))
     return run
 
 
@@ -151,23 +151,10 @@ def _spawn(run: Run, flags: list[str]) -> None:
     run.save_json("process", own)
 
 
-def _flag(name: str, value: Any) -> list[str]:
-    if name == "preset":
-        return []
-    if value is None:
-        raise InputError(
-            f"{name} cannot be taken back to none in a run that goes on: give it a value, or "
-            "start a new run with init_from."
-        )
-    if isinstance(value, bool):
-        return [flag_of(name) if value else flag_of(f"no_{name}")]
-    return [flag_of(name), str(value)]
-
-
 def _alive_child(child: dict[str, Any]) -> int | None:
     """Return the id of the process that was started here, unless it ended."""
     pid = child.get("pid", 0)
-    if child.get("host") != platform.node() or not _alive(pid):
+    if child.get("host") != platform.node() or not alive(pid):
         return None
     try:  # after a reboot the id may belong to a stranger
         return pid if b"camoxpert_nb" in Path(f"/proc/{pid}/cmdline").read_bytes() else None

@@ -53,7 +53,8 @@ def take_over(source: Path, config: Config) -> None:
         shutil.copyfile(source, target / "last.pt")
         return
     shutil.copytree(folder, target, dirs_exist_ok=True, copy_function=shutil.copyfile)
-    (target / "lock.json").unlink(missing_ok=True)
+    for name in ("lock.json", "process.json", "launch.json", "stderr.txt", "failure.json"):
+        (target / name).unlink(missing_ok=True)  # they tell of a process, not of the run
 
 
 def restore(training: Training, run: Run) -> None:

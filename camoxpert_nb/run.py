@@ -11,13 +11,13 @@ Only whole files are ever visible: each is written beside itself, flushed to dis
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -169,10 +169,10 @@ class Run:
     def training_pid(self) -> int | None:
         """Return the id of the process that trains here now, on this machine; None if none."""
         lock = self.load_json("lock")
-        alive = lock.get("host") == platform.node() and _alive(lock.get("pid", 0))
-        return lock["pid"] if alive else None
+        lives = lock.get("host") == platform.node() and alive(lock.get("pid", 0))
+        return lock["pid"] if lives else None
 
-    @contextmanager
+    @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder while training; InputError when another process does."""
         pid = self.training_pid()
@@ -210,7 +210,7 @@ class Onlooker(Run):
         """Say whether this process was asked."""
         return name in self._requests
 
-    @contextmanager
+    @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold nothing."""
         yield
@@ -249,11 +249,14 @@ def bare_keys(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Say whether a process lives on this machine; one that ended unnoticed (a zombie) does not."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
+    with contextlib.suppress(OSError):  # a system without /proc
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
     return pid > 0

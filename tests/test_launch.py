@@ -186,8 +186,8 @@ def test_settings_changed_for_a_run_that_goes_on_become_flags(
     assert commands[-1] == ["resume", str(folder), "--epochs", "9", "--no-use-ema"]
     monkeypatch.setattr(process, "_children", [])
     tiny.replace(stage2_lr=1e-4).save(folder / "config.json")
-    with pytest.raises(InputError, match="stage2_lr"):
-        process.start(tiny, resume=True)
+    process.start(tiny, resume=True)
+    assert commands[-1] == ["resume", str(folder), "--stage2-lr", "none"]
 
 
 def test_a_folder_is_chosen_that_no_run_has(
