@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import Config, make_config
 from .errors import STOPPED, RankFailed
+from .run import Run
 
 if TYPE_CHECKING:
     from .ranks import Ranks
@@ -133,7 +134,6 @@ def _start(order: Order, processes: int) -> int:
     """Train in processes of this machine, one for each GPU."""
     from .process import new_folder
     from .ranks import start_ranks
-    from .run import Run
 
     folder = order.config.checkpoint_dir or str(new_folder())
     if order.reason:
@@ -147,10 +147,17 @@ def _start(order: Order, processes: int) -> int:
         except RankFailed as error:
             if error.silent:
                 return error.exit_code
-            message = f"{error} Go on from the last save with `camoxpert resume {folder}`."
-            Run(folder).save_json("failure", {"kind": "RankFailed", "message": message})
-            raise RankFailed(message, error.exit_code, silent=False) from error
+            raise _note(error, Run(folder)) from error
     return 0
+
+
+def _note(error: RankFailed, run: Run) -> RankFailed:
+    """Leave the reason in the run, if it began, and return it with the way on."""
+    if not run.exists():
+        return error
+    message = f"{error} Go on from the last save with `camoxpert resume {run.folder}`."
+    run.save_json("failure", {"kind": "RankFailed", "message": message})
+    return RankFailed(message, error.exit_code, silent=False)
 
 
 def _fit(order: Order, ranks: Ranks) -> int:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from .errors import STOPPED, KitError, PeerLost, RankFailed
+from .errors import STOPPED, InputError, KitError, PeerLost, RankFailed
 
 T = TypeVar("T")
 
@@ -177,13 +177,15 @@ def _threads_for(processes: int) -> Iterator[None]:
 
 
 def _failed(codes: dict[int, int], processes: int) -> RankFailed:
-    """Return the error for these exit codes: a killed process is the cause, the rest follow."""
-    causes = {
-        r: c for r, c in codes.items() if c not in (PeerLost.exit_code, -signal.SIGTERM)
-    } or codes
-    rank, code = min(causes.items(), key=lambda item: (item[1], item[0]))
+    """Return the error for these exit codes, of which one is the cause and the rest follow.
+
+    Bad input and a stop are told by the process itself; a killed process tells nothing.
+    """
+    told = {rank: code for rank, code in codes.items() if code in (InputError.exit_code, STOPPED)}
+    causes = {r: c for r, c in codes.items() if c not in (PeerLost.exit_code, -signal.SIGTERM)}
+    rank, code = min((told or causes or codes).items(), key=lambda item: (item[1], item[0]))
     if code >= 0:
-        return RankFailed(f"process {rank} of {processes} ended with code {code}", code, True)
+        return RankFailed(f"process {rank} of {processes} ended with code {code}.", code, True)
     name = signal.Signals(-code).name
     why = " The system does that when memory runs out: lower --num-workers or the batch size."
     return RankFailed(

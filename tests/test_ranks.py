@@ -240,6 +240,7 @@ def test_bad_input_is_said_once(pair_config: Config, tmp_path: Path) -> None:
 def test_the_failure_that_matters_is_named() -> None:
     assert _failed({0: 3, 1: 2}, 2).exit_code == 2
     assert _failed({0: 130, 1: -signal.SIGTERM}, 2).exit_code == 130
+    assert _failed({0: 2, 1: -signal.SIGABRT}, 2).silent
     lost = _failed({0: 1, 1: -signal.SIGKILL}, 2)
     assert "process 1 of 2 was killed (SIGKILL)" in str(lost)
     assert not lost.silent
