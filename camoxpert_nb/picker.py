@@ -90,9 +90,8 @@ class ConfigPicker:
         self.command = widgets.Textarea(
             description="in a terminal", rows=2, style=LABEL, layout={"width": "98%"}
         )
-        self.estimate_button = widgets.Button(
-            description="Estimate memory and time", layout={"width": "220px"}
-        )
+        wide = {"width": "220px"}
+        self.estimate_button = widgets.Button(description="Estimate memory and time", layout=wide)
         self.save_button = widgets.Button(description="Save", button_style="primary")
         self.estimated, self.saved = widgets.HTML(), widgets.HTML()
         self.box = self._build()
@@ -282,7 +281,15 @@ class ConfigPicker:
 
     def _stages(self, plan: Plan) -> Iterator[Sequence[str]]:
         count, config = self._count(), self._config
-        yield ("stage", "epochs", "trains", "batch", "effective", "steps an epoch", "lr")
+        yield (
+            "stage",
+            "epochs",
+            "trains",
+            "batch x GPUs x accumulated",
+            "effective",
+            "steps an epoch",
+            "lr",
+        )
         for number, stage in enumerate(plan.stages, start=1):
             effective = stage.batch * count * config.accumulation_steps
             parts = f"{stage.batch} x {count} x {config.accumulation_steps}"
@@ -297,7 +304,9 @@ class ConfigPicker:
         except InputError as error:
             return [str(error)]
         for cells in self._stages(plan):
-            lines.append("".join(f"{cell:<15}" for cell in cells).rstrip())
+            widths = (7, 9, 13, 28, 11, 16, 0)
+            padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+            lines.append("".join(padded).rstrip())
         return [*lines, *lr_warnings(self._config, self._count())]
 
     def _outlook(self) -> str:

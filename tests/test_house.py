@@ -15,20 +15,29 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 # Imports point down only. Layer 0 needs no torch; layer 1 knows only layer 0's errors and images.
 LAYERS = {
-    0: "errors presets config layouts version images schedule palette",
+    0: "errors presets config layouts version images schedule palette bootstrap kaggle_rules",
     1: "model losses augment synthetic optim devices ranks metrics run plots curves strip "
     "scores performance machine gauge",
     2: "dataset audit state validate rehearsal train evaluate limits process watch pictures "
     "ranking export published compare checkup",
-    3: "plan outlook fields recipe tryout doctor resume summary fit banner judge report inside "
-    "explore console",
-    4: "dashboard picker launch gallery",
+    3: "plan clock session outlook fields recipe tryout doctor resume summary fit banner judge "
+    "report inside explore console",
+    4: "dashboard picker launch gallery bundle",
     5: "cli_judge cli_train cli_machine cli __init__ __main__",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 # From layer 2 on the order within a layer is fixed too: each may use those before it.
 ORDERED = [name for layer in (2, 3, 4) for name in LAYERS[layer].split()]
-FREE_OF_TORCH = [*LAYERS[0].split(), *LAYERS[4].split(), "plan", "run", "cli", "console"]
+FREE_OF_TORCH = [
+    *LAYERS[0].split(),
+    *LAYERS[4].split(),
+    "plan",
+    "clock",
+    "session",
+    "run",
+    "cli",
+    "console",
+]
 FREE_OF_TORCH += ["curves", "strip", "process", "watch"]
 
 

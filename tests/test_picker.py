@@ -98,6 +98,13 @@ def test_many_changes_at_once_reach_the_command_line(monkeypatch: pytest.MonkeyP
     assert from_command(command_line(config), monkeypatch) == config
 
 
+def test_nothing_means_as_in_stage_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    picker = ConfigPicker(preset="balanced-2gpu")
+    picker.fields["stage2_lr"].value = picker.fields["stage2_batch_size"].value = ""
+    assert picker.config.stage2_lr is picker.config.stage2_batch_size is None
+    assert from_command(picker.command_line(), monkeypatch) == picker.config
+
+
 @pytest.mark.parametrize(
     ("name", "typed", "said"),
     [

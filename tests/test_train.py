@@ -130,6 +130,35 @@ def test_split_like_data_parallel_equals_unsplit(
         torch.testing.assert_close(whole, chunks, rtol=1e-3, atol=1e-5)
 
 
+class FakeParallel(nn.Module):
+    """Stands in for DataParallel over two devices."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return split_like_data_parallel(self.module, inputs, 2)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_steps_of_two_devices_equal_those_of_one(
+    tiny: Config, settings: Any, checkpointing: bool
+) -> None:
+    """Accumulation over 5 images and a last one alone: losses, gradients and experts' shares."""
+    state = prepare(tiny.replace(gradient_checkpointing=checkpointing)).state
+    freeze_statistics(state)
+    twin = copy.deepcopy(state)
+    twin.supervised = FakeParallel(twin.supervised)
+    batches = split(make_batch(6), 5, 1)
+    values = [train_step(each, batches, settings, WEIGHTS) for each in (state, twin)]
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+    assert state.shares is not None
+    torch.testing.assert_close(state.shares, twin.shares)
+    for whole, parts in zip(gradients(state), gradients(twin), strict=True):
+        torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-5)
+
+
 def test_under_a_scaler_an_infinite_step_is_skipped_and_the_scale_halves(
     state: TrainState, settings: Any
 ) -> None:
