@@ -1,14 +1,37 @@
 # Everything a person or CI runs. The environment is made when it is missing or out of date.
 PYTHON ?= python3
 BIN := .venv/bin
+# Notebooks start processes; one thread each, or they fight for the cores.
+QUIET := OMP_NUM_THREADS=1 CAMOXPERT_CACHE=$(CURDIR)/build/cache
+NBVAL := -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout=180
 
-.PHONY: demo test lab check lint fix bench clean
+.PHONY: demo test notebooks kaggle-check lab check lint fix bench clean
 
 demo: .venv/ready      ## train the main job on generated images, score it, draw it (about 3 minutes)
 	$(BIN)/camoxpert demo
 
-test: .venv/ready      ## all tests
+test: .venv/ready      ## all tests, then the notebooks from top to bottom (about 12 minutes)
 	$(BIN)/pytest
+	$(MAKE) notebooks
+
+notebooks: .venv/ready ## every notebook, in a scratch folder where they hand over to each other
+	rm -rf build/notebooks && mkdir -p build/notebooks && cp notebooks/*.ipynb build/notebooks
+	$(QUIET) $(BIN)/pytest $(NBVAL) build/notebooks
+
+kaggle-check: build/venv-kaggle/ready  ## the same with Kaggle's older Jupyter, and as HTML
+	rm -rf build/kaggle && mkdir -p build/kaggle && cp notebooks/*.ipynb build/kaggle
+	$(QUIET) build/venv-kaggle/bin/python -m pytest $(NBVAL) build/kaggle
+	cd build/kaggle && $(QUIET) ../venv-kaggle/bin/python -m nbconvert --log-level WARN --to html \
+	  --execute --ExecutePreprocessor.timeout=180 0*.ipynb
+
+# Kaggle's Jupyter over this environment's PyTorch: one download less.
+build/venv-kaggle/ready: kaggle/constraints.txt .venv/ready
+	$(PYTHON) -m venv build/venv-kaggle
+	build/venv-kaggle/bin/pip install --quiet --constraint kaggle/constraints.txt ipykernel ipython \
+	  ipywidgets traitlets jupyter_client nbconvert nbclient nbval pytest
+	(ls -d $(CURDIR)/.venv/lib/python3*/site-packages; echo $(CURDIR)) \
+	  > $$(ls -d build/venv-kaggle/lib/python3*/site-packages)/camoxpert.pth
+	touch $@
 
 check: lint test       ## what CI runs: lint, types, tests
 
@@ -23,13 +46,15 @@ fix: .venv/ready       ## what can be mended by itself
 
 lab: .venv/ready       ## JupyterLab
 	$(BIN)/pip install --quiet --editable ".[notebook]"
-	$(BIN)/jupyter lab
+	$(BIN)/jupyter lab notebooks
 
 bench: .venv/ready     ## speed against others, as ratios in one run (about 10 minutes)
 	$(BIN)/python benchmarks/bench_model.py
 	$(BIN)/python benchmarks/bench_loader.py
 	$(BIN)/python benchmarks/bench_fit.py
 	$(BIN)/python benchmarks/bench_metrics.py
+	$(BIN)/python benchmarks/bench_export.py
+	$(BIN)/python benchmarks/bench_dashboard.py
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .config import Config, differences, make_config
-from .devices import choose_preset, pick_devices
+from .devices import pick_devices
 from .limits import StepCost, measure_step
 from .plan import lr_warnings
+from .presets import suggest
 from .recipe import Training
 from .schedule import Stage
 from .version import __version__
@@ -69,7 +70,7 @@ def forecast(training: Training) -> str:
 
 def auto_preset(dataset_path: str) -> tuple[str, str]:
     """Return the preset for this machine and the reason."""
-    return choose_preset(pick_devices(), own_images=bool(dataset_path))
+    return suggest(pick_devices().memory(), own_images=bool(dataset_path))
 
 
 def _experts(config: Config) -> str:

@@ -43,15 +43,17 @@ class Devices:
         """How many devices train together, in all processes."""
         return self.own * self.world
 
+    def memory(self) -> list[float]:
+        """Return each GPU's memory in GiB; nothing for the CPU."""
+        return [torch.cuda.get_device_properties(i).total_memory / GIB for i in self.ids]
+
     def describe(self) -> list[str]:
         """Return a line for each device with its name and memory."""
         if not self.ids:
             return [f"CPU: {platform.processor() or platform.machine()}, {cpu_count()} cores"]
-        lines = []
-        for i in self.ids:
-            info = torch.cuda.get_device_properties(i)
-            lines.append(f"GPU {i}: {info.name}, {info.total_memory / GIB:.1f} GiB")
-        return lines
+        names = [torch.cuda.get_device_properties(i).name for i in self.ids]
+        facts = zip(self.ids, names, self.memory(), strict=True)
+        return [f"GPU {i}: {name}, {gib:.1f} GiB" for i, name, gib in facts]
 
 
 @dataclass(frozen=True)
@@ -158,20 +160,6 @@ def choose_precision(devices: Devices, amp: bool = True) -> Precision:
     if lowest >= (7, 0):
         return Precision(torch.float16, f"float16, scaled: capability {version} has no bfloat16")
     return Precision(None, f"float32: capability {version} has no fast half precision")
-
-
-def choose_preset(devices: Devices, *, own_images: bool) -> tuple[str, str]:
-    """Return the preset for this hardware and the reason; `own_images`: a data set was given."""
-    if devices.count >= 2:
-        return "balanced-2gpu", f"{devices.count} GPUs"
-    if not devices.ids and not own_images:
-        return "demo", "no GPU and no data set: a small network that a CPU trains in minutes"
-    if not devices.ids:
-        return "single-gpu", "no GPU; on a CPU these settings take long, --dry-run says how long"
-    memory = torch.cuda.get_device_properties(devices.ids[0]).total_memory / GIB
-    if memory >= 14:
-        return "single-gpu-optimized", f"one GPU with {memory:.0f} GiB"
-    return "single-gpu", f"one GPU with {memory:.0f} GiB, under 14"
 
 
 def parallel(module: nn.Module, devices: Devices) -> nn.Module:

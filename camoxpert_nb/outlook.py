@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .config import Config, as_flags, differences, make_config
 from .errors import InputError
 from .layouts import ImageSet, find_datasets, is_noncam, select, split_validation
+from .presets import suggest
 from .run import Run
 from .schedule import Plan
 from .synthetic import make_synthetic
@@ -100,8 +101,8 @@ def propose(dataset_path: str = "", devices: int | None = None) -> Config:
     """
     if not dataset_path:
         return make_config("demo", epochs=4, stage1_epochs=1)
-    count = count_devices(Config()) if devices is None else devices
-    preset = "balanced-2gpu" if count > 1 else "single-gpu"
+    memory = _visible_gpus() if devices is None else [0.0] * devices
+    preset, _reason = suggest(memory, own_images=True)
     return make_config(preset, dataset_path=dataset_path)
 
 
@@ -138,8 +139,7 @@ def count_devices(config: Config) -> int:
         return 1
     if config.gpus != "all":
         return len(config.gpus.split(","))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return max(_listed_gpus() if visible is None else len(visible.split(",")), 1)
+    return max(len(_visible_gpus()), 1)
 
 
 def count_images(config: Config) -> Images:
@@ -216,12 +216,19 @@ def _sets(root: str) -> tuple[ImageSet, ...]:
     return tuple(find_datasets(root))
 
 
+def _visible_gpus() -> list[float]:
+    """Return the GiB of each GPU that the driver lists and nobody hid."""
+    listed, visible = _listed_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return listed
+    return listed[: sum(bool(name) for name in visible.split(","))]
+
+
 @lru_cache(maxsize=1)
-def _listed_gpus() -> int:
+def _listed_gpus() -> list[float]:
     try:
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True
-        ).stdout
+        asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
+        return []
+    return [float(line) / 1024 for line in done.stdout.split()]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -87,3 +88,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ema_decay": 0.9,
     },
 }
+
+
+def suggest(memory: Sequence[float], *, own_images: bool) -> tuple[str, str]:
+    """Return a preset for GPUs with so many GiB each (none: the CPU), and the reason.
+
+    `own_images`: a data set was given.
+    """
+    if len(memory) >= 2:
+        return "balanced-2gpu", f"{len(memory)} GPUs"
+    if not memory and not own_images:
+        return "demo", "no GPU and no data set: a small network that a CPU trains in minutes"
+    if not memory:
+        return "single-gpu", "no GPU; on a CPU these settings take long, --dry-run says how long"
+    if memory[0] >= 14:
+        return "single-gpu-optimized", f"one GPU with {memory[0]:.0f} GiB"
+    return "single-gpu", f"one GPU with {memory[0]:.0f} GiB, under 14"

@@ -275,13 +275,13 @@ def test_data_reports_noncam_and_writes_json(
 
 
 def test_auto_goes_by_the_hardware_and_says_why() -> None:
-    from camoxpert_nb.devices import Devices, choose_preset
+    from camoxpert_nb.presets import suggest
 
-    none = Devices("cpu", (), "")
-    assert choose_preset(none, own_images=False)[0] == "demo"
-    assert choose_preset(none, own_images=True)[0] == "single-gpu"
-    name, why = choose_preset(Devices("dp", (0, 1), ""), own_images=True)
-    assert (name, why) == ("balanced-2gpu", "2 GPUs")
+    assert suggest([], own_images=False)[0] == "demo"
+    assert suggest([], own_images=True)[0] == "single-gpu"
+    assert suggest([14.6, 14.6], own_images=True) == ("balanced-2gpu", "2 GPUs")
+    assert suggest([14.6], own_images=True)[0] == "single-gpu-optimized"
+    assert suggest([11.0], own_images=True)[0] == "single-gpu"
 
 
 def test_a_terminal_gets_one_moving_line_and_a_file_none() -> None:

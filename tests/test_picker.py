@@ -32,7 +32,7 @@ OTHER = {  # a usable value for each setting that a rule below does not give
 @pytest.fixture(autouse=True)
 def no_kaggle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(outlook, "_listed_gpus", lambda: 0)
+    monkeypatch.setattr(outlook, "_listed_gpus", list)
 
 
 def other_value(name: str, value: Any) -> Any:
@@ -218,13 +218,13 @@ def test_devices_are_those_that_the_settings_and_the_machine_leave(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(outlook, "_listed_gpus", lambda: 2)
+    monkeypatch.setattr(outlook, "_listed_gpus", lambda: [14.6, 14.6])
     assert count_devices(Config()) == 2
     assert count_devices(Config(device="cpu")) == count_devices(Config(parallel="none")) == 1
     assert count_devices(Config(gpus="1")) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert count_devices(Config()) == 1
-    assert outlook.propose("some/images").preset == "single-gpu"
+    assert outlook.propose("some/images").preset == "single-gpu-optimized"
     assert outlook.propose("some/images", devices=2).preset == "balanced-2gpu"
 
 
