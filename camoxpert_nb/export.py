@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, KitError
 
 FORMATS = {"onnx": ".onnx", "torchscript": ".pt"}
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
@@ -70,7 +70,7 @@ def export(
 
     net: (B, 3, S, S) of 0...1 to {"logits": (B, 1, S, S)}; it is left as it is. images: real ones,
     (n, S, S, 3) uint8, to test with. Raises InputError when a package is missing or the arguments
-    do not fit, and RuntimeError when the file's probabilities differ by more than `tolerance`.
+    do not fit, and KitError when the file's probabilities differ by more than `tolerance`.
     """
     real = np.empty((0, size, size, 3), np.uint8) if images is None else images
     _check(format, size, real)
@@ -86,7 +86,7 @@ def export(
     difference = max(float(np.abs(own(batch) - other(batch)).max()) for batch in batches)
     if not difference <= tolerance:  # also refuses NaN
         path.unlink()
-        raise RuntimeError(
+        raise KitError(
             f"The exported network differs by {difference:.1e} from the original, more than "
             f"{tolerance:.0e}: the file was removed. Try the other format of {', '.join(FORMATS)}."
         )

@@ -72,7 +72,7 @@ def _opening(config: Config, summary: Mapping[str, Any]) -> Iterable[str]:
     yield _tag(
         "p",
         f"A network that finds camouflaged objects: {config.backbone} with {config.num_experts} "
-        f"experts, weights from {summary.get('weights_source', 'an unknown source')}. "
+        f"experts; starting weights: {summary.get('weights_source', 'an unknown source')}. "
         + (f"Best validation IoU {best['iou']:.3f} at epoch {best['epoch']}. " if best else "")
         + f"Written {time.strftime('%Y-%m-%d %H:%M')}.",
     )

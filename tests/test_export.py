@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from camoxpert_nb import export as module
-from camoxpert_nb.errors import InputError
+from camoxpert_nb.errors import InputError, KitError
 from camoxpert_nb.export import eager, export, images_per_second, load_exported, to_input
 from camoxpert_nb.model import CamoXpert
 
@@ -77,7 +77,7 @@ class _Counting(nn.Module):
 
 
 def test_a_file_that_differs_is_an_error_and_is_removed(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="file was removed"):
+    with pytest.raises(KitError, match="file was removed"):
         export(_Counting(), tmp_path / "net", size=SIZE, format="torchscript")
     assert not list(tmp_path.iterdir())
 
