@@ -5,7 +5,7 @@ BIN := .venv/bin
 QUIET := OMP_NUM_THREADS=1 CAMOXPERT_CACHE=$(CURDIR)/build/cache
 NBVAL := -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout=180
 
-.PHONY: demo test notebooks kaggle-check lab check lint fix bench clean
+.PHONY: demo test notebooks browser gallery kaggle-check lab check lint fix bench clean
 
 demo: .venv/ready      ## train the main job on generated images, score it, draw it (about 3 minutes)
 	$(BIN)/camoxpert demo
@@ -17,6 +17,14 @@ test: .venv/ready      ## all tests, then the notebooks from top to bottom (abou
 notebooks: .venv/ready ## every notebook, in a scratch folder where they hand over to each other
 	rm -rf build/notebooks && mkdir -p build/notebooks && cp notebooks/*.ipynb build/notebooks
 	$(QUIET) $(BIN)/pytest $(NBVAL) build/notebooks
+
+browser: .venv/ready   ## the notebooks in a real browser, Debian's chromium (about a minute)
+	$(BIN)/pip install --quiet --editable ".[browser]"
+	CAMOXPERT_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_browser.py
+
+gallery: .venv/ready   ## run every notebook in a browser and picture it (about 10 minutes)
+	$(BIN)/pip install --quiet --editable ".[browser]"
+	OMP_NUM_THREADS=1 $(BIN)/python tests/screenshots.py
 
 kaggle-check: build/venv-kaggle/ready  ## the same with Kaggle's older Jupyter, and as HTML
 	rm -rf build/kaggle && mkdir -p build/kaggle && cp notebooks/*.ipynb build/kaggle

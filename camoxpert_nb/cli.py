@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,7 +25,15 @@ from .version import __version__
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = vars(_parser().parse_args(arguments))
-    command = options.pop("command")
+    code = _run(options.pop("command"), options)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from .ranks import leave
+
+        leave(code)
+    return code
+
+
+def _run(command: Callable[[dict[str, Any]], int], options: dict[str, Any]) -> int:
     try:
         return command(options)
     except KitError as error:

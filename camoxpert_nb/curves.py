@@ -18,9 +18,11 @@ from .palette import BLACK, BLUE, COLOURS, EXPERTS, GREEN, RED, SKY, TERMS
 Records = Sequence[Mapping[str, Any]]
 Values = NDArray[np.float64]
 
+IOUS = {"iou": "raw", "iou_ema": "EMA"}
+SPEED, WAITS = "images_per_second", "data_wait_percent"
 MOST = 300  # points a line: a panel is not much wider in pixels
-WIDTH, HEIGHT = 440, 236
-LEFT, RIGHT, BOTTOM = 46, 12, 36  # margins in pixels; title and legend make the one at the top
+WIDTH, HEIGHT = 440, 230
+LEFT, RIGHT, BOTTOM = 46, 12, 34  # margins in pixels; title and legend make the one at the top
 LETTER = 6.0  # mean width in pixels, at the legend's size
 INK, RULE = "#333333", "#DDDDDD"
 GRID = (
@@ -37,12 +39,11 @@ class Line(NamedTuple):
     x: Values
     y: Values
     colour: str
-    style: str = "line"  # or "dashed", or "ring" around single points
+    dashed: bool = False
+    ring: bool = False  # around single points instead
 
 
-def panels(
-    steps: Records, epochs: Records, *, total: int, target: float, experts: Sequence[str] = EXPERTS
-) -> str:
+def panels(steps: Records, epochs: Records, *, total: int, target: float) -> str:
     """Return the curves of a run as HTML, two panels in a row, epochs on each horizontal axis.
 
     `steps` and `epochs` are the records of these kinds, in order; `total` epochs are planned;
@@ -51,15 +52,17 @@ def panels(
     at, few = _column(epochs, "epoch"), steps[:: len(steps) // (10 * MOST) + 1]
     so_far = epochs_done(_column(few, "step"), epochs, few[-1]["steps"] if few else 0, total)
     right = max([1.0, *at[-1:], *so_far[-1:]])  # one axis for all, so that panels can be compared
+    speed, waits = (_lines(at, epochs, {key: BLUE}, "last epoch") for key in (SPEED, WAITS))
+    losses = [line for line in _lines(so_far, few, TERMS) if np.nan_to_num(line.y).any()]
     drawn = [
-        plot("Training loss and its terms", "loss", _losses(so_far, few), right),
-        plot("Validation IoU", "IoU, 0 to 1", _iou(at, epochs, target, right), right),
-        plot("Learning rate per group", "no line while 0", _rates(so_far, few), right, log=True),
-        plot("Expert share", "% of the weight", _shares(at, epochs, experts), right, stacked=True),
-        plot("Training speed", "images/s", _single(at, epochs, "images_per_second"), right),
-        plot("Waiting for data", "% of time", _single(at, epochs, "data_wait_percent"), right, 10),
-        plot("GPU use", "%", _per_gpu(at, epochs, "gpu_percent"), right, 100),
-        plot("GPU memory", "GiB", _per_gpu(at, epochs, "gpu_memory_gib"), right),
+        plot("Training loss", "the sum and its terms", losses, right),
+        plot("Validation IoU", "0 to 1", _iou(at, epochs, target, right), right),
+        plot("Learning rate", "no line while 0", _groups(so_far, few, "lr"), right, log=True),
+        plot("Expert share", "% of the weight", _shares(at, epochs), right, stacked=True),
+        plot("Training speed", "images/s", speed, right),
+        plot("Waiting for data", "% of the time", waits, right, 10),
+        plot("GPU use", "%", _groups(at, epochs, "gpu_percent"), right, 100),
+        plot("GPU memory", "GiB", _groups(at, epochs, "gpu_memory_gib"), right),
     ]
     later = "IoU, experts and speed follow after each epoch." if steps else "No step was taken yet."
     note = "" if epochs else f'<div style="{NOTE}">{later}</div>'
@@ -87,8 +90,8 @@ def plot(
     frame = _frame(lines, above, right, top, log)
     if frame is None:
         return ""
-    parts = [_text(8, 16, title, size=13, weight=600), *legend, *_axes(frame)]
-    parts.append(_text(LEFT, HEIGHT - 4, unit))
+    head = f'<tspan font-weight="600">{escape(title)}</tspan>, {escape(unit)}'
+    parts = [_text(8, 16, head, size=13), *legend, *_axes(frame)]
     ground = lines[0]._replace(y=np.zeros(len(lines[0].x)))
     for line, below in zip(lines, [ground, *lines], strict=False):
         wide = 2.6 if line is lines[0] else 1.4  # what lies exactly on the first stays visible
@@ -107,49 +110,43 @@ def epochs_done(step: Any, epochs: Records, steps: int, total: int) -> Values:
     return np.asarray(np.interp(step, at, done))
 
 
-def _losses(x: Values, steps: Records) -> list[Line]:
-    lines = [Line(name, x, _column(steps, name), colour) for name, colour in TERMS.items()]
-    return [line for line in lines if np.nan_to_num(line.y).any()]  # a term may be switched off
+def _lines(x: Values, records: Records, colours: Mapping[str, str], label: str = "") -> list[Line]:
+    """A line for each key that was ever recorded."""
+    lines = [Line(label or k, x, _column(records, k), colour) for k, colour in colours.items()]
+    return [line for line in lines if np.isfinite(line.y).any()]
+
+
+def _groups(x: Values, records: Records, key: str) -> list[Line]:
+    """A line for each name, or each GPU, that the values of a key belong to."""
+    values = [record.get(key) or {} for record in records]
+    rows = [
+        each if isinstance(each, Mapping) else {f"GPU {i}": value for i, value in enumerate(each)}
+        for each in values
+    ]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return _lines(x, rows, dict(zip(names, (BLUE, RED, GREEN, *COLOURS), strict=False)))
 
 
 def _iou(at: Values, epochs: Records, target: float, right: float) -> list[Line]:
-    named = {"raw": (_column(epochs, "iou"), SKY), "EMA": (_column(epochs, "iou_ema"), BLUE)}
-    lines = [Line(label, at, y, colour) for label, (y, colour) in named.items()]
-    lines = [line for line in lines if np.isfinite(line.y).any()]
+    lines = _lines(at, epochs, {"iou": SKY, "iou_ema": BLUE})
     if lines:
         better = np.nanmax([np.nan_to_num(line.y, nan=-1.0) for line in lines], 0)
         best = [int(better.argmax())]
-        lines.append(Line(f"best, epoch {at[best[0]]:g}", at[best], better[best], BLACK, "ring"))
-        lines.append(Line("target", np.array([0, right]), np.full(2, target), RED, "dashed"))
+        lines = [line._replace(label=IOUS[line.label]) for line in lines]
+        lines.append(Line(f"best, epoch {at[best[0]]:g}", at[best], better[best], BLACK, ring=True))
+        lines.append(Line("target", np.array([0, right]), np.full(2, target), RED, dashed=True))
     return lines
 
 
-def _rates(x: Values, steps: Records) -> list[Line]:
-    rates = [record.get("lr") or {} for record in steps]
-    groups = dict.fromkeys(name for rate in rates for name in rate)
-    named = zip(groups, (BLUE, RED, GREEN, *COLOURS), strict=False)
-    return [Line(name, x, _column(rates, name), colour) for name, colour in named]
-
-
-def _shares(at: Values, epochs: Records, experts: Sequence[str]) -> list[Line]:
+def _shares(at: Values, epochs: Records) -> list[Line]:
     """Lines that lie on each other: each is its expert's share plus all before it."""
     known = [index for index, record in enumerate(epochs) if record.get("gates")]
     if not known:
         return []
     tops = np.cumsum([100 * np.mean(epochs[index]["gates"], 0) for index in known], 1)
     tops, x = np.vstack([tops[:1], tops]), np.append(at[known[0]] - 1, at[known])  # from its start
-    named = zip(experts, tops.T, COLOURS, strict=False)
+    named = zip(EXPERTS, tops.T, COLOURS, strict=False)
     return [Line(name, x, top, colour) for name, top, colour in named]
-
-
-def _single(at: Values, epochs: Records, key: str) -> list[Line]:
-    return [Line("", at, _column(epochs, key), BLUE)]
-
-
-def _per_gpu(at: Values, epochs: Records, key: str) -> list[Line]:
-    rows = [dict(enumerate(record.get(key) or [])) for record in epochs]
-    named = zip(range(max(map(len, rows), default=0)), COLOURS, strict=False)
-    return [Line(f"GPU {index}", at, _column(rows, index), colour) for index, colour in named]
 
 
 def _column(records: Sequence[Mapping[Any, Any]], key: Any) -> Values:
@@ -221,22 +218,21 @@ def _axes(frame: _Frame) -> list[str]:
         parts.append(f'<path d="M{x} {bottom}v4" stroke="{INK}"/>')
         parts.append(_text(x, bottom + 16, f"{value:g}", "middle"))
     parts.append(f'<path d="M{LEFT} {bottom}H{right}" stroke="{INK}"/>')
-    return [*parts, _text(right, HEIGHT - 4, "epoch", "end")]
+    return [*parts, _text(right, HEIGHT - 5, "epoch", "end")]
 
 
 def _curve(line: Line, frame: _Frame, wide: float) -> str:
     seen = np.isfinite(line.y)
     x, y = frame.place(line.x, line.y)
-    ring = line.style == "ring"
-    shape = f'r="{6 if ring else 2.2}" fill="{"none" if ring else line.colour}"'
+    shape = f'r="{6 if line.ring else 2.2}" fill="{"none" if line.ring else line.colour}"'
     dots = [
         f'<circle cx="{cx}" cy="{cy}" {shape} stroke="{line.colour}"/>'
         for cx, cy in zip(x[seen], y[seen], strict=True)
     ]
-    dash = ' stroke-dasharray="5 3"' if line.style == "dashed" else ""
+    dash = ' stroke-dasharray="5 3"' * line.dashed
     stroke = f'fill="none" stroke="{line.colour}" stroke-width="{wide}"{dash}'
-    path = "" if ring else f'<path d="{_path(x, y)}" {stroke}/>'
-    return path + ("".join(dots) if ring or (len(dots) <= 15 and not dash) else "")
+    path = "" if line.ring else f'<path d="{_path(x, y)}" {stroke}/>'
+    return path + "".join(dots) * (len(dots) <= 15 and not line.dashed)
 
 
 def _area(line: Line, below: Line, frame: _Frame) -> str:
@@ -260,9 +256,10 @@ def _legend(lines: Sequence[Line], stacked: bool) -> tuple[list[str], int]:
         text = line.label if stacked else f"{line.label} {_last(line)}"
         if x > LEFT and x + 14 + LETTER * len(text) > WIDTH:
             x, y = LEFT, y + 15
-        if line.label:
-            parts.append(f'<path d="M{x} {y - 4}h10" stroke="{line.colour}" stroke-width="4"/>')
-            parts.append(_text(x + 14, y, text))
+        look = f'stroke="{line.colour}" stroke-width="4"' + ' stroke-dasharray="4 2"' * line.dashed
+        ring = f'<circle cx="{x + 5}" cy="{y - 4}" r="4.5" stroke="{line.colour}" fill="none"/>'
+        parts.append(ring if line.ring else f'<path d="M{x} {y - 4}h10" {look}/>')
+        parts.append(_text(x + 14, y, escape(text)))
         x += int(26 + LETTER * len(text))
     return parts, y + 10
 
@@ -272,10 +269,8 @@ def _last(line: Line) -> str:
     return f"{seen[-1]:.3g}" if len(seen) else ""
 
 
-def _text(
-    x: float, y: float, text: str, anchor: str = "start", size: int = 11, weight: int = 400
-) -> str:
+def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 11) -> str:
     return (
-        f'<text x="{x:g}" y="{y:g}" font-size="{size}" font-weight="{weight}" fill="{INK}" '
-        f'text-anchor="{anchor}">{escape(text)}</text>'
+        f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{INK}" text-anchor="{anchor}">'
+        f"{text}</text>"
     )

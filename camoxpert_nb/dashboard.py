@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import threading
 import time
@@ -34,7 +35,7 @@ COLOUR |= {"finished": GREEN, "died": RED}
 BUTTONS = {  # description: icon, help, and when it makes sense
     "Pause": ("pause", "hold the training after this step", ("running",)),
     "Resume": ("play", "go on from here or from the last save", ("paused", "stopped", "died")),
-    "Save": ("save", "save after this step and go on", ("running",)),
+    "Save": ("save", "save now, and go on as before", ("running", "paused")),
     "Stop": ("stop", "save after this step and end", ("starting", "running", "paused")),
 }
 BOX = "background:#fff;color:#333;font:13px/1.5 sans-serif;padding:4px 8px;max-width:864px"
@@ -80,6 +81,7 @@ class Dashboard:
 
     def resume(self) -> None:
         """Let a paused training go on; start a stopped or dead one from its last save."""
+        self.refresh()
         if self.status.name == "paused":
             self.run.request("pause", wanted=False)
         else:
@@ -91,6 +93,7 @@ class Dashboard:
 
     def stop(self) -> None:
         """Have the training saved and ended after its step."""
+        self.refresh()
         process.stop(self.run, self.status)
 
     def wait(self) -> Status:
@@ -258,7 +261,8 @@ def _head(watch: Watch, note: str) -> str:
     colour = COLOUR.get(now.name, GREY)
     ink = "#000" if colour == ORANGE else "#fff"
     process = f", process {now.pid}" if now.pid else ""
-    folder = escape(str(watch.run.folder))
+    folder = f'<span title="{escape(str(watch.run.folder))}">{escape(watch.folder)}</span>'
+    advice = re.sub("`(.+?)`", r"<code>\1</code>", escape(watch.advice()))
     facts = ", ".join(filter(None, [watch.place(), watch.best(), watch.saved()]))
     warnings = [
         f'<div style="color:{RED};white-space:pre-wrap">{escape(text)}</div>'
@@ -271,7 +275,7 @@ def _head(watch: Watch, note: str) -> str:
         f'<div role="progressbar" aria-valuenow="{done:g}" aria-valuemin="0" aria-valuemax="100" '
         f'style="background:#ddd;height:8px;margin:5px 0"><div style="background:{colour};'
         f'height:8px;width:{done:g}%"></div></div>{escape(facts)}{"".join(warnings)}'
-        f"<div>{escape(watch.advice())}</div></div>"
+        f"<div>{advice}</div></div>"
     )
 
 

@@ -32,7 +32,8 @@ class Panel:
     """Widgets with one picture among them; `box` holds all, `figure` draws the picture."""
 
     def __init__(self, controls: Sequence[widgets.Widget]) -> None:
-        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        hidden = widgets.Layout(max_width="100%", display="none")  # until there is a picture
+        self.picture = widgets.Image(format="png", layout=hidden)
         self.said = widgets.HTML()
         self.box = widgets.VBox([widgets.HBox(controls), self.said, self.picture])
 
@@ -44,6 +45,7 @@ class Panel:
         """Draw the picture anew; what is wrong is said in its place."""
         try:
             self.picture.value = self.figure()._repr_png_()  # type: ignore[attr-defined]
+            self.picture.layout.display = ""
         except InputError as error:
             self.said.value = html.escape(str(error))
 

@@ -37,6 +37,9 @@ class Threshold(NamedTuple):
     iou: float
     n: int
 
+    def __str__(self) -> str:
+        return f"{self.value:.2f}: mean IoU {self.iou:.3f} on {self.n} validation images"
+
 
 @dataclass(frozen=True)
 class Judged:

@@ -18,8 +18,9 @@ def launch(config: Config, *, resume: bool = False, wait: bool | None = None) ->
     output that ends with curves, best value and a text summary, and an interrupt stops the
     training, saved. By default (None) it waits where nobody watches (`dashboard.unattended`).
 
-    Raises InputError when another process trains in that folder, or when it holds a run and
-    `resume` is not set; TrainingError when it waited for a training that died.
+    Raises InputError when another process trains in that folder (in any of runs/ if none is named),
+    or when it holds a run and `resume` is not set; TrainingError when it waited for a training that
+    died.
     """
     dashboard = Dashboard(start(config, resume=resume))
     if unattended() if wait is None else wait:

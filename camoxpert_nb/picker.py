@@ -336,5 +336,5 @@ def _curve(plan: Plan) -> str:
     epochs, lines = rates(plan)
     colours = (BLUE, ORANGE)
     drawn = [Line(name, epochs, rate, colours[i]) for i, (name, rate) in enumerate(lines.items())]
-    panel = plot("Learning rate", "rate", drawn, plan.epochs, log=True)
+    panel = plot("Learning rate", "no line while 0", drawn, plan.epochs, log=True)
     return f'<div style="width:440px">{panel}</div>'

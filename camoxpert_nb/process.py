@@ -60,10 +60,11 @@ def start(config: Config, *, resume: bool = False) -> Run:
 
     With `resume` a run that lives in `config.checkpoint_dir` goes on, with the settings of
     `config`. Raises InputError when the folder is being trained in, or when it holds a run and
-    `resume` was not asked for.
+    `resume` was not asked for; where no folder is named, when any run in runs/ is being trained.
     """
     run = Run(config.checkpoint_dir or new_folder())
-    _refuse_second(run)
+    for busy in [run] if config.checkpoint_dir else _alive_runs():
+        _refuse_second(busy)  # a cell that is run again shall not start a second training
     if run.exists() and not resume:
         raise InputError(
             f"{run.folder} already holds a run. Look at it: Dashboard('{run.folder}'). Go on with "
@@ -123,8 +124,14 @@ def _refuse_second(run: Run) -> None:
         raise InputError(
             f"{run.folder} is being trained by process {now.pid}. Watch it: "
             f"Dashboard('{run.folder}'). End it: its Stop button, or `touch {run.folder}/stop`. "
-            "Or train beside it: launch(config.replace(checkpoint_dir='')) chooses a new folder."
+            "Or train beside it, in a folder that you name: "
+            "launch(config.replace(checkpoint_dir='runs/another'))."
         )
+
+
+def _alive_runs() -> list[Run]:
+    runs = [Run(path.parent) for path in sorted(Path("runs").glob("*/process.json"))]
+    return [run for run in runs if _alive_child(run.load_json("process"))]
 
 
 def _spawn(run: Run, flags: list[str]) -> None:

@@ -131,6 +131,18 @@ def joined() -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
+def leave(code: int) -> None:
+    """End this process now, if torchrun started it.
+
+    The threads behind the connections may abort a Python that shuts down in its usual way, and
+    the exit code, which says why a training ended, would be lost.
+    """
+    if expected():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def start_ranks(arguments: Sequence[str], processes: int) -> None:
     """Run `python -m ARGUMENTS...` in `processes` processes of this machine, to their end.
 

@@ -28,7 +28,7 @@ def strip(preview: Mapping[str, Any]) -> str:
         f'<span style="background:{colour};padding:0 5px">&nbsp;</span> {name}'
         for name, colour in VERDICTS.items()
     )
-    title = f"<b>Validation images</b>: image, mask, probability, prediction ({colours})"
+    title = f"<b>Validation images</b>, downwards: image, mask, probability, prediction ({colours})"
     return f'{title}<div style="display:flex;gap:6px">{"".join(columns)}</div>'
 
 
@@ -44,7 +44,7 @@ def _column(name: str, image: Any, mask: Any, probability: Any) -> str:
     size = (TILE, TILE * len(stack) // len(image))
     picture = Image.fromarray(stack).resize(size, Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85, subsampling=0)  # a fifth of a PNG's size
+    picture.save(buffer, "JPEG", quality=85, subsampling=0)  # a quarter of a PNG's size
     data = base64.b64encode(buffer.getvalue()).decode()
     short = name if len(name) < 22 else f"...{name[-18:]}"  # names differ at their ends
     name, short = escape(name), escape(short)

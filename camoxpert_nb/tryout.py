@@ -26,7 +26,7 @@ from .config import Config
 from .devices import GIB, Devices, choose_precision, parallel
 from .losses import Supervised, total
 from .optim import set_open_blocks
-from .ranks import ALONE, Ranks, joined
+from .ranks import ALONE, Ranks, joined, leave
 from .recipe import build_net, build_state, step_settings
 from .state import TrainState
 from .train import train_step
@@ -204,4 +204,6 @@ def _message(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    leave(code)
+    sys.exit(code)

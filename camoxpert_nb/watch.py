@@ -79,6 +79,13 @@ class Watch:
         return bool(records) or anew
 
     @property
+    def folder(self) -> str:
+        """The run's folder, as short as it can be written here."""
+        with contextlib.suppress(ValueError):
+            return str(self.run.folder.relative_to(Path.cwd()))
+        return str(self.run.folder)
+
+    @property
     def total_epochs(self) -> int:
         """The epochs that are planned."""
         return int(self.settings.get("epochs", 1))
@@ -122,7 +129,7 @@ class Watch:
     def saved(self) -> str:
         """Say when the state was saved last, or that it is about to be."""
         if self.status.pid is not None and self.run.wants("save"):
-            return "saving after this step"
+            return "about to save"
         with contextlib.suppress(FileNotFoundError):
             moment = time.localtime((self.run.folder / "last.pt").stat().st_mtime)
             return time.strftime("saved %Y-%m-%d %H:%M:%S", moment)
@@ -130,7 +137,7 @@ class Watch:
 
     def advice(self) -> str:
         """Say how to go on from here; nothing while the training goes on by itself."""
-        folder, saved = self.run.folder, self.run.has("last")
+        folder, saved = self.folder, self.run.has("last")
         go_on = f"press Resume, or type `camoxpert resume {folder}`"
         return {
             "empty": f"No run here yet: {folder}. It is shown as soon as one begins.",
@@ -138,7 +145,7 @@ class Watch:
             "stopped": f"Everything is saved. To go on: {go_on}."
             if saved
             else "It ended before anything was trained. Press Resume to start it again.",
-            "finished": f"Best weights: {folder}/best.pt. Score them on a test set: "
+            "finished": f"Best weights: `{folder}/best.pt`. Score them: notebook 04_evaluate, or "
             f"`camoxpert evaluate --run {folder} --dataset-path DIR`.",
             "died": f"What was saved last is whole. To go on from there: {go_on}."
             if saved
@@ -149,7 +156,7 @@ class Watch:
         """Return the run in one line of plain text, with the cause below it when it died."""
         process = f" (process {self.status.pid})" if self.status.pid else ""
         known = [self.place(), self.best()]
-        text = f"{self.run.folder}: {self.status.name}{process}"
+        text = f"{self.folder}: {self.status.name}{process}"
         text = "; ".join([text, *filter(None, known)])
         return "\n".join(filter(None, [text, self.status.cause, self.advice()]))
 

@@ -60,9 +60,9 @@ def numbers(svg: ElementTree.Element, tag: str, key: str) -> list[list[float]]:
 def test_every_panel_is_whole_and_can_be_read_aloud() -> None:
     found = drawn(fabricated(50))
     assert list(found) == [
-        "Training loss and its terms",
+        "Training loss",
         "Validation IoU",
-        "Learning rate per group",
+        "Learning rate",
         "Expert share",
         "Training speed",
         "Waiting for data",
@@ -92,12 +92,12 @@ def test_nothing_is_drawn_outside_its_panel(count: int) -> None:
 def test_what_was_not_recorded_has_no_panel() -> None:
     assert drawn([]) == {}
     assert list(drawn(fabricated(3)[:10])) == [
-        "Training loss and its terms",
-        "Learning rate per group",
+        "Training loss",
+        "Learning rate",
     ]
     assert "GPU use" not in drawn(fabricated(3, gpus=0))
     assert "uncertainty" not in ElementTree.tostring(
-        drawn(fabricated(3))["Training loss and its terms"], "unicode"
+        drawn(fabricated(3))["Training loss"], "unicode"
     )
 
 
@@ -112,7 +112,7 @@ def test_a_long_line_is_thinned_by_means_and_gaps_stay_gaps() -> None:
 
 
 def test_a_log_axis_leaves_out_what_is_zero() -> None:
-    rates = drawn(fabricated(5))["Learning rate per group"]
+    rates = drawn(fabricated(5))["Learning rate"]
     lines = [p for p in rates.findall(f"{SVG}path") if p.get("fill") == "none"]
     assert len(lines) == 2
     first = [float(re.findall(r"[\d.]+", str(line.get("d")))[0]) for line in lines]

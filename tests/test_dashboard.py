@@ -67,7 +67,7 @@ def test_every_kind_of_folder_is_told(tmp_path: Path) -> None:
     kinds["stopping"].request("stop")
     enabled = {
         "running": {"Pause", "Save", "Stop"},
-        "paused": {"Resume", "Stop"},
+        "paused": {"Resume", "Save", "Stop"},
         "stopped": {"Resume"},
         "died": {"Resume"},
     }

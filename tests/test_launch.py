@@ -159,6 +159,19 @@ def test_a_training_stopped_while_it_starts_ends_at_once(tiny: Config) -> None:
     assert not dashboard.run.exists()
 
 
+def test_a_cell_that_is_run_again_starts_no_second_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(process, "_spawn", lambda run, flags: run.save_json("process", {"pid": 7}))
+    monkeypatch.setattr(process, "_alive_child", lambda child: child.get("pid"))
+    config = make_config("tiny")
+    folder = process.start(config).folder
+    with pytest.raises(InputError, match=rf"Dashboard\('{folder}'\)"):
+        process.start(config)
+    assert process.start(config.replace(checkpoint_dir="runs/another")).folder.name == "another"
+
+
 def test_settings_changed_for_a_run_that_goes_on_become_flags(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +183,9 @@ def test_settings_changed_for_a_run_that_goes_on_become_flags(
         def __init__(self, command: list[str], **options: object) -> None:
             assert options["start_new_session"]
             commands.append(command[3:])
+
+        def poll(self) -> int:
+            return 0  # dashboards of other tests may still look
 
     monkeypatch.setattr(process.subprocess, "Popen", Child)
     monkeypatch.setattr(process, "_children", [])

@@ -1,0 +1,73 @@
+"""Run every notebook in JupyterLab and picture it: `make gallery`.
+
+The telling part of each goes to docs/img/notebook-NN.png; the whole of each, to look it over, to
+build/gallery. Images are generated, so nothing of anyone's data is ever shown.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import time
+from pathlib import Path
+
+from browser import Lab, lab, until, what_is_missing
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+IMAGES, WHOLE = ROOT / "docs" / "img", ROOT / "build" / "gallery"
+LARGEST = 250_000  # bytes
+LONG = 1200  # seconds for the longest cell: the demo's 24 epochs on a busy machine
+TELLING = {  # the first and the last cell of the part that is shown, by a piece of their source
+    "00_start_here": ("draw_pairs", "draw_pairs"),
+    "01_gpu_check": ("examine(", "print(checkup.recommendation"),
+    "02_configure": ("ConfigPicker(", "ConfigPicker("),
+    "03_train": ("launch(config", "launch(config"),
+    "04_evaluate": ("judge(run, data)", "DataFrame({one.name"),
+    "05_visualize": ("seen.levels", "seen.usage"),
+}
+
+
+def main() -> None:
+    """Run all notebooks, one after the other, as a person would."""
+    missing = what_is_missing()
+    assert not missing, missing
+    WHOLE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch, lab(Path(scratch) / "notebooks") as page:
+        for name, (first, last) in TELLING.items():
+            started = time.monotonic()
+            page.open(name)
+            if name == "02_configure":
+                page.replace('PRESET = ""', 'PRESET = "demo"')
+            if name == "03_train":
+                train_until_it_shows_something(page, first)
+            page.run_all() if name != "03_train" else page.run_below(first)
+            page.wait_for_cells(LONG)
+            (WHOLE / f"{name}.png").write_bytes(page.picture())
+            if name != "03_train":
+                keep(page.picture(first, last), IMAGES / f"notebook-{name[:2]}.png")
+            print(f"{name}: {time.monotonic() - started:.0f} s")
+
+
+def train_until_it_shows_something(page: Lab, source: str) -> None:
+    """Start the training, picture it while it lives, and return when it ended."""
+    page.run_to(source)
+    panel = page.cell(source)
+    until(lambda: "epoch 18" in panel.inner_text(), "two thirds of the training", LONG)
+    keep(page.picture(source, source), IMAGES / "notebook-03.png")
+    until(lambda: "finished" in panel.inner_text(), "the end of the training", LONG)
+
+
+def keep(picture: bytes, path: Path) -> None:
+    """Write a screenshot with as many colours, then as large, as keep it below LARGEST."""
+    with Image.open(io.BytesIO(picture)) as image:
+        image = image.convert("RGB")
+    for colours, scale in ((256, 1.0), (128, 1.0), (128, 0.8), (128, 0.6)):
+        size = round(image.width * scale), round(image.height * scale)
+        image.resize(size).quantize(colours).save(path, optimize=True)
+        if path.stat().st_size <= LARGEST:
+            return
+
+
+if __name__ == "__main__":
+    main()
