@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from .images import read_image, read_mask, resize_image, resize_mask
 from .layouts import ImageSet, Pair, find_datasets, select
 from .model import EXPERTS, CamoXpert
 from .pictures import show_pairs, show_predictions
-from .plots import save, show_experts, show_history
+from .plots import empty_picture, save, show_experts, show_history
+from .published import beside, show_beside, why_not
 from .recipe import load_net
 from .run import Run
 from .scores import Scores
@@ -256,6 +258,15 @@ def show_test(run: Run, judged: Judged) -> Figure:
     pairs = [by_name[ranked.iloc[place]] for place in places]
     title = f"{judged.name}: {len(pairs)} of {len(ranked)} scored images, best to worst,"
     return show_predictions(_pictures(run, config, pairs, judged.views), title=title)
+
+
+def show_published(judged: Judged) -> Figure:
+    """Draw the scores among published results, or say why they cannot stand beside them."""
+    how: dict[str, Any] = {"split": judged.split, "trained": judged.trained}
+    reason = why_not(judged.scores, judged.name, **how)
+    if reason:
+        return empty_picture(f"{judged.name} beside published results", textwrap.fill(reason, 110))
+    return show_beside(beside(judged.scores, judged.name, **how))
 
 
 def draw_pairs(sets: Sequence[ImageSet], path: Path) -> Path:

@@ -14,7 +14,7 @@ from camoxpert_nb.config import make_config
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluate import Views
 from camoxpert_nb.fit import fit
-from camoxpert_nb.judge import choose_pairs, draw_test, judge, validation_threshold
+from camoxpert_nb.judge import choose_pairs, draw_test, judge, show_published, validation_threshold
 from camoxpert_nb.metrics import MEASURES
 from camoxpert_nb.run import Run
 
@@ -43,6 +43,8 @@ def test_the_test_split_is_scored_and_named(run: Run, camouflage: Path) -> None:
     assert one.plain is None and one.threshold is None and one.gain == ""
     values = json.loads(json.dumps(one.to_json(), allow_nan=False))
     assert set(values["mean"]) == set(MEASURES)
+    said = " ".join(text.get_text() for text in show_published(one).axes[0].texts)
+    assert "no test set with published numbers" in said.replace("\n", " ")
     assert sum(row["n"] for row in values["by_size"]) == values["n"] == len(values["per_image"])
     assert values["seconds_per_image"] > 0
     assert one.summary().startswith(f"{one.name}: test split")
