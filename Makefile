@@ -5,7 +5,7 @@ BIN := .venv/bin
 QUIET := OMP_NUM_THREADS=1 CAMOXPERT_CACHE=$(CURDIR)/build/cache
 NBVAL := -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout=180
 
-.PHONY: demo test notebooks browser gallery kaggle-check lab check lint fix bench clean
+.PHONY: demo test notebooks browser gallery kaggle kaggle-check lab check lint fix bench clean
 
 demo: .venv/ready      ## train the main job on generated images, score it, draw it (about 3 minutes)
 	$(BIN)/camoxpert demo
@@ -25,6 +25,9 @@ browser: .venv/ready   ## the notebooks in a real browser, Debian's chromium (ab
 gallery: .venv/ready   ## run every notebook in a browser and picture it (about 10 minutes)
 	$(BIN)/pip install --quiet --editable ".[browser]"
 	OMP_NUM_THREADS=1 $(BIN)/python tests/screenshots.py
+
+kaggle: .venv/ready    ## what to upload to Kaggle, into kaggle/build; KAGGLE_USER=name
+	$(BIN)/camoxpert kaggle build kaggle/build --user $(or $(KAGGLE_USER),your-name)
 
 kaggle-check: build/venv-kaggle/ready  ## the same with Kaggle's older Jupyter, and as HTML
 	rm -rf build/kaggle && mkdir -p build/kaggle && cp notebooks/*.ipynb build/kaggle

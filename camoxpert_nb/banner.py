@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
+from .clock import fit_to_budget, foresee, minutes_to_train, passed
 from .config import Config, differences, make_config
 from .devices import pick_devices
 from .limits import StepCost, measure_step
 from .plan import lr_warnings
 from .presets import suggest
-from .recipe import Training
+from .recipe import Training, cache_folder, prepare
 from .schedule import Stage
+from .session import disk_forecast
 from .version import __version__
 
 
@@ -27,6 +31,7 @@ def banner(training: Training) -> str:
         ("data", f"{data.root}"),
         ("", f"{len(data.train)} to train, {len(data.validation)} held out for validation"),
         *[("", line) for line in left_out],
+        ("disk", _disk(training)),
         ("loading", f"{training.workers} workers: {training.workers_reason}"),
         ("backbone", config.backbone),
         ("weights", training.state.weights_source),
@@ -54,7 +59,7 @@ def banner(training: Training) -> str:
 
 def forecast(training: Training) -> str:
     """Return what `--dry-run` adds: changed settings, learning rates, memory and time."""
-    config = training.config
+    config, state = training.config, training.state
     lines = ["", "learning rates (first, highest and last step of each stage)"]
     lines += [_rates(training, stage) for stage in training.plan.stages]
     cost = _cost(training)
@@ -62,6 +67,10 @@ def forecast(training: Training) -> str:
     lines += [_stage_cost(training, stage, cost) for stage in training.plan.stages]
     seconds = sum(_seconds(training, stage, cost) for stage in training.plan.stages)
     lines.append(f"  in all about {_duration(seconds)}, validation not counted")
+    minutes = minutes_to_train(config.time_budget)
+    if minutes < math.inf:
+        seen = foresee(training.plan, _pace(cost), minutes, step=state.step, elapsed=passed())
+        lines.append(f"  {seen}")
     changed = differences(config, make_config(config.preset)) if config.preset else {}
     lines += ["", "settings that differ from the preset"]
     lines += [f"  {name} = {value}" for name, value in changed.items()] or ["  none"]
@@ -71,6 +80,26 @@ def forecast(training: Training) -> str:
 def auto_preset(dataset_path: str) -> tuple[str, str]:
     """Return the preset for this machine and the reason."""
     return suggest(pick_devices().memory(), own_images=bool(dataset_path))
+
+
+def fitted(config: Config) -> Config:
+    """Return the settings with as many epochs as fit into the time there is, by one real step."""
+    training = prepare(config, empty=True)
+    images, minutes = len(training.data.train), minutes_to_train(config.time_budget)
+    pace = _pace(_cost(training))
+    return fit_to_budget(config, images, training.devices.count, pace, minutes)
+
+
+def _pace(cost: dict[int, StepCost]) -> dict[int, float]:
+    return {blocks: each.seconds_per_image for blocks, each in cost.items()}
+
+
+def _disk(training: Training) -> str:
+    config, data = training.config, training.data
+    images = len(data.train) + len(data.validation)
+    parameters = sum(parameter.numel() for parameter in training.state.net.parameters())
+    run = Path(config.checkpoint_dir or "runs")
+    return disk_forecast(images, config.img_size, parameters, cache_folder(config), run)
 
 
 def _experts(config: Config) -> str:

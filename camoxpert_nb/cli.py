@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .cli_judge import compare, data, evaluate, export, predict
-from .cli_machine import batch_size, doctor
+from .cli_machine import batch_size, doctor, kaggle
 from .cli_train import demo, rank, resume, train
 from .config import GROUPS, PRESETS, Config, flag_of, plain_type
 from .errors import STOPPED, KitError
@@ -72,15 +72,30 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", help="data set, or a folder that holds several")
     sub.add_argument("--json", default="", help="file for the findings")
     sub.add_argument("--picture", default="", help="PNG file for a sample of images and masks")
+    _machine_commands(commands)
+    return parser
+
+
+def _machine_commands(commands: Any) -> None:
     sub = _command(commands, "doctor", doctor)
     sub.add_argument("--quick", action="store_true", help="a smaller network, fewer steps")
     sub.add_argument("--json", default="", help="file for the findings")
-    return parser
+    sub = _command(commands, "kaggle", kaggle)
+    sub.add_argument("what", choices=("build", "check"), help="make the folders, or check one")
+    sub.add_argument("folder", nargs="?", default="kaggle/build", help="default kaggle/build")
+    sub.add_argument("--user", default="your-name", help="your name on Kaggle, as in addresses")
+    sub.add_argument("--data", nargs="*", metavar="OWNER/NAME", help="data sets to attach")
+    sub.add_argument("--weights", nargs="*", default=[], help="files of backbone weights to add")
 
 
 def _training_commands(commands: Any) -> None:
     sub = _command(commands, "train", train)
     _add_start(sub)
+    sub.add_argument(
+        "--fit-to-budget",
+        action="store_true",
+        help="train as many epochs as the time allows, instead of stopping and going on later",
+    )
     sub.add_argument("--resume-from", default="", help="run folder or its last.pt to go on from")
     _add_dry_run(sub)
     _add_settings(sub)

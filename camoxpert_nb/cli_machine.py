@@ -38,6 +38,24 @@ def batch_size(options: dict[str, Any]) -> int:
     return 0 if all(limit.batch for limit in limits) else 1
 
 
+def kaggle(options: dict[str, Any]) -> int:
+    """Make the folders to upload to Kaggle, or check one of them."""
+    from .bundle import DATA, build
+    from .kaggle_rules import check
+
+    folder = Path(options["folder"])
+    if options["what"] == "check":
+        check(folder)
+        print(f"{folder}: nothing Kaggle would refuse")
+        return 0
+    data = DATA if options["data"] is None else options["data"]
+    weights = [Path(path) for path in options["weights"]]
+    for path in build(options["user"], folder, data=data, weights=weights):
+        print(path)
+    print("Next: kaggle/README.md")
+    return 0
+
+
 def _write(path: str, values: Any) -> None:
     if path:
         Path(path).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -74,18 +74,22 @@ def demo(options: dict[str, Any]) -> int:
 def choose(options: dict[str, Any]) -> Order:
     """Return what `train`'s flags ask for."""
     dry_run, source = options.pop("dry_run", False), options.pop("resume_from", "")
+    shorter = options.pop("fit_to_budget", False)
     preset, file = options.pop("preset"), options.pop("config")
     if source:
         return _resumed(Path(source), {**options, "dry_run": dry_run})
-    if file:
-        return Order(Config.load(Path(file)).replace(**options), dry_run=dry_run)
     reason = ""
-    if preset == "auto":
+    if not file and preset == "auto":
         from .banner import auto_preset
 
         preset, why = auto_preset(options.get("dataset_path", ""))
         reason = f"preset {preset} chosen for this machine: {why}"
-    return Order(make_config(preset, **options), dry_run=dry_run, reason=reason)
+    config = Config.load(Path(file)).replace(**options) if file else make_config(preset, **options)
+    if shorter:
+        from .banner import fitted
+
+        config = fitted(config)
+    return Order(config, dry_run=dry_run, reason=reason)
 
 
 def _resumed(source: Path, options: dict[str, Any]) -> Order:

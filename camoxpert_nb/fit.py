@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .clock import foresee, minutes_to_train, pace, passed
 from .config import Config
 from .errors import InputError, PeerLost, TrainingError
 from .gauge import Gauge, verdict
@@ -118,6 +120,9 @@ class _Session:
         self.gauge = gauge
         self.state, self.plan, self.ranks = training.state, training.plan, training.ranks
         self.began = self.saved = time.monotonic()
+        budget = training.config.time_budget
+        self.minutes = self.ranks.from_first(lambda: minutes_to_train(budget))
+        self.foretold = math.isinf(self.minutes) or not self.ranks.first
 
     def work(self) -> None:
         """Train, and sum up what was reached."""
@@ -149,6 +154,7 @@ class _Session:
             if stopped:
                 return stopped
             self.end_epoch(place)
+            self.foretell()
             stopped = self.between_steps(save=True)
             if stopped and self.state.step < self.plan.steps:
                 return stopped
@@ -204,6 +210,15 @@ class _Session:
             self.run.save_preview(pictures | {"names": names})
         self.report(self.run.log("epoch", **record))
 
+    def foretell(self) -> None:
+        """Say, after the first epoch of a session that ends, how far it comes at this speed."""
+        if not self.foretold:
+            self.foretold = True
+            seconds = pace(self.run.records("epoch"), self.plan, self.training.devices.count)
+            left = self.minutes - (time.monotonic() - self.began) / 60
+            seen = foresee(self.plan, seconds, left, step=self.state.step, elapsed=passed())
+            self.note(str(seen))
+
     def utilisation(self) -> dict[str, list[float]]:
         """Return the use and memory of all processes' GPUs since the last time."""
         readings = self.ranks.gather(self.gauge.read())
@@ -218,7 +233,7 @@ class _Session:
         config, run = self.training.config, self.run
         while True:
             minutes = (time.monotonic() - self.began) / 60, (time.monotonic() - self.saved) / 60
-            late = self.ranks.first and 0 < config.time_budget <= minutes[0]
+            late = self.ranks.first and minutes[0] >= self.minutes
             overdue = save or minutes[1] > config.save_minutes
             wishes = (run.wants("pause"), run.wants("stop"), late, overdue or run.wants("save"))
             pause, stop, late, save = self.ranks.any(*wishes)

@@ -29,6 +29,7 @@ from .plan import build_plan, settle_lr_batches
 from .ranks import ALONE, Ranks
 from .run import Run, bare_keys, load_checkpoint
 from .schedule import Place, Plan, Stage
+from .session import find_weights
 from .state import TrainState, backbone_blocks
 from .synthetic import make_synthetic
 from .train import StepSettings
@@ -110,7 +111,7 @@ def build_net(config: Config, *, empty: bool = False) -> CamoXpert:
         experts=config.num_experts,
         top_k=min(config.top_k, config.num_experts),
         width=config.width,
-        weights=config.weights,
+        weights=config.weights or (find_weights(config.backbone) if config.pretrained else ""),
         pretrained=config.pretrained and not config.init_from,
         deep_supervision=config.deep_supervision,
         checkpointing=config.gradient_checkpointing,

@@ -52,9 +52,7 @@ def take_over(source: Path, config: Config) -> None:
     if not Run(folder).exists():
         shutil.copyfile(source, target / "last.pt")
         return
-    shutil.copytree(folder, target, dirs_exist_ok=True, copy_function=shutil.copyfile)
-    for name in ("lock.json", "process.json", "launch.json", "stderr.txt", "failure.json"):
-        (target / name).unlink(missing_ok=True)  # they tell of a process, not of the run
+    Run(folder).copy_to(target)
 
 
 def restore(training: Training, run: Run) -> None:

@@ -16,6 +16,7 @@ import errno
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ from typing import IO, Any
 from .errors import InputError, TrainingError
 
 REQUESTS = ("pause", "stop", "save")
+# They tell of a process that trains, not of the run.
+OF_A_PROCESS = ("lock.json", "process.json", "launch.json", "stderr.txt", "failure.json")
 
 
 class Run:
@@ -145,6 +148,14 @@ class Run:
                 "saved before is untouched. Free some space, then go on with "
                 f"`camoxpert resume {self.folder}`."
             ) from error
+
+    def copy_to(self, target: Path) -> None:
+        """Copy the run's files, to be written there even if they are read-only here."""
+        for path in self.folder.rglob("*"):
+            if path.is_file() and path.name not in OF_A_PROCESS:
+                copy = target / path.relative_to(self.folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
 
     # -- requests ----------------------------------------------------------------------------
 

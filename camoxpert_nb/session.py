@@ -33,8 +33,6 @@ from .synthetic import make_synthetic
 
 GROUPS = ("competitions", "datasets", "models", "notebooks")  # folders of the new style
 WEIGHTS = (".bin", ".pt", ".pth", ".safetensors")
-# They tell of a process that trained elsewhere, not of the run.
-OF_A_PROCESS = ("lock.json", "process.json", "launch.json", "stderr.txt", "failure.json")
 SETTINGS = Path("runs") / "next.json"
 GB = 1e9
 
@@ -131,15 +129,6 @@ def find_runs() -> list[Run]:
 def finished(run: Run) -> bool:
     """Say whether the run came to its last epoch."""
     return (run.records() or [{}])[-1].get("kind") == "end"
-
-
-def copy_run(source: Path, target: Path) -> None:
-    """Copy a run's files, readable and writable whatever they were, without links."""
-    for path in source.rglob("*"):
-        if path.is_file() and path.name not in OF_A_PROCESS:
-            copy = target / path.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
 
 
 def how_to_go_on(run: Run, notebook: str) -> str:
@@ -266,7 +255,7 @@ def _bring_run(session: Session) -> None:
     for source in find_runs()[-1:]:
         run = session.run = Run(Path("runs") / source.folder.name)
         if not run.exists():
-            copy_run(source.folder, run.folder)
+            source.copy_to(run.folder)
             link = run.folder.parent / "latest"
             with contextlib.suppress(OSError):
                 link.unlink(missing_ok=True)

@@ -350,3 +350,22 @@ def test_history_is_plain_json_lines(tiny: Config) -> None:
     assert kinds[0] == "start"
     assert kinds[-1] == "end"
     assert kinds.count("epoch") == 2
+
+
+def test_the_end_of_the_session_stops_the_training_saved(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camoxpert_nb.fit.minutes_to_train", lambda wished: 0.0001)
+    run = fit(tiny)
+    assert run.records("stop")[-1]["why"] == "the time budget is used up"
+    assert run.has("last")
+
+
+def test_after_an_epoch_it_says_how_far_this_session_comes(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camoxpert_nb.fit.minutes_to_train", lambda wished: 60.0)
+    (note,) = fit(tiny).records("note")
+    assert "fits all 2 epochs" in note["message"]
+    monkeypatch.undo()
+    assert fit(tiny.replace(checkpoint_dir=f"{tiny.checkpoint_dir}-2")).records("note") == []

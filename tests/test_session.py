@@ -14,7 +14,6 @@ from camoxpert_nb.layouts import find_datasets, select
 from camoxpert_nb.run import Run
 from camoxpert_nb.session import (
     begin,
-    copy_run,
     disk_forecast,
     find_runs,
     find_weights,
@@ -225,7 +224,7 @@ class TestEarlierRun:
         (run.folder / "figures").mkdir()
         (run.folder / "figures" / "one.png").touch()
         (run.folder / "failure.json").touch()
-        copy_run(run.folder, tmp_path / "copy")
+        run.copy_to(tmp_path / "copy")
         names = {path.name for path in (tmp_path / "copy").rglob("*")}
         assert names == {"config.json", "history.jsonl", "last.pt", "figures", "one.png"}
 
