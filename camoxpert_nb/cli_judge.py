@@ -36,8 +36,9 @@ def evaluate(options: dict[str, Any]) -> int:
 
 def compare(options: dict[str, Any]) -> int:
     """Score runs on the same images and say which differences are more than chance."""
+    from .compare import ablation, performance_table
     from .compare import compare as compare_tables
-    from .compare import performance_table
+    from .config import Config
     from .console import Console
     from .judge import judge
     from .run import Run
@@ -53,7 +54,17 @@ def compare(options: dict[str, Any]) -> int:
             str(run.folder): one.scores.per_image for run, one in zip(runs, sets, strict=True)
         }
         console.say(f"{sets[0].name}\n{compare_tables(tables).summary()}\n")
-    console.say(performance_table(runs).to_string())
+    console.say(performance_table(runs).set_index("run").T.to_string())
+    names = [str(run.folder) for run in runs]
+    settings = {
+        name: Config.load(run.config_path).as_dict() for name, run in zip(names, runs, strict=True)
+    }
+    best = {
+        name: run.load_json("summary").get("best", {}).get("iou")
+        for name, run in zip(names, runs, strict=True)
+    }
+    console.say("\nbest validation IoU, runs that differ in nothing but their seed together")
+    console.say(ablation(settings, best).to_string(index=False))
     return 0
 
 
@@ -84,6 +95,7 @@ def export(options: dict[str, Any]) -> int:
     """Write the network as one file that runs without this package, and test the file."""
     from .config import Config
     from .console import Console
+    from .export import eager, images_per_second, load_exported
     from .export import export as write
     from .recipe import load_net
     from .run import Run
@@ -94,6 +106,10 @@ def export(options: dict[str, Any]) -> int:
     images = run.load_preview().get("image")
     written = write(net, path, size=size, format=options["format"], images=images)
     Console(()).say(written.summary())
+    ways = {"PyTorch": eager(net), written.format: load_exported(written.path)}
+    speeds = images_per_second(ways, size)
+    said = ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items())
+    Console(()).say(f"  images/s on this CPU, one at a time: {said}")
     return 0
 
 

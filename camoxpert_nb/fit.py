@@ -122,7 +122,7 @@ class _Session:
         self.began = self.saved = time.monotonic()
         budget = training.config.time_budget
         self.minutes = self.ranks.from_first(lambda: minutes_to_train(budget))
-        self.foretold = math.isinf(self.minutes) or not self.ranks.first
+        self.started_at = self.state.step
 
     def work(self) -> None:
         """Train, and sum up what was reached."""
@@ -154,7 +154,9 @@ class _Session:
             if stopped:
                 return stopped
             self.end_epoch(place)
-            self.foretell()
+            if place.epoch == self.plan.at(self.started_at).epoch:  # measured by now
+                records, count = self.run.records("epoch"), self.training.devices.count
+                self.foretell(pace(records, self.plan, count) if self.ranks.first else {})
             stopped = self.between_steps(save=True)
             if stopped and self.state.step < self.plan.steps:
                 return stopped
@@ -210,13 +212,13 @@ class _Session:
             self.run.save_preview(pictures | {"names": names})
         self.report(self.run.log("epoch", **record))
 
-    def foretell(self) -> None:
-        """Say, after the first epoch of a session that ends, how far it comes at this speed."""
-        if not self.foretold:
-            self.foretold = True
-            seconds = pace(self.run.records("epoch"), self.plan, self.training.devices.count)
+    def foretell(self, seconds_per_image: dict[int, float]) -> None:
+        """Say how far this session comes at this speed, if it ends."""
+        if self.ranks.first and self.minutes < math.inf:
             left = self.minutes - (time.monotonic() - self.began) / 60
-            seen = foresee(self.plan, seconds, left, step=self.state.step, elapsed=passed())
+            seen = foresee(
+                self.plan, seconds_per_image, left, step=self.state.step, elapsed=passed()
+            )
             self.note(str(seen))
 
     def utilisation(self) -> dict[str, list[float]]:
@@ -258,8 +260,10 @@ class _Session:
 
     def rehearse(self) -> None:
         """Try both parts of the training, so that stage two cannot surprise."""
-        for stage in rehearse(self.state, self.plan, self.training.config.img_size):
+        split, pace = rehearse(self.state, self.plan, self.training.config.img_size)
+        for stage in split:
             self.tell_parts(stage, self.state.parts[stage.open_blocks])
+        self.foretell(pace)
 
     def tell_parts(self, stage: Stage, parts: int) -> int:
         """Log that the stage's batches are computed in so many parts, and return how many."""

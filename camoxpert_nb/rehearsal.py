@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import torch
 
@@ -15,14 +16,15 @@ from .state import TrainState
 MOMENTS = 2  # Adam's, of each trained parameter
 
 
-def rehearse(state: TrainState, plan: Plan, size: int) -> list[Stage]:
+def rehearse(state: TrainState, plan: Plan, size: int) -> tuple[list[Stage], dict[int, float]]:
     """Try a step of each stage at `size` pixels, and split its batches until they fit.
 
-    Nothing but `state.parts` changes. Returns the stages whose batches are split. Raises
-    TrainingError when not even one image fits.
+    Nothing but `state.parts` changes. Returns the stages whose batches are split, and a device's
+    seconds for one image by the number of open backbone blocks. Raises TrainingError when not
+    even one image fits.
     """
     buffers = {name: buffer.clone() for name, buffer in state.net.named_buffers()}
-    split = []
+    split, pace = [], {}
     for stage in plan.stages:
         state.open_blocks(stage.open_blocks)
         while state.ranks.any(not _fits(state, stage.batch * state.devices.own, size))[0]:
@@ -35,9 +37,13 @@ def rehearse(state: TrainState, plan: Plan, size: int) -> list[Stage]:
             state.split_further()
         if state.parts_per_batch > 1:
             split.append(stage)
+        part = -(-stage.batch * state.devices.own // state.parts_per_batch)
+        started = time.perf_counter()
+        _pass(state, part, size)  # the first one has warmed up
+        pace[stage.open_blocks] = (time.perf_counter() - started) * state.devices.own / part
     for name, buffer in state.net.named_buffers():
         buffer.copy_(buffers[name])
-    return split
+    return split, pace
 
 
 def _fits(state: TrainState, batch: int, size: int) -> bool:

@@ -117,6 +117,62 @@ def test_every_setting_is_a_flag_and_reaches_the_config() -> None:
     assert (given["amp"], given["use_ema"]) == (False, False)
 
 
+def test_what_is_done_with_trained_runs(
+    places: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, report = str(tmp_path / "other"), Path(places["run"]) / "report.html"
+    train = "train --preset tiny --dataset-path {data} --checkpoint-dir"
+    assert run(f"{train} {{run}}", **places) == run(f"{train} {other} --seed 1", **places) == 0
+    capsys.readouterr()
+
+    assert run(f"compare {{run}} {other} --dataset-path {{data}}", **places) == 0
+    said = capsys.readouterr().out
+    assert "paired bootstrap" in said
+    assert "all settings alike" in said  # but for the seed: one group of two runs
+    assert run("compare {run} --dataset-path {data}", **places) == 2
+
+    table = tmp_path / "scores.csv"
+    flags = f"--flip --validation-threshold --csv {table} --report"
+    assert run(f"evaluate --run {{run}} --dataset-path {{data}} {flags}", **places) == 0
+    assert "seen as it is and mirrored" in capsys.readouterr().out
+    assert report.exists()
+    assert len(table.read_text().splitlines()) == 1 + 7
+
+    maps, images = tmp_path / "maps", Path(places["data"]) / "Test" / "Image"
+    assert run(f"predict --run {{run}} --input {images} --output {maps} --overlay", **places) == 0
+    assert len(list((maps / "overlays").glob("*.png"))) == len(list(maps.glob("*.png"))) == 8
+
+    assert run("export {run} --format torchscript", **places) == 0
+    said = capsys.readouterr().out
+    assert "images/s on this CPU" in said
+    assert (Path(places["run"]) / "model.pt").exists()
+
+
+def test_the_largest_batch_is_told_with_the_flags_to_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "limits.json"
+    assert run(f"batch-size --preset tiny --device cpu --json {file}") == 0
+    assert "Train with: --batch-size 4 --stage2-batch-size 4" in capsys.readouterr().out
+    limits = json.loads(file.read_text())
+    assert [limit["part"] for limit in limits] == [1, 2]
+    assert all(limit["batch"] > 4 and not limit["measured"] for limit in limits)
+
+
+def test_the_doctors_exit_code_says_whether_it_is_healthy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from camoxpert_nb.checkup import Check, Checkup
+    from camoxpert_nb.machine import read_facts
+
+    broken = Check("GPU 0, convolution", False, 0.1, "no kernel image", "Use a newer card.")
+    checkup = Checkup(read_facts(2, tmp_path), [], [broken], {}, "Mend it.")
+    monkeypatch.setattr("camoxpert_nb.doctor.examine", lambda *words, **flags: checkup)
+    assert run(f"doctor --quick --json {tmp_path / 'd.json'}") == 1
+    assert "What to do: Use a newer card." in capsys.readouterr().out
+    assert json.loads((tmp_path / "d.json").read_text())["healthy"] is False
+
+
 def test_train_resume_evaluate_predict_end_to_end(
     places: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

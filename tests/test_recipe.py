@@ -47,6 +47,13 @@ def test_what_is_left_out_is_named_in_the_banner(tiny: Config, own: Path) -> Non
     assert f"left out: 1 ({pairs[1].mask.name}) masks without an image" in said
 
 
+def test_the_banner_names_the_rate_for_another_batch(tiny: Config) -> None:
+    said = banner(prepare(tiny.replace(lr_batch=8)))
+    assert "NOTE: --lr 0.002 is meant for a batch of 8, this run has 4" in said
+    assert "--scale-lr" in said
+    assert "meant for a batch" not in banner(prepare(tiny))
+
+
 def test_a_copy_of_a_training_image_does_not_validate(tiny: Config, own: Path) -> None:
     config = tiny.replace(dataset_path=str(own))
     data = build_data(config)

@@ -36,7 +36,9 @@ def test_a_rehearsal_splits_the_stages_that_do_not_fit(
     training = prepare(tiny.replace(batch_size=8))
     before = copy.deepcopy(training.state.net.state_dict())
     room_for(monkeypatch, {False: 8, True: 3})
-    split = rehearsal.rehearse(training.state, training.plan, tiny.img_size)
+    split, pace = rehearsal.rehearse(training.state, training.plan, tiny.img_size)
+    assert set(pace) == {0, split[0].open_blocks}
+    assert all(seconds > 0 for seconds in pace.values())
     assert [stage.part for stage in split] == [2]
     training.state.open_blocks(0)
     assert training.state.parts_per_batch == 1
