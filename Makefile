@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Notebooks start processes; one thread each, or they fight for the cores.
-QUIET := OMP_NUM_THREADS=1 CAMOXPERT_CACHE=$(CURDIR)/build/cache
+QUIET := OMP_NUM_THREADS=1 PYDEVD_DISABLE_FILE_VALIDATION=1 CAMOXPERT_CACHE=$(CURDIR)/build/cache
 NBVAL := -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout=180
 
 .PHONY: demo test notebooks browser gallery kaggle kaggle-check lab check lint fix bench clean
