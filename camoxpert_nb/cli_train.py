@@ -50,7 +50,7 @@ def rank(options: dict[str, Any]) -> int:
 def demo(options: dict[str, Any]) -> int:
     """Train the demo preset on generated images, score it and draw the results."""
     from .cli import main
-    from .recipe import build_data
+    from .outlook import data_of
 
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = options.pop("folder") or str(Path("runs") / f"demo-{stamp}")
@@ -58,7 +58,7 @@ def demo(options: dict[str, Any]) -> int:
     code = _train(lambda: Order(config))
     if code:
         return code
-    images = str(build_data(config).root)
+    images = data_of(Run(folder))
     files = ["--json", f"{folder}/evaluation.json", "--csv", f"{folder}/evaluation.csv"]
     score = ["evaluate", "--run", folder, "--dataset-path", images, "--split", "test"]
     main([*score, *files, "--report"])

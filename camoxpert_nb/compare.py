@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from .errors import InputError
+from .errors import InputError, few
 from .metrics import MEASURES
 from .palette import BLACK, COLOURS, GREY
 from .performance import in_words, performance
@@ -76,7 +76,7 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
     shares = indexed[first]["object_share"]
     kept = [name for name in indexed[first].index if name in names and shares[name] > 0]
     if len(kept) < 2:
-        found = "; ".join(f"{run}: {_few(table.index)}" for run, table in indexed.items())
+        found = "; ".join(f"{run}: {few(table.index)}" for run, table in indexed.items())
         raise InputError(
             f"The runs share {len(kept)} images with an object ({found}). Score them on the same "
             "data set, and on images that none of them trained on."
@@ -233,13 +233,9 @@ def _by_name(run: str, table: pd.DataFrame) -> pd.DataFrame:
     twice = indexed.index[indexed.index.duplicated()].unique()
     if len(twice):
         raise InputError(
-            f"{run} has {len(twice)} image names twice ({_few(twice)}): compare one set at a time."
+            f"{run} has {len(twice)} image names twice ({few(twice)}): compare one set at a time."
         )
     return indexed
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def _short(name: str, most: int = 34) -> str:

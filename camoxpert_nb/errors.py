@@ -6,6 +6,8 @@ shows them as ordinary exceptions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 STOPPED = 130  # exit code of what was stopped before its end, as shells report Ctrl-C
 
 
@@ -45,3 +47,8 @@ class RankFailed(TrainingError):
     def __init__(self, message: str, exit_code: int, silent: bool) -> None:
         super().__init__(message)
         self.exit_code, self.silent = exit_code, silent
+
+
+def few(names: Sequence[object]) -> str:
+    """Return the first three of the names for a message."""
+    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .errors import InputError
+from .errors import InputError, few
 from .images import Array, image_size, read_image, read_mask, resize_image, write_map
 from .layouts import SUFFIXES, Pair
 from .metrics import MEASURES, Measured, examine
@@ -304,23 +304,19 @@ def _check_names(maps: dict[str, Path], masks: dict[str, Path]) -> None:
     lower = {stem.lower(): stem for stem in extra}
     cases = [f"{lower[stem.lower()]} for {stem}" for stem in missing if stem.lower() in lower]
     if cases:
-        raise InputError(f"Names differ in upper and lower case: {_few(cases)}. Rename the maps.")
+        raise InputError(f"Names differ in upper and lower case: {few(cases)}. Rename the maps.")
     if len(missing) == len(masks):
         raise InputError(
-            f"No map has the name of a mask: maps {_few(extra)}; masks {_few(missing)}. "
+            f"No map has the name of a mask: maps {few(extra)}; masks {few(missing)}. "
             "Map and mask belong together by file name without suffix."
         )
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(masks)} masks have no map: {_few(missing)}. Predict them too, "
+            f"{len(missing)} of {len(masks)} masks have no map: {few(missing)}. Predict them too, "
             "or give the masks of this set only."
         )
     if extra:
-        raise InputError(f"{len(extra)} maps have no mask: {_few(extra)}. Remove or score apart.")
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise InputError(f"{len(extra)} maps have no mask: {few(extra)}. Remove or score apart.")
 
 
 def _cores() -> int:

@@ -25,7 +25,7 @@ from .plots import empty_picture, save, show_experts, show_history
 from .published import beside, show_beside, why_not
 from .recipe import load_net
 from .run import Run
-from .scores import Scores
+from .scores import Scores, number
 
 PICTURES = 6
 
@@ -67,7 +67,7 @@ class Judged:
         lines = [f"{self.name}: {self.note}", self.scores.summary(), self.gain]
         if self.threshold:
             lines.append(
-                f"  IoU {_three(self.scores.iou_at(self.threshold.value))} at threshold "
+                f"  IoU {number(self.scores.iou_at(self.threshold.value))} at threshold "
                 f"{self.threshold.value:.3f}, chosen on {self.threshold.n} validation images "
                 f"(IoU {self.threshold.iou:.3f} there)"
                 + (": these very images, so a bound" if self.split == "validation" else "")
@@ -84,8 +84,8 @@ class Judged:
         row = paired_differences(before.per_image[kept], after.per_image[kept])[0]
         once, now = before.seconds_per_image or 0.0, after.seconds_per_image or 0.0
         return (
-            f"  seen {self.views.describe()}: IoU {_three(before.mean['iou'])} to "
-            f"{_three(after.mean['iou'])} ({row['difference']:+.4f}, 95 % interval "
+            f"  seen {self.views.describe()}: IoU {number(before.mean['iou'])} to "
+            f"{number(after.mean['iou'])} ({row['difference']:+.4f}, 95 % interval "
             f"{row['low']:+.4f} to {row['high']:+.4f}), network {once:.4f} to {now:.4f} seconds "
             f"per image ({now / once if once else 1:.1f} times as long)"
         )
@@ -328,7 +328,3 @@ def _refuse_twice(names: list[str]) -> None:
             f"Two of the given folders hold a set called {', '.join(twice)}: score them one at a "
             "time, so that no result stands under the other's name."
         )
-
-
-def _three(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"

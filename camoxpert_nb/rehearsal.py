@@ -58,8 +58,7 @@ def _fits(state: TrainState, batch: int, size: int) -> bool:
 
 def _pass(state: TrainState, images: int, size: int) -> None:
     # Without DDP's exchange, in which other processes would wait for one that runs out of memory.
-    alone = state.ranks.world > 1
-    supervised = bare(state.supervised) if alone else state.supervised
+    supervised = bare(state.supervised) if state.ranks.world > 1 else state.supervised
     image = torch.rand(images, 3, size, size, device=state.device)
     mask = torch.zeros(images, 1, size, size, device=state.device)
     loss, _terms = total(supervised(image, mask))

@@ -20,7 +20,7 @@ from .judge import Judged, show_test, training_figures
 from .performance import in_words
 from .published import beside, show_beside, why_not
 from .run import Run
-from .scores import LABELS, Interval, Mean
+from .scores import LABELS, Interval, Mean, number
 
 _STYLE = """
 body { max-width: 1000px; margin: 2em auto; padding: 0 1em; color: #111; background: #fff;
@@ -99,12 +99,12 @@ def _results(judged: Sequence[Judged]) -> Iterable[str]:
 def _means(one: Judged) -> dict[str, str]:
     scores, interval = one.scores, one.scores.interval
     rows = {LABELS[name]: _sure(scores.mean, interval, name) for name in scores.mean}
-    rows["pooled IoU"] = _number(scores.other["pooled_iou"])
+    rows["pooled IoU"] = number(scores.other["pooled_iou"])
     if one.threshold:
-        at = _number(scores.iou_at(one.threshold.value))
+        at = number(scores.iou_at(one.threshold.value))
         rows["IoU at validation's threshold"] = f"{at} at {one.threshold.value:.3f}"
     rows["images without object"] = str(scores.n_empty)
-    rows["network, seconds per image"] = _number(scores.seconds_per_image, 4)
+    rows["network, seconds per image"] = number(scores.seconds_per_image, 4)
     return rows
 
 
@@ -140,7 +140,7 @@ def _one_set(run: Run, one: Judged) -> Iterable[str]:
 
 def _group(title: str, row: Mapping[str, Any]) -> dict[str, str]:
     mean: Mean = row["mean"]
-    others = {LABELS[name]: _number(mean[name]) for name in ("s_measure", "weighted_f", "mae")}
+    others = {LABELS[name]: number(mean[name]) for name in ("s_measure", "weighted_f", "mae")}
     iou = _sure(mean, {"iou": row["interval"]}, "iou")
     return {title: row["group"], "images": str(row["n"]), "IoU": iou, **others}
 
@@ -236,8 +236,4 @@ def _figure(figure: Figure, caption: str) -> str:
 def _sure(mean: Mean, interval: Interval, name: str) -> str:
     low_high = interval.get(name)
     sure = " ({:.3f} to {:.3f})".format(*low_high) if low_high else ""
-    return _number(mean[name]) + sure
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "none" if value is None else f"{value:.{digits}f}"
+    return number(mean[name]) + sure

@@ -105,7 +105,7 @@ class Scores:
                 sure = "  ({:.4f} to {:.4f})".format(*low_high) if low_high else ""
                 lines.append(f"  {name:<11} {value:.4f}{sure}")
         for title, rows in (("by object size", self.by_size), ("by super-class", self.by_class)):
-            groups = [f"{row['group']} {_short(row['mean']['iou'])} (n {row['n']})" for row in rows]
+            groups = [f"{row['group']} {number(row['mean']['iou'])} (n {row['n']})" for row in rows]
             lines += [f"  IoU {title}: {', '.join(groups)}"] if groups else []
         if self.seconds_per_image is not None:
             lines.append(f"  network: {self.seconds_per_image:.4f} seconds per image")
@@ -254,5 +254,6 @@ def _mean(column: pd.Series) -> float | None:
     return float(np.mean(column.to_numpy())) if len(column) else None
 
 
-def _short(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a score as text; "none" where there is nothing to score."""
+    return "none" if value is None else f"{value:.{digits}f}"

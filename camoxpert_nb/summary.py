@@ -27,22 +27,18 @@ def summary(training: Training, fingerprint: str, run: Run, *, finished: bool) -
     """Return the contents of summary.json; `fingerprint` is that of the decoded images."""
     state, data, epochs = training.state, training.data, run.records("epoch")
     devices = list(training.device_lines)
-    reached = [
-        record["epoch"]
-        for record in epochs
-        if max(record["iou"], record["iou_ema"] or 0.0) >= training.config.target_iou
-    ]
+    figures = performance(epochs, training.config.as_dict(), devices)
     return {
         "finished": finished,
         "best": state.best,
         "target_iou": training.config.target_iou,
-        "target_reached_at_epoch": reached[0] if reached else None,
+        "target_reached_at_epoch": figures["epoch_of_target"],
         "epochs": len(epochs),
         "step": state.step,
         "seconds": round(state.seconds, 1),
         "devices": devices,
         "parallel": training.devices.kind,
-        "performance": performance(epochs, training.config.as_dict(), devices),
+        "performance": figures,
         "precision": training.precision.reason,
         "parameters": sum(p.numel() for p in state.net.parameters()),
         "weights_source": state.weights_source,
