@@ -16,9 +16,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from camoxpert_nb.config import make_config
-from camoxpert_nb.dashboard import Dashboard
-from camoxpert_nb.launch import launch
+from camoxpert_nb.notebook.dashboard import Dashboard, launch
+from camoxpert_nb.settings.config import make_config
 
 
 def measure(preset: str, seconds: float) -> None:

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.export import FORMATS, eager, export, images_per_second, load_exported
-from camoxpert_nb.model import CamoXpert
-from camoxpert_nb.recipe import load_net
-from camoxpert_nb.run import Run
+from camoxpert_nb.network.build import load_net
+from camoxpert_nb.network.export import FORMATS, eager, export, images_per_second, load_exported
+from camoxpert_nb.network.model import CamoXpert
+from camoxpert_nb.runs.run import Run
 
 
 def parse() -> argparse.Namespace:

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import torch
 
-from camoxpert_nb.augment import augment_batch
-from camoxpert_nb.config import Config, make_config
-from camoxpert_nb.devices import choose_precision, pick_devices
-from camoxpert_nb.fit import fit
-from camoxpert_nb.losses import total
-from camoxpert_nb.recipe import Loaders, build_net, build_state, prepare
-from camoxpert_nb.synthetic import make_synthetic
-from camoxpert_nb.validate import validate
+from camoxpert_nb.data.augment import augment_batch
+from camoxpert_nb.data.synthetic import make_synthetic
+from camoxpert_nb.machine.devices import choose_precision, pick_devices
+from camoxpert_nb.network.build import build_net
+from camoxpert_nb.network.losses import total
+from camoxpert_nb.settings.config import Config, make_config
+from camoxpert_nb.training.fit import fit
+from camoxpert_nb.training.prepare import Loaders, build_state, prepare
+from camoxpert_nb.training.validate import validate
 
 
 def bare_loop(config: Config) -> float:

@@ -29,10 +29,11 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from camoxpert_nb.augment import augment_batch
-from camoxpert_nb.dataset import Batches, PairDataset, make_loader, open_cache
-from camoxpert_nb.images import image_size
-from camoxpert_nb.layouts import Pair, find_datasets
+from camoxpert_nb.data.augment import augment_batch
+from camoxpert_nb.data.batches import Batches, PairDataset, make_loader
+from camoxpert_nb.data.cache import open_cache
+from camoxpert_nb.data.images import image_size
+from camoxpert_nb.data.layouts import Pair, find_datasets
 
 BORDER = 30  # pixels that the full-size crop may take away
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from camoxpert_nb.losses import Supervised, structure_loss, total
-from camoxpert_nb.model import CamoXpert
+from camoxpert_nb.network.losses import Supervised, structure_loss, total
+from camoxpert_nb.network.model import CamoXpert
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

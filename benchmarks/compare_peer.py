@@ -19,11 +19,11 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
-from camoxpert_nb.config import Config, make_config
-from camoxpert_nb.console import Console
-from camoxpert_nb.fit import fit
-from camoxpert_nb.model import EXPERTS, CamoXpert
-from camoxpert_nb.recipe import build_net
+from camoxpert_nb.network.build import build_net
+from camoxpert_nb.network.model import EXPERTS, CamoXpert
+from camoxpert_nb.settings.config import Config, make_config
+from camoxpert_nb.training.console import Console
+from camoxpert_nb.training.fit import fit
 
 
 class Peer(nn.Module):

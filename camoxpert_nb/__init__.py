@@ -1,5 +1,47 @@
-"""Train, judge and understand networks that find camouflaged animals and people."""
+"""Train, judge and understand networks that find camouflaged animals and people.
 
-from .version import __version__
+`from camoxpert_nb import ...` is all that notebooks and scripts need. A name is fetched when it is
+first used (PEP 562), so that importing the package costs nothing.
+"""
 
-__all__ = ["__version__"]
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "data.layouts": "find_datasets",
+    "data.selection": "count_images find_data",
+    "data.synthetic": "make_synthetic",
+    "doctor.doctor": "examine find_limits",
+    "evaluation.judge": "data_of judge validation_threshold",
+    "figures.explore": "explore",
+    "figures.history": "show_history",
+    "figures.predictions": "show_predictions",
+    "figures.report": "write_report",
+    "figures.results": "draw_pairs show_published show_test",
+    "kaggle.session": "begin how_to_go_on",
+    "network.build": "load_net",
+    "notebook.choice": "chosen command_line propose",
+    "notebook.dashboard": "Dashboard launch",
+    "notebook.gallery": "gallery own_picture threshold_slider",
+    "notebook.picker": "ConfigPicker",
+    "runs.process": "tail",
+    "runs.run": "Run",
+    "settings.config": "Config differences make_config settings_table",
+    "settings.presets": "PRESETS",
+    "training.fit": "fit",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = sorted([*_HOME_OF, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

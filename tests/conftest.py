@@ -7,12 +7,13 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from camoxpert_nb.config import Config, make_config
-from camoxpert_nb.synthetic import make_synthetic
+from camoxpert_nb.data.synthetic import make_synthetic
+from camoxpert_nb.settings.config import Config, make_config
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +27,15 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """What a command hands over to those it starts ends with its test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

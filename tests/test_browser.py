@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from browser import Lab, lab, until, what_is_missing
 
-from camoxpert_nb.config import make_config
-from camoxpert_nb.run import Run
+from camoxpert_nb.runs.run import Run
+from camoxpert_nb.settings.config import make_config
 
 START, FORM = "launch(config)", "ConfigPicker("  # what the cells of panel and form hold
 

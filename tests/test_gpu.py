@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from camoxpert_nb.config import Config, make_config
-from camoxpert_nb.devices import Devices, Precision, choose_precision, pick_devices
-from camoxpert_nb.doctor import examine, find_limits
-from camoxpert_nb.fit import fit
-from camoxpert_nb.recipe import build_net, build_state, step_settings
-from camoxpert_nb.run import Run
-from camoxpert_nb.train import train_step
-from camoxpert_nb.tryout import noise
+from camoxpert_nb.doctor.doctor import examine, find_limits
+from camoxpert_nb.machine.devices import Devices, Precision, choose_precision, pick_devices
+from camoxpert_nb.network.build import build_net
+from camoxpert_nb.runs.run import Run
+from camoxpert_nb.settings.config import Config, make_config
+from camoxpert_nb.training.fit import fit
+from camoxpert_nb.training.memory import noise
+from camoxpert_nb.training.prepare import build_state, step_settings
+from camoxpert_nb.training.train import train_step
 
 pytestmark = [
     pytest.mark.gpu,

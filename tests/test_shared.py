@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from camoxpert_nb.audit import audit
-from camoxpert_nb.config import make_config
-from camoxpert_nb.fit import fit
-from camoxpert_nb.layouts import find_datasets
+from camoxpert_nb.data.audit import audit
+from camoxpert_nb.data.layouts import find_datasets
+from camoxpert_nb.settings.config import make_config
+from camoxpert_nb.training.fit import fit
 
 SHARED = os.environ.get("CAMOXPERT_SHARED", "")
 pytestmark = [

@@ -1,0 +1,1 @@
+"""The commands: each file holds its flags and what they do."""

@@ -1,0 +1,219 @@
+"""The commands that judge and use what was trained, and look at data.
+
+Heavy imports happen inside each command, so `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .flags import Options, add_command, add_device, add_images, add_views, write_json
+
+if TYPE_CHECKING:
+    from ..evaluation.predict import Views
+    from ..training.console import Console
+
+
+def add_commands(commands: Any) -> None:
+    """Add evaluate, compare, predict, export and data."""
+    evaluate_flags(add_command(commands, "evaluate", evaluate))
+    sub = add_command(commands, "compare", compare)
+    sub.add_argument("runs", nargs="+", help="run folders; the first is what others are held to")
+    add_images(sub)
+    sub = add_command(commands, "predict", predict)
+    sub.add_argument("--run", required=True, help="run folder whose best weights are used")
+    sub.add_argument("--input", required=True, help="an image or a folder of images")
+    sub.add_argument("--output", required=True, help="folder for the maps")
+    sub.add_argument("--overlay", action="store_true", help="also draw each map on its image")
+    add_views(sub)
+    add_device(sub)
+    sub = add_command(commands, "export", export)
+    sub.add_argument("run", help="run folder whose best weights are exported")
+    sub.add_argument("--format", default="onnx", choices=("onnx", "torchscript"))
+    sub.add_argument("--output", default="", help="file; default: RUN/model.onnx or model.pt")
+    sub = add_command(commands, "data", data)
+    sub.add_argument("folder", help="data set, or a folder that holds several")
+    sub.add_argument("--json", default="", help="file for the findings")
+    sub.add_argument("--picture", default="", help="PNG file for a sample of images and masks")
+
+
+def evaluate_flags(sub: argparse.ArgumentParser) -> None:
+    """Add the flags of evaluate."""
+    sub.add_argument("--run", default="", help="run folder whose best weights are scored")
+    add_images(sub)
+    sub.add_argument("--predictions", default="", help="folder of 8-bit maps, instead of a run")
+    sub.add_argument("--ground-truth", default="", help="folder of the masks of those maps")
+    add_views(sub)
+    sub.add_argument(
+        "--validation-threshold",
+        action="store_true",
+        help="also score at the threshold that is best on the run's validation images",
+    )
+    sub.add_argument("--json", default="", help="file for the scores, per image and in the mean")
+    sub.add_argument("--csv", default="", help="file for the scores of each image, as a table")
+    sub.add_argument("--report", action="store_true", help="write RUN/report.html")
+
+
+def evaluate(options: Options) -> int:
+    """Score a run on a data set, or a folder of maps on a folder of masks."""
+    from ..training.console import Console
+
+    console = Console(())
+    if options["predictions"] or options["ground_truth"]:
+        results = [_score_folders(options, console)]
+    else:
+        results = _score_run(options, console)
+    write_json(options["json"], results[0] if len(results) == 1 else {"sets": results})
+    if options["json"]:
+        console.say(f"written to {options['json']}")
+    return 0
+
+
+def compare(options: Options) -> int:
+    """Score runs on the same images and say which differences are more than chance."""
+    from ..evaluation.compare import ablation, performance_table
+    from ..evaluation.compare import compare as compare_tables
+    from ..evaluation.judge import judge
+    from ..runs.run import Run
+    from ..settings.config import Config
+    from ..training.console import Console
+
+    if len(options["runs"]) < 2 or not options["dataset_path"]:
+        raise InputError("compare needs two or more run folders and --dataset-path DIR.")
+    console, runs = Console(()), [Run(folder) for folder in options["runs"]]
+    paths = [Path(path) for path in options["dataset_path"]]
+    how = {name: options[name] for name in ("split", "noncam", "device")}
+    judged = [judge(run, paths, progress=console.progress, **how) for run in runs]
+    for sets in zip(*judged, strict=True):
+        tables = {
+            str(run.folder): one.scores.per_image for run, one in zip(runs, sets, strict=True)
+        }
+        console.say(f"{sets[0].name}\n{compare_tables(tables).summary()}\n")
+    console.say(performance_table(runs).set_index("run").T.to_string())
+    names = [str(run.folder) for run in runs]
+    settings = {
+        name: Config.load(run.config_path).as_dict() for name, run in zip(names, runs, strict=True)
+    }
+    best = {
+        name: run.load_json("summary").get("best", {}).get("iou")
+        for name, run in zip(names, runs, strict=True)
+    }
+    console.say("\nbest validation IoU, runs that differ in nothing but their seed together")
+    console.say(ablation(settings, best).to_string(index=False))
+    return 0
+
+
+def predict(options: Options) -> int:
+    """Write a map for each image, and the object found drawn on it if asked to."""
+    from ..evaluation.judge import predict_files
+    from ..figures.predictions import write_overlays
+    from ..runs.run import Run
+    from ..training.console import Console
+
+    console, output = Console(()), Path(options["output"])
+    count = predict_files(
+        Run(options["run"]),
+        Path(options["input"]),
+        output,
+        device=options["device"],
+        views=_views(options),
+        progress=console.progress,
+    )
+    console.say(f"{count} maps written to {output} (8-bit grey: 0 background, 255 object)")
+    if options["overlay"]:
+        drawn = write_overlays(Path(options["input"]), output)
+        console.say(f"{drawn} overlays written to {output / 'overlays'}")
+    return 0
+
+
+def export(options: Options) -> int:
+    """Write the network as one file that runs without this package, and test the file."""
+    from ..network.build import load_net
+    from ..network.export import eager, images_per_second, load_exported
+    from ..network.export import export as write
+    from ..runs.run import Run
+    from ..settings.config import Config
+    from ..training.console import Console
+
+    run = Run(options["run"])
+    net, size = load_net(run), Config.load(run.config_path).img_size
+    path = Path(options["output"] or run.folder / "model")
+    images = run.load_preview().get("image")
+    written = write(net, path, size=size, format=options["format"], images=images)
+    Console(()).say(written.summary())
+    ways = {"PyTorch": eager(net), written.format: load_exported(written.path)}
+    speeds = images_per_second(ways, size)
+    said = ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items())
+    Console(()).say(f"  images/s on this CPU, one at a time: {said}")
+    return 0
+
+
+def data(options: Options) -> int:
+    """Look through a data set and report what is in it; exit code 1 if it cannot be used so."""
+    from ..data.audit import audit, report
+    from ..data.layouts import find_datasets
+    from ..training.console import Console
+
+    console = Console(())
+    sets = find_datasets(Path(options["folder"]))
+    found = audit(sets, progress=console.progress)
+    console.say(report(found))
+    if options["picture"]:
+        from ..figures.results import draw_pairs
+
+        console.say(f"drawn: {draw_pairs(sets, Path(options['picture']))}")
+    write_json(options["json"], found.as_dict())
+    return 1 if found.count("stop") else 0
+
+
+def _score_run(options: Options, console: Console) -> list[dict[str, Any]]:
+    from ..evaluation.judge import judge
+    from ..evaluation.scores import write_csv
+    from ..figures.report import write_report
+    from ..figures.results import draw_test
+    from ..runs.run import Run
+
+    if not options["run"] or not options["dataset_path"]:
+        raise InputError(
+            "evaluate needs --run RUN --dataset-path DIR, or --predictions DIR --ground-truth DIR."
+        )
+    run = Run(options["run"])
+    judged = judge(
+        run,
+        [Path(path) for path in options["dataset_path"]],
+        split=options["split"],
+        noncam=options["noncam"],
+        device=options["device"],
+        views=_views(options),
+        threshold=options["validation_threshold"],
+        progress=console.progress,
+    )
+    for each in judged:
+        console.say(f"{each.summary()}\n  {draw_test(run, each)}")
+    if options["csv"]:
+        write_csv({each.name: each.scores for each in judged}, Path(options["csv"]))
+        console.say(f"each image's scores: {options['csv']}")
+    if options["report"]:
+        console.say(f"report: {write_report(run, judged)}")
+    return [each.to_json() for each in judged]
+
+
+def _views(options: Options) -> Views:
+    from ..evaluation.predict import Views
+
+    return Views(options["flip"], tuple(options["scales"]))
+
+
+def _score_folders(options: Options, console: Console) -> dict[str, Any]:
+    from ..evaluation.evaluate import score_folder
+
+    if not options["predictions"] or not options["ground_truth"]:
+        raise InputError("--predictions DIR and --ground-truth DIR belong together: give both.")
+    scores = score_folder(
+        Path(options["predictions"]), Path(options["ground_truth"]), progress=console.progress
+    )
+    console.say(f"{options['predictions']}\n{scores.summary()}")
+    return scores.to_json()

@@ -1,0 +1,89 @@
+"""Flags that several commands share; those of the settings are made from their table."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..settings.config import GROUPS, PRESETS, Config, flag_of, plain_type
+
+Options = dict[str, Any]
+DEVICES = ("auto", "cuda", "cpu")
+
+
+def add_command(
+    commands: Any, name: str, function: Callable[[Options], int]
+) -> argparse.ArgumentParser:
+    """Add a command that `function` carries out; its docstring is the help."""
+    sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+    sub.set_defaults(command=function)
+    return sub
+
+
+def add_preset(sub: argparse.ArgumentParser) -> None:
+    """Add what settings begin with."""
+    sub.add_argument("--preset", default="auto", help=f"auto, {', '.join(PRESETS)}")
+    sub.add_argument("--config", default="", help="a run's config.json instead of a preset")
+
+
+def add_settings(sub: argparse.ArgumentParser) -> None:
+    """Add a flag for each setting; what is not given stays absent, so presets show through."""
+    groups = {name: sub.add_argument_group(name) for name in GROUPS}
+    for item in dataclasses.fields(Config):
+        if item.name == "preset":
+            continue
+        kind, optional = plain_type(item)
+        shape: dict[str, Any] = {"help": item.metadata["help"], "default": argparse.SUPPRESS}
+        if kind is bool:
+            shape["action"] = argparse.BooleanOptionalAction
+        else:
+            shape["type"] = _or_none(kind) if optional else kind
+            shape["metavar"] = {int: "N", float: "X", str: "TEXT"}[kind]
+        groups[item.metadata["group"]].add_argument(flag_of(item.name), dest=item.name, **shape)
+
+
+def add_images(sub: argparse.ArgumentParser) -> None:
+    """Add which images are scored, and where."""
+    sub.add_argument(
+        "--dataset-path", nargs="+", default=[], metavar="DIR", help="folders of images and masks"
+    )
+    sub.add_argument(
+        "--split",
+        default="auto",
+        choices=("auto", "test", "validation", "all"),
+        help="which images; auto: the test split, or what the run held out",
+    )
+    sub.add_argument("--noncam", action="store_true", help="score COD10K's NonCAM images too")
+    add_device(sub)
+
+
+def add_views(sub: argparse.ArgumentParser) -> None:
+    """Add test-time augmentation."""
+    sub.add_argument("--flip", action="store_true", help="average with the mirrored image's map")
+    sub.add_argument(
+        "--scales", type=float, nargs="+", default=[1.0], help="average over these image scales"
+    )
+
+
+def add_device(sub: argparse.ArgumentParser) -> None:
+    """Add where the network computes."""
+    sub.add_argument("--device", default="auto", choices=DEVICES)
+
+
+def write_json(path: str, values: Any) -> None:
+    """Write plain values to the file that was asked for, if one was."""
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def _or_none(kind: type) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        return None if text == "none" else kind(text)
+
+    read.__name__ = kind.__name__  # argparse names it when a text does not fit
+    return read

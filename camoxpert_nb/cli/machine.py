@@ -1,0 +1,73 @@
+"""The commands that ask what the machine can do.
+
+Heavy imports happen inside each command, so `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from .flags import Options, add_command, add_preset, add_settings, write_json
+from .train import choose
+
+
+def add_commands(commands: Any) -> None:
+    """Add doctor, batch-size and kaggle."""
+    sub = add_command(commands, "doctor", doctor)
+    sub.add_argument("--quick", action="store_true", help="a smaller network, fewer steps")
+    sub.add_argument("--json", default="", help="file for the findings")
+    sub = add_command(commands, "batch-size", batch_size)
+    add_preset(sub)
+    sub.add_argument("--json", default="", help="file for the limits")
+    add_settings(sub)
+    sub = add_command(commands, "kaggle", kaggle)
+    sub.add_argument("what", choices=("build", "check"), help="make the folders, or check one")
+    sub.add_argument("folder", nargs="?", default="kaggle/build", help="default kaggle/build")
+    sub.add_argument("--user", default="your-name", help="your name on Kaggle, as in addresses")
+    sub.add_argument("--data", nargs="*", metavar="OWNER/NAME", help="data sets to attach")
+    sub.add_argument("--weights", nargs="*", default=[], help="files of backbone weights to add")
+
+
+def doctor(options: Options) -> int:
+    """Check GPUs, memory and software by running on them; exit code 1 if something failed."""
+    from ..doctor.doctor import examine
+    from ..training.console import Console
+
+    console = Console(())
+    checkup = examine(console.say, quick=options["quick"])
+    console.say("\n" + checkup.text())
+    write_json(options["json"], checkup.as_dict())
+    return 0 if checkup.healthy else 1
+
+
+def batch_size(options: Options) -> int:
+    """Find the largest batch per GPU of each stage; exit code 1 if not one image fits."""
+    from ..doctor.doctor import find_limits
+    from ..training.console import Console
+
+    console, path = Console(()), options.pop("json")
+    order = choose(options)
+    limits, text = find_limits(order.config, console.say)
+    console.say("\n".join([order.reason, text]).strip())
+    write_json(path, [dataclasses.asdict(limit) for limit in limits])
+    return 0 if all(limit.batch for limit in limits) else 1
+
+
+def kaggle(options: Options) -> int:
+    """Make the folders to upload to Kaggle, or check one of them."""
+    from ..kaggle.bundle import DATA, build
+    from ..kaggle.rules import check
+
+    folder = Path(options["folder"])
+    if options["what"] == "check":
+        check(folder)
+        print(f"{folder}: nothing Kaggle would refuse")
+        return 0
+    data = DATA if options["data"] is None else options["data"]
+    weights = [Path(path) for path in options["weights"]]
+    for path in build(options["user"], folder, data=data, weights=weights):
+        print(path)
+    print("Next: kaggle/README.md")
+    return 0

@@ -1,0 +1,242 @@
+"""The commands that train: here, in processes of this machine, or as one of torchrun's.
+
+Heavy imports happen inside each command, so `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import STOPPED, RankFailed
+from ..runs.run import Run
+from ..settings.config import Config, make_config
+from .evaluate import evaluate, evaluate_flags
+from .flags import Options, add_command, add_preset, add_settings
+
+if TYPE_CHECKING:
+    from ..machine.distributed import Ranks
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be trained, and how it came to that."""
+
+    config: Config
+    resume: bool = False
+    dry_run: bool = False
+    reason: str = ""
+
+
+def add_commands(commands: Any) -> None:
+    """Add train, resume, demo and, for our own processes, rank."""
+    sub = add_command(commands, "train", train)
+    add_preset(sub)
+    sub.add_argument(
+        "--fit-to-budget",
+        action="store_true",
+        help="train as many epochs as the time allows, instead of stopping and going on later",
+    )
+    sub.add_argument("--resume-from", default="", help="run folder or its last.pt to go on from")
+    _add_dry_run(sub)
+    sub = add_command(commands, "resume", resume)
+    sub.add_argument("run", help="the run folder")
+    _add_dry_run(sub)
+    sub = add_command(commands, "demo", demo)
+    sub.add_argument("folder", nargs="?", default="", help="folder of the run")
+    sub.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="default 42")
+    sub = commands.add_parser("rank")  # no help: it is not for people
+    sub.set_defaults(command=rank)
+    sub.add_argument("config")
+    sub.add_argument("--resume", action="store_true")
+
+
+def _add_dry_run(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--dry-run", action="store_true", help="show what would be done, and end")
+    add_settings(sub)
+
+
+def train(options: Options) -> int:
+    """Train a new run, or go on with another one's checkpoint."""
+    return _train(lambda: choose(options))
+
+
+def resume(options: Options) -> int:
+    """Go on with a run, exactly where it was saved."""
+    return _train(lambda: _resumed(Path(options.pop("run")), options))
+
+
+def rank(options: Options) -> int:
+    """Be one of the processes of a training that `train` started."""
+    order = Order(Config.load(Path(options["config"])), resume=options["resume"])
+    return _train(lambda: order)
+
+
+def demo(options: Options) -> int:
+    """Train the demo preset on generated images, score it and draw the results."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = options.pop("folder") or str(Path("runs") / f"demo-{stamp}")
+    config = make_config("demo", checkpoint_dir=folder, **options)
+    if code := _train(lambda: Order(config)):
+        return code
+    images = Run(folder).load_json("summary")["data"]["root"]
+    files = ["--json", f"{folder}/evaluation.json", "--csv", f"{folder}/evaluation.csv"]
+    words = ["--run", folder, "--dataset-path", images, "--split", "test", *files, "--report"]
+    parser = argparse.ArgumentParser()
+    evaluate_flags(parser)
+    code = evaluate(vars(parser.parse_args(words)))
+    print(
+        f"\nOpen {folder}/report.html. Next: train on your own images with\n"
+        "  camoxpert train --dataset-path DIR        (first look at them: camoxpert data DIR)\n"
+        "or find objects in any picture with\n"
+        f"  camoxpert predict --run {folder} --input PICTURE --output maps"
+    )
+    return code
+
+
+def choose(options: Options) -> Order:
+    """Return what `train`'s flags ask for."""
+    dry_run, source = options.pop("dry_run", False), options.pop("resume_from", "")
+    shorter = options.pop("fit_to_budget", False)
+    preset, file = options.pop("preset"), options.pop("config")
+    if source:
+        return _resumed(Path(source), {**options, "dry_run": dry_run})
+    reason = ""
+    if not file and preset == "auto":
+        from ..training.console import auto_preset
+
+        preset, why = auto_preset(options.get("dataset_path", ""))
+        reason = f"preset {preset} chosen for this machine: {why}"
+    config = Config.load(Path(file)).replace(**options) if file else make_config(preset, **options)
+    if shorter:
+        from ..training.console import fitted
+
+        config = fitted(config)
+    return Order(config, dry_run=dry_run, reason=reason)
+
+
+def _resumed(source: Path, options: Options) -> Order:
+    from ..training.resume import resumed_config, take_over
+
+    dry_run = options.pop("dry_run")
+    config = resumed_config(source, options)
+    if not dry_run:
+        take_over(source, config)
+    return Order(config, resume=True, dry_run=dry_run)
+
+
+def _train(decide: Callable[[], Order]) -> int:
+    """Train what `decide` says: here, in new processes, or as one that torchrun started."""
+    from ..kaggle.session import hand_over
+    from ..machine.devices import processes_to_start
+    from ..machine.distributed import expected, joined
+
+    hand_over()
+    with joined() as ranks:
+        order = ranks.from_first(decide)
+        config = order.config
+        if order.dry_run:
+            return _show(order)
+        if not expected():
+            processes = processes_to_start(config.device, config.parallel, config.gpus)
+            if processes:
+                return _start(order, processes)
+        return _fit(order, ranks)
+
+
+def _show(order: Order) -> int:
+    from ..training.console import Console, banner, forecast
+    from ..training.prepare import prepare
+
+    console = Console(())
+    config = order.config
+    if config.parallel == "ddp":  # one process can say what several would do
+        config = config.replace(parallel="dp")
+    training = prepare(config, console.progress)
+    why = [order.reason] if order.reason else []
+    console.say("\n".join([banner(training), *why, forecast(training)]))
+    return 0
+
+
+def _start(order: Order, processes: int) -> int:
+    """Train in processes of this machine, one for each GPU."""
+    from ..machine.distributed import start_ranks
+    from ..runs.process import new_folder
+
+    folder = order.config.checkpoint_dir or str(new_folder())
+    if order.reason:
+        print(order.reason, flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "config.json"
+        order.config.replace(checkpoint_dir=folder).save(file)
+        arguments = ["camoxpert_nb", "rank", str(file), *["--resume"] * order.resume]
+        try:
+            start_ranks(arguments, processes)
+        except RankFailed as error:
+            if error.silent:
+                return error.exit_code
+            raise _note(error, Run(folder)) from error
+    return 0
+
+
+def _note(error: RankFailed, run: Run) -> RankFailed:
+    """Leave the reason in the run, if it began, and return it with the way on."""
+    if not run.exists():
+        return error
+    message = f"{error} Go on from the last save with `camoxpert resume {run.folder}`."
+    run.save_json("failure", {"kind": "RankFailed", "message": message})
+    return RankFailed(message, error.exit_code, silent=False)
+
+
+def _fit(order: Order, ranks: Ranks) -> int:
+    from ..figures.results import draw_training
+    from ..network.model import EXPERTS
+    from ..training.console import Console, banner
+    from ..training.fit import fit
+    from ..training.prepare import Training
+
+    console = Console(tuple(EXPERTS)) if ranks.first else Console((), stream=io.StringIO())
+
+    def announce(training: Training) -> None:
+        if ranks.first:
+            console.log = Path(training.config.checkpoint_dir) / "log.txt"
+        console.say("\n".join([banner(training), order.reason]).rstrip() + "\n")
+
+    run = fit(
+        order.config,
+        resume=order.resume,
+        report=console.report,
+        announce=announce,
+        progress=console.progress,
+        ranks=ranks,
+    )
+    summary = ranks.from_first(lambda: run.load_json("summary"))
+    console.say(_ending(summary, str(run.folder)))
+    for path in draw_training(run) if ranks.first and run.records("epoch") else []:
+        console.say(f"  {path}")
+    return 0 if summary["finished"] else STOPPED
+
+
+def _ending(summary: dict[str, Any], folder: str) -> str:
+    best, minutes = summary["best"], summary["seconds"] / 60
+    reached = summary["target_reached_at_epoch"]
+    lines = [f"\n{minutes:.1f} minutes of training in {summary['epochs']} epochs."]
+    if best:
+        lines.append(
+            f"best validation IoU {best['iou']:.3f} at epoch {best['epoch']} ({best['weights']} "
+            f"weights); target {summary['target_iou']:g} "
+            + (f"reached at epoch {reached}" if reached else "not reached")
+        )
+    if summary["finished"]:
+        lines.append(f"best weights: {folder}/best.pt. Score them on a test set:")
+        lines.append(f"  camoxpert evaluate --run {folder} --dataset-path DIR")
+    else:
+        lines.append("Stopped as asked; everything is saved. Go on with:")
+        lines.append(f"  camoxpert resume {folder}")
+    return "\n".join(lines)

@@ -1,0 +1,156 @@
+"""Batches of decoded images, and the order in which they come.
+
+A batch is one copy out of the cache; everything else happens on the device. Order and chance are
+functions of (seed, epoch, index), never of a worker, a rank or the past: a run can go on from the
+middle of an epoch by naming the epoch and the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..errors import InputError
+from .augment import K
+from .cache import Cache
+
+Batch = dict[str, Tensor]
+
+ENOUGH_WORKERS = 2  # reading a batch is one copy; more processes only take memory
+
+
+class PairDataset(Dataset[Batch]):
+    """Batches by position: `dataset[[3, 5]]` is the batch of the images 3 and 5 in epoch 0.
+
+    A position is epoch * len(dataset) + index, so that a worker knows the epoch without being
+    told. A batch holds image (B, 3, S, S) uint8, mask (B, 1, S, S) uint8 of 0 and 1, index (B,)
+    int64 and uniform (B, K) float32 in [0, 1), which depends on seed, epoch and index alone.
+    """
+
+    def __init__(self, cache: Cache, seed: int = 0) -> None:
+        self.cache, self.seed = cache, seed
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    def __getitem__(self, positions: Sequence[int]) -> Batch:
+        epochs, rows = np.divmod(np.asarray(positions, np.int64), len(self))
+        chance = [
+            _uniforms(self.seed, int(epoch), len(self))[row]
+            for epoch, row in zip(epochs, rows, strict=True)
+        ]
+        return {
+            "image": torch.from_numpy(self.cache.array[:, :3][rows]),
+            "mask": torch.from_numpy(self.cache.array[:, 3:][rows]),
+            "index": torch.from_numpy(rows),
+            "uniform": torch.from_numpy(np.stack(chance)),
+        }
+
+
+class Batches(Sampler[list[int]]):
+    """The batches of one rank, as lists of positions for `PairDataset`.
+
+    In training the order is a permutation that follows from (seed, epoch). Rank r of w takes every
+    w-th image from the r-th on, so that all ranks together see in each step what one process with
+    a w times larger batch sees. An incomplete last batch is left out: it would be a step of
+    another effective batch. In evaluation (`training=False`) nothing is shuffled, left out or
+    seen twice; ranks may then differ by one image and one batch.
+
+    Raises InputError if training data do not fill one batch.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        per_rank: int,
+        *,
+        seed: int = 0,
+        training: bool = True,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.count, self.per_rank, self.seed, self.training = count, per_rank, seed, training
+        self.rank, self.world = rank, world
+        self.epoch = self.start = 0
+        if training and count < per_rank * world:
+            raise _batch_too_large(count, per_rank, world)
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Make the next pass that of `epoch` (from 0), without its first `start` batches."""
+        self.epoch, self.start = epoch, start
+
+    def __len__(self) -> int:
+        """Return the batches of a whole epoch on this rank, wherever the next pass starts."""
+        if self.training:
+            return self.count // (self.per_rank * self.world)
+        return -(-len(range(self.rank, self.count, self.world)) // self.per_rank)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.arange(self.count)
+        if self.training:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        mine = (order + self.epoch * self.count)[self.rank :: self.world].tolist()
+        for batch in range(self.start, len(self)):
+            yield mine[batch * self.per_rank : (batch + 1) * self.per_rank]
+
+
+def make_loader(
+    dataset: PairDataset, batches: Batches, *, workers: int = 0, pin_memory: bool = False
+) -> DataLoader[Batch]:
+    """Return a loader of `Batch`; its workers stay alive from epoch to epoch.
+
+    Workers are spawned: forking a process that runs threads, as every process with torch does, can
+    deadlock, and Python warns of it from 3.12 on. A script that uses workers therefore needs the
+    usual `if __name__ == "__main__":`.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=None,  # the sampler's items are whole batches
+        sampler=batches,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        multiprocessing_context="spawn" if workers else None,
+        generator=torch.Generator(),  # else every pass would draw from torch's global numbers
+    )
+
+
+def choose_workers(requested: int | None, cpus: int, processes: int = 1) -> tuple[int, str]:
+    """Return how many loading processes each of `processes` training processes gets, and why.
+
+    None asks for the number that fits `cpus`. Any other number is taken as it is, with a warning
+    in the reason if it is more than the machine or the loader has use for.
+    """
+    fitting = min(ENOUGH_WORKERS, max(0, cpus // processes - 2))
+    machine = f"{cpus} CPUs and {processes} training process" + "es" * (processes > 1)
+    if requested is None:
+        return fitting, f"{machine}; the decoded cache needs {ENOUGH_WORKERS} at most"
+    if requested > max(fitting, 1):
+        return requested, (
+            f"as asked; warning: {fitting} would do with {machine}, as images come decoded from "
+            "the cache. Leave out --num-workers to have the number chosen"
+        )
+    return requested, "as asked"
+
+
+@lru_cache(maxsize=4)  # prefetching crosses from one epoch to the next
+def _uniforms(seed: int, epoch: int, count: int) -> NDArray[np.float32]:
+    """Return the epoch's (count, K) numbers; the 1 keeps them apart from the order's."""
+    return np.random.default_rng((seed, epoch, 1)).random((count, K), np.float32)
+
+
+def _batch_too_large(count: int, per_rank: int, world: int) -> InputError:
+    batch = per_rank * world
+    division = f" ({per_rank} on each of {world} devices)" if world > 1 else ""
+    largest = count // world
+    advice = f"--batch-size {largest} or less, or " if largest else ""
+    return InputError(
+        f"A batch of {batch} images{division} is larger than the training data, {count} images. "
+        f"Use {advice}more images."
+    )

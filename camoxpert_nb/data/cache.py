@@ -1,0 +1,178 @@
+"""Files decoded once, into one memory-mapped array that all workers and ranks share.
+
+A cache is named by the files it was made from, and is whole or not there: it is written under
+another name and renamed. `batches` reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..settings.config import Config
+from .images import read_image, read_mask, resize_image, resize_mask, same_shape
+from .layouts import Pair
+
+Progress = Callable[[int, int], None]
+
+
+FORMAT = 1  # of the cache file; raise it when what is stored changes
+
+
+SHOWN = 5  # broken files named in a message
+
+
+CHUNK = 64  # pairs decoded ahead of the writer: bounds the memory
+
+
+class Cache:
+    """A finished cache file: `array` (N, 4, S, S) uint8, red, green, blue, mask of 0 and 1.
+
+    `fingerprint` is a sha256 over the files it was made from. Only the path is pickled; every
+    process maps the file by itself, so the pixels are in memory once.
+    """
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.path, self.fingerprint = path, fingerprint
+        self.array = np.lib.format.open_memmap(path, mode="r")
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __reduce__(self) -> tuple[type[Cache], tuple[Path, str]]:
+        return Cache, (self.path, self.fingerprint)
+
+
+def open_cache(
+    pairs: Sequence[Pair], size: int, folder: Path, *, progress: Progress | None = None
+) -> Cache:
+    """Return the decoded `pairs` at `size` pixels a side, from `folder` or made there now.
+
+    A cache is reused while path, size and time of every file are the same, else a new one is
+    made beside it. `progress(done, total)` is called while one is made. Raises one InputError for
+    all unreadable files and all masks that do not have their image's shape, and for a full disk.
+    """
+    if not pairs:
+        raise InputError("There are no images to decode: this part of the data set is empty.")
+    fingerprint = _fingerprint(pairs, size)
+    shape = (len(pairs), 4, size, size)
+    path = Path(folder) / f"images-{size}px-{fingerprint[:16]}.npy"
+    if not _is_whole(path, shape):
+        _build(pairs, shape, path, progress or (lambda done, total: None))
+    return Cache(path, fingerprint)
+
+
+def _fingerprint(pairs: Sequence[Pair], size: int) -> str:
+    """Return the sha256 that names the cache of these files at this size."""
+    digest = hashlib.sha256(f"{FORMAT} {size}".encode())
+    problems = []
+    for pair in pairs:
+        for path in (pair.image, pair.mask):
+            try:
+                status = path.stat()
+            except OSError as error:
+                problems.append(f"{path}: {error.strerror}")
+                continue
+            facts = [str(path.absolute()), status.st_size, status.st_mtime_ns]
+            digest.update(json.dumps(facts).encode())
+    _raise_if_any(problems)
+    return digest.hexdigest()
+
+
+def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError):  # missing, short, or not an array
+        return False
+    return array.shape == shape and array.dtype == np.uint8
+
+
+def _build(pairs: Sequence[Pair], shape: tuple[int, ...], path: Path, progress: Progress) -> None:
+    """Write the cache under another name and rename it: whoever else builds it, one whole wins."""
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _require_space(path.parent, math.prod(shape))
+        with unfinished.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            _decode_into(file, pairs, shape[-1], progress)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path.parent}: the decoded images cannot be written there ({error.strerror}). "
+            "Make room, or name another folder with --cache-dir."
+        ) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{folder}: the decoded images need {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB "
+            "are free. Make room, or name a folder on another disk with --cache-dir."
+        )
+
+
+def _decode_into(file: BinaryIO, pairs: Sequence[Pair], size: int, progress: Progress) -> None:
+    """Append every pair to `file`, in order; at the end raise for all that could not be."""
+    problems = []
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding lets go of Python's lock
+        for first in range(0, len(pairs), CHUNK):
+            chunk = pairs[first : first + CHUNK]
+            for done, result in enumerate(threads.map(lambda pair: _decode(pair, size), chunk), 1):
+                if isinstance(result, str):
+                    problems.append(result)
+                elif not problems:
+                    file.write(result.data)
+                progress(first + done, len(pairs))
+    _raise_if_any(problems)
+
+
+def _decode(pair: Pair, size: int) -> NDArray[np.uint8] | str:
+    """Return the pair's (4, size, size), or the sentence that says what is wrong with it."""
+    try:
+        image, mask = read_image(pair.image), read_mask(pair.mask)
+    except InputError as error:
+        return str(error)
+    if not same_shape(image.shape, mask.shape):
+        found, expected = ("x".join(map(str, a.shape[1::-1])) for a in (mask, image))
+        return f"{pair.mask}: the mask is {found} pixels, its image {pair.image.name} {expected}"
+    channels = resize_image(image, size).transpose(2, 0, 1)
+    return np.stack([*channels, resize_mask(mask, size)])
+
+
+def _raise_if_any(problems: list[str]) -> None:
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
+        more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise InputError(
+            f"{len(problems)} of the data set's files cannot be used:\n{listed}{more}\n"
+            "Download them again, or remove image and mask; `camoxpert data DIR` lists them all."
+        )
+
+
+def cache_folder(config: Config) -> Path:
+    """Return where decoded and generated images are kept."""
+    if config.cache_dir:
+        return Path(config.cache_dir)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("CAMOXPERT_CACHE") or Path(base) / "camoxpert_nb")

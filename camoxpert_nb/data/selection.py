@@ -1,0 +1,261 @@
+"""Which images: what trains, what validates, what is left out, and why.
+
+Validation is carved out of training by a hash of each name, so adding files moves nothing; test
+images are never among either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..settings.config import Config
+from .audit import find_copies
+from .cache import Progress, cache_folder
+from .layouts import ImageSet, Pair, find_datasets, is_noncam
+from .synthetic import make_synthetic
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a run uses: training pairs, test pairs by set, and what was left out, by reason."""
+
+    train: tuple[Pair, ...]
+    test: dict[str, tuple[Pair, ...]]
+    left_out: dict[str, tuple[Pair, ...]]
+
+
+def select(sets: Iterable[ImageSet], *, noncam: bool = False) -> Selection:
+    """Merge the sets' training pairs and list their test pairs by set.
+
+    NonCAM pairs (empty masks, no part of the field's protocol) are left out unless `noncam`.
+    Two test sets of one name both stay; the second is called by its folder as well.
+    """
+    train: list[Pair] = []
+    test: dict[str, tuple[Pair, ...]] = {}
+    left_out: dict[str, tuple[Pair, ...]] = {}
+    for image_set in sets:
+        for split, pairs in (("training", image_set.train), ("test", image_set.test)):
+            gone = tuple(pair for pair in pairs if is_noncam(pair) and not noncam)
+            kept = tuple(pair for pair in pairs if noncam or not is_noncam(pair))
+            if gone:
+                why = f"NonCAM {split} images"
+                left_out[why] = left_out.get(why, ()) + gone
+            if split == "training":
+                train += kept
+            elif kept:
+                name = image_set.name
+                test[name if name not in test else f"{name} ({image_set.root})"] = kept
+    return Selection(tuple(train), test, left_out)
+
+
+def split_validation(
+    pairs: Sequence[Pair], share: float = 0.1
+) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+    """Return (training, validation) pairs: about `share` of them validate.
+
+    Each pair's side follows from the sha256 of its name alone, so adding or removing other files
+    moves nothing. Neither side is empty. Raises InputError for fewer than two pairs.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"validation share {share}: expected a number between 0 and 1, as 0.1.")
+    if len(pairs) < 2:
+        raise InputError(
+            f"{len(pairs)} training pairs found, expected at least 2: one to train and one to "
+            "validate. Add images, or keep the NonCAM images if those were left out."
+        )
+    order = sorted(pairs, key=lambda pair: (_fraction(pair.name), pair.image))
+    count = sum(_fraction(pair.name) < share for pair in order)
+    chosen = set(order[: min(max(count, 1), len(order) - 1)])
+    validation = tuple(pair for pair in pairs if pair in chosen)
+    return tuple(pair for pair in pairs if pair not in chosen), validation
+
+
+def _fraction(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+
+
+Copies = Sequence[Sequence[tuple[str, Path]]]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a run: what trains, what validates, what was left out and why."""
+
+    root: Path
+    train: Sequence[Pair]
+    validation: Sequence[Pair]
+    test: Mapping[str, Sequence[Pair]]
+    left_out: Mapping[str, Sequence[str]]  # reason: names
+    leaks: Sequence[str] = ()  # training images that are test images too, byte for byte
+
+
+def build_data(config: Config, progress: Progress | None = None) -> Data:
+    """Find the images, leave out what does not belong, hold out validation.
+
+    Without a data set, generated images take its place. Copies are found by content: those of
+    training images do not validate.
+    """
+    root = Path(config.dataset_path) if config.dataset_path else _generate(config, progress)
+    found = choose(find_datasets(root), root, noncam=config.noncam, val_share=config.val_share)
+    test = [pair for pairs in found.test.values() for pair in pairs]
+    sides = {"train": found.train, "validation": found.validation, "test": test}
+    copies = find_copies(sides)
+    known, leaks = _second_of(copies, "train", "validation"), _second_of(copies, "test", "train")
+    gone = [path.stem for path in known]
+    left_out = {"validation images that are copies of training images": gone} if gone else {}
+    return replace(
+        found,
+        validation=[pair for pair in found.validation if pair.image not in known],
+        left_out={**found.left_out, **left_out},
+        leaks=sorted(path.stem for path in leaks),
+    )
+
+
+def choose(sets: Sequence[ImageSet], root: Path, *, noncam: bool, val_share: float) -> Data:
+    """Return what trains, validates and tests among `sets`, by name and place alone.
+
+    Raises InputError when nothing can train.
+    """
+    chosen = select(sets, noncam=noncam)
+    if not chosen.train:
+        raise InputError(
+            f"{root} holds test images only ({', '.join(chosen.test) or 'none usable'}). Give the "
+            "folder that also holds a training split, or one flat folder with Imgs and GT."
+        )
+    train, validation = split_validation(chosen.train, val_share)
+    left_out = {why: [pair.name for pair in pairs] for why, pairs in chosen.left_out.items()} | {
+        "images without a mask": [p.name for each in sets for p in each.images_without_mask],
+        "masks without an image": [p.name for each in sets for p in each.masks_without_image],
+    }
+    found = {why: names for why, names in left_out.items() if names}
+    return Data(root, train, validation, chosen.test, found)
+
+
+def find_data(wanted: str = "", mount: Path | None = None) -> str:
+    """Return the data folder to use: `wanted`, else Kaggle's if image sets are mounted, else "".
+
+    Raises InputError when `wanted` holds no image with its mask.
+    """
+    if wanted:
+        _sets(wanted)
+        return wanted
+    mount = mount or input_root()
+    try:
+        return str(mount) if find_datasets(mount) else ""
+    except InputError:  # not on Kaggle, or nothing attached that can train: images are generated
+        return ""
+
+
+def input_root() -> Path:
+    """Return the folder that Kaggle mounts data sets in, or CAMOXPERT_INPUT."""
+    return Path(os.environ.get("CAMOXPERT_INPUT", "/kaggle/input"))
+
+
+def _second_of(copies: Copies, first: str, second: str) -> set[Path]:
+    """Return the files of `second` that have a copy in `first`."""
+    return {
+        path
+        for group in copies
+        if any(place == first for place, _ in group)
+        for place, path in group
+        if place == second
+    }
+
+
+@dataclass(frozen=True)
+class Images:
+    """How many images a training would use; `test` by set, `left_out` by reason.
+
+    `noncam` of those that train and validate show no object. With `exact` False the images are
+    still to be generated, and the split is known only roughly.
+    """
+
+    source: str
+    train: int
+    validation: int
+    noncam: int
+    test: Mapping[str, int]
+    left_out: Mapping[str, int]
+    exact: bool = True
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return names and sentences, a row each."""
+        about = "" if self.exact else "about "
+        cam = self.train + self.validation - self.noncam
+        test = ", ".join(f"{name} {count:,}" for name, count in self.test.items())
+        return [
+            ("from", self.source),
+            ("train on", f"{about}{self.train:,} images"),
+            ("validate on", f"{about}{self.validation:,} held out of training"),
+            ("of these", f"{cam:,} CAM (an object is there), {self.noncam:,} NonCAM (none is)"),
+            ("test sets", test or "none; score on the held-out images"),
+            *[("left out", f"{count:,} {why}") for why, count in self.left_out.items()],
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<12} {text}" for name, text in self.rows())
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        return str(pd.DataFrame(self.rows()).to_html(index=False, header=False, border=0))
+
+
+def count_images(config: Config) -> Images:
+    """Count what a training would use, by name and place; no image is opened.
+
+    Raises InputError when the folder holds nothing that can train.
+    """
+    if not config.dataset_path:
+        return _to_be_generated(config)
+    root, sets = Path(config.dataset_path), _sets(config.dataset_path)
+    found = choose(sets, root, noncam=config.noncam, val_share=config.val_share)
+    return Images(
+        source=", ".join(f"{each.name} ({each.layout})" for each in sets),
+        train=len(found.train),
+        validation=len(found.validation),
+        noncam=sum(is_noncam(pair) for pair in (*found.train, *found.validation)),
+        test={name: len(pairs) for name, pairs in found.test.items()},
+        left_out={why: len(names) for why, names in found.left_out.items()},
+    )
+
+
+def forget_images() -> None:
+    """Look at the disk again at the next count: files may have changed."""
+    _sets.cache_clear()
+
+
+def _to_be_generated(config: Config) -> Images:
+    """Count as `make_synthetic` will, but for the split, which follows from each name's hash."""
+    made: dict[str, Any] = make_synthetic.__kwdefaults__ or {}
+    empty = {"training": int(made["train"] * made["noncam"])}
+    empty["test"] = int(made["test"] * made["noncam"])
+    out = {} if config.noncam else {f"NonCAM {split} images": n for split, n in empty.items()}
+    used = made["train"] - (0 if config.noncam else empty["training"])
+    validation = max(round(used * config.val_share), 1)
+    return Images(
+        source=f"generated camouflage of {config.img_size} px, made before the training",
+        train=used - validation,
+        validation=validation,
+        noncam=empty["training"] if config.noncam else 0,
+        test={"generated": made["test"] - (0 if config.noncam else empty["test"])},
+        left_out=out,
+        exact=False,
+    )
+
+
+@lru_cache(maxsize=4)
+def _sets(root: str) -> tuple[ImageSet, ...]:
+    return tuple(find_datasets(root))
+
+
+def _generate(config: Config, progress: Progress | None) -> Path:
+    folder = cache_folder(config) / f"generated-{config.img_size}px"
+    return make_synthetic(folder, size=config.img_size, progress=progress)

@@ -1,0 +1,267 @@
+"""The check-up: what this machine is, what runs on it, how fast, and how to train on it.
+
+Each way to train is tried in processes of its own, started as a training's are: one that hangs or
+spoils its GPU cannot spoil the others, nor the process that asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import STOPPED, PeerLost, RankFailed
+from ..machine.devices import choose_precision, cpu_count, pick_devices
+from ..machine.distributed import start_ranks
+from ..network.build import build_net
+from ..settings.config import Config, make_config
+from ..training.memory import (
+    Limit,
+    estimate_limit,
+    limits_text,
+    measure_limit,
+    measure_step,
+    noise,
+    take_step,
+)
+from ..training.prepare import build_state
+from ..training.schedule import build_plan, effective_batches
+from ..training.state import TrainState
+from ..training.validate import validate
+from .facts import Facts, Finding, findings, read_facts, read_ram
+from .trial import PARTS, PATIENCE, Check, fix_for
+
+MOST = 256  # images in a batch; nobody needs more
+UNKNOWN_RAM = 4.0  # GiB, where the system does not tell
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way to train, in `processes` processes: "none", "dp" or "ddp" on the GPUs `ids`."""
+
+    name: str
+    mode: str
+    ids: tuple[int, ...]
+    processes: int
+    parts: tuple[str, ...]  # of PARTS
+
+
+def examine(
+    progress: Callable[[str], None] = lambda line: None,
+    *,
+    quick: bool = False,
+    config: Config | None = None,
+) -> Checkup:
+    """Read the machine, try every way to train on it, and return what came of it.
+
+    `progress` is told what is tried next. `quick` takes a smaller network and fewer steps; with
+    `config` the network, image size and batch are its own. Needs one to three minutes.
+    """
+    facts = read_facts(cpu_count(), Path.cwd())
+    config = config or _config(gpu=bool(facts.cards), quick=quick)
+    checks: list[Check] = []
+    speeds: dict[str, float] = {}
+    for trial in trials([card.index for card in facts.cards]):
+        progress(f"trying {trial.name} ...")
+        found, speed = run_trial(trial, config, steps=5 if quick else 20)
+        checks += found
+        if speed and all(check.ok for check in found):
+            speeds[trial.mode] = speed
+    if not facts.cards:
+        why = "needs a GPU; with one it would run on that alone, with two it would split each batch"
+        checks.append(Check("DataParallel", None, 0.0, why))
+    advice = recommend(speeds, len(facts.cards))
+    return Checkup(facts, findings(facts), checks, speeds, advice)
+
+
+def trials(ids: Sequence[int]) -> list[Trial]:
+    """Return what is tried with these GPUs: each alone, then all together in both ways."""
+    everything, together = tuple(PARTS), tuple(PARTS)[1:]
+    if not ids:
+        return [
+            Trial("CPU", "none", (), 1, everything),
+            Trial("DDP, 2 processes over gloo", "ddp", (), 2, together),
+        ]
+    alone = [
+        Trial(f"GPU {i}", "none", (i,), 1, everything if i == ids[0] else everything[:1])
+        for i in ids
+    ]
+    gpus = f"{len(ids)} GPU{'s' * (len(ids) > 1)}"
+    return [
+        *alone,
+        Trial(f"DataParallel over {gpus}", "dp", tuple(ids), 1, together),
+        Trial(f"DDP over {gpus}", "ddp", tuple(ids), len(ids), together),
+    ]
+
+
+def run_trial(trial: Trial, config: Config, steps: int) -> tuple[list[Check], float]:
+    """Run a trial in new processes; return a check for each part, and images per second or 0."""
+    started, failure = time.monotonic(), ""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        order = dataclasses.asdict(trial) | {"config": config.as_dict(), "steps": steps}
+        (folder / "trial.json").write_text(json.dumps(order), encoding="utf-8")
+        try:
+            start_ranks(["camoxpert_nb.doctor.trial", name], trial.processes)
+        except RankFailed as error:
+            if error.exit_code == STOPPED:
+                raise KeyboardInterrupt from error
+            told = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("error-*"))]
+            causes = [text for text in told if not text.startswith(PeerLost.__name__)]
+            failure = "; ".join(causes or told) or str(error)
+        seconds = time.monotonic() - started
+        paths = sorted(folder.glob("part-*"))
+        outcomes = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    if failure and seconds > PATIENCE:
+        failure = f"it did not finish within {PATIENCE} s"
+    checks = [Check(**outcome["check"]) for outcome in outcomes]
+    for part in trial.parts[len(checks) :] or ["end"] * bool(failure):
+        name = f"{trial.name}, {part}"
+        if failure:
+            checks.append(Check(name, False, round(seconds, 1), failure, fix_for(failure)))
+            failure = ""
+        else:
+            checks.append(Check(name, None, 0.0, "not tried, as the part before broke off"))
+    return checks, max((outcome["speed"] for outcome in outcomes), default=0.0)
+
+
+def recommend(speeds: dict[str, float], gpus: int) -> str:
+    """Return which --parallel to use and by how much, from images per second of what works."""
+    if not speeds:
+        return "No way to train works here yet. Mend the first thing that failed, and try again."
+    best = max(speeds, key=lambda mode: speeds[mode])
+    if not gpus:
+        return (
+            "Train on the CPU, with the preset 'demo'; DDP works here too, but shares the same "
+            "cores. With one GPU this check would try that one, with two or more it would measure "
+            "DataParallel and DDP on them and name the faster."
+        )
+    if gpus == 1 or len(speeds) == 1 or best == "none":
+        return (
+            f"Use --parallel {best if gpus > 1 else 'none'}: {speeds[best]:.1f} images per second."
+        )
+    rest = [f"{mode} reaches {speed:.1f}" for mode, speed in speeds.items() if mode != best]
+    times = f", {speeds[best] / speeds['none']:.2f} times one GPU" if "none" in speeds else ""
+    return (
+        f"Use --parallel {best}: {speeds[best]:.1f} images per second{times} ({', '.join(rest)})."
+    )
+
+
+def find_limits(
+    config: Config, progress: Callable[[str], None] = lambda line: None
+) -> tuple[list[Limit], str]:
+    """Return the largest batch per device of each stage, and a table with the flags to use.
+
+    On a GPU whole steps are taken, validation included; on a CPU one step is measured and the rest
+    estimated. One GPU is tried: DDP needs the same on each, DataParallel more on the first.
+    """
+    devices = pick_devices(config.device, parallel="none", gpus=config.gpus)
+    precision = choose_precision(devices, config.amp)
+    state = build_state(config, build_net(config, empty=True), devices, precision)
+    effective, limits = effective_batches(config, 1), list[Limit]()
+    stages = build_plan(config, max(MOST, *effective), 1).stages
+    for stage in stages:
+        progress(f"looking for the largest batch of stage '{stage.name}' ...")
+        state.open_blocks(stage.open_blocks)
+        if devices.ids:
+            step = partial(_whole_step, state, config, stage.open_blocks)
+            limits.append(measure_limit(step, stage.name, stage.part, devices.main, MOST))
+        else:
+            cost = measure_step(state.supervised, config.img_size, devices.main)
+            room = read_ram()[1] or UNKNOWN_RAM
+            limits.append(estimate_limit(cost, stage.name, stage.part, room, MOST))
+    wanted = {stage.part: effective[stage.part - 1] for stage in stages}
+    return limits, limits_text(limits, wanted)
+
+
+def _whole_step(state: TrainState, config: Config, open_blocks: int, batch: int) -> None:
+    """Take a training and a validation step; OutOfMemoryError where it fits in parts only."""
+    state.open_blocks(open_blocks)
+    state.parts.clear()
+    images = noise(batch, config.img_size)
+    take_step(state, config, images)
+    if state.parts_per_batch > 1:
+        raise torch.OutOfMemoryError(f"{batch} images had to be split")
+    dtype = choose_precision(state.devices, config.amp).dtype
+    validate(state.net, [images], dtype=dtype, device=state.device)
+
+
+def _config(*, gpu: bool, quick: bool) -> Config:
+    if gpu:
+        size = 128 if quick else 320
+        return make_config("balanced-2gpu", pretrained=False, batch_size=8, img_size=size)
+    return make_config("tiny") if quick else make_config("demo", batch_size=4, img_size=64)
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """The whole check-up; `speeds` are images per second by the value of --parallel."""
+
+    facts: Facts
+    findings: Sequence[Finding]
+    checks: Sequence[Check]
+    speeds: dict[str, float]
+    recommendation: str
+
+    @property
+    def healthy(self) -> bool:
+        """Say whether nothing failed and nothing stops a training."""
+        failed = any(check.ok is False for check in self.checks)
+        return not failed and all(finding.weight != "stop" for finding in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: healthy or not."""
+        if self.healthy:
+            return f"Healthy: {sum(check.ok is True for check in self.checks)} checks passed."
+        failed = sum(check.ok is False for check in self.checks)
+        stops = sum(finding.weight == "stop" for finding in self.findings)
+        return f"NOT healthy: {failed} checks failed, {stops} findings stop a training."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, the report itself among them."""
+        said = {"healthy": self.healthy, "verdict": self.verdict, "text": self.text()}
+        return dataclasses.asdict(self) | said
+
+    def text(self) -> str:
+        """Return the report for a terminal."""
+        words = {True: "ok", False: "FAILED", None: "not run"}
+        sections = {
+            "Machine": [(name, what, "") for name, what in self.facts.rows()],
+            "Findings": [(each.weight, each.what, each.fix) for each in self.findings],
+            "What was run": [
+                (f"{words[c.ok]:<8} {c.seconds:>5.1f} s", f"{c.name}: {c.detail}", c.fix)
+                for c in self.checks
+            ],
+            "Speed": [
+                (f"--parallel {mode}", f"{speed:.1f} images per second", "")
+                for mode, speed in self.speeds.items()
+            ],
+            "Advice": [("", self.recommendation, "")],
+        }
+        lines = []
+        for title, rows in sections.items():
+            lines += ["", title] if rows else []
+            width = max((len(head) for head, _, _ in rows), default=0)
+            for head, what, fix in rows:
+                margin = f"  {head:<{width}}  " if width else "  "
+                lines.append(_wrapped(margin, what))
+                lines += [_wrapped(" " * len(margin), f"What to do: {fix}")] if fix else []
+        return "\n".join([*lines[1:], "", self.verdict])
+
+    def _repr_html_(self) -> str:
+        return f"<b>{html.escape(self.verdict)}</b><pre>{html.escape(self.text())}</pre>"
+
+
+def _wrapped(head: str, text: str) -> str:
+    return textwrap.fill(head + text, 100, subsequent_indent=" " * len(head))

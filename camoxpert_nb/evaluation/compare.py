@@ -1,0 +1,192 @@
+"""Runs side by side: on the same images, over seeds, and in speed.
+
+Two means over the same images are compared image by image, because how hard an image is moves both
+alike. The test is the paired bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap,
+1993): the images are drawn again and again, and the interval holds the middle 95 % of the mean
+differences. It answers "would it hold on other images of this kind?", never "with another seed?";
+for that a setting is trained with several seeds, and `ablation` shows mean and spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ..errors import InputError, few
+from ..runs.records import in_words, performance
+from ..runs.run import Run
+from .metrics import MEASURES
+from .scores import bootstrap, middle
+
+# Max E and F are maxima of a set's mean curve, not means over images: they cannot be paired.
+PAIRED = tuple(name for name in MEASURES if name not in ("max_e", "max_f"))
+# Settings that change where and how fast a run trains, not what it learns.
+_ELSEWHERE = {"preset", "seed", "checkpoint_dir", "cache_dir", "num_workers", "save_minutes"}
+_ELSEWHERE |= {"time_budget", "target_iou"}
+
+
+class Comparison(NamedTuple):
+    """What `compare` finds.
+
+    n: shared images with an object. means: a row per run, over those. differences: a row per
+    further run and measure, with "run", "measure", "difference" to the first run, "low", "high".
+    statements: one sentence per further run, on IoU. left_out: per run, how many of its images
+    were not compared, by reason. shared: each run's IoU, a row per image name.
+    """
+
+    n: int
+    means: pd.DataFrame
+    differences: pd.DataFrame
+    statements: list[str]
+    left_out: dict[str, dict[str, int]]
+    shared: pd.DataFrame
+
+    def summary(self) -> str:
+        """Return means, statements and what was left out as text."""
+        gone = [
+            f"left out of {run}: {count} {why}"
+            for run, reasons in self.left_out.items()
+            for why, count in reasons.items()
+            if count
+        ]
+        table = self.means.to_string(float_format="{:.4f}".format)
+        return "\n".join([f"{self.n} shared images", table, *self.statements, *gone])
+
+
+def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
+    """Compare runs by name, each with the first, on the images that all of them have.
+
+    tables: `Scores.per_image` of each run. With k further runs the intervals are of 1 - 0.05 / k
+    (Bonferroni), so that all of them together are wrong once in twenty times.
+    Raises InputError for fewer than two runs, an image twice in one, or fewer than two shared.
+    """
+    indexed = {run: _by_name(run, table) for run, table in tables.items()}
+    if len(indexed) < 2:
+        raise InputError(f"{len(indexed)} run to compare. Give two or more, by different names.")
+    names = set.intersection(*(set(table.index) for table in indexed.values()))
+    first, *others = indexed
+    shares = indexed[first]["object_share"]
+    kept = [name for name in indexed[first].index if name in names and shares[name] > 0]
+    if len(kept) < 2:
+        found = "; ".join(f"{run}: {few(table.index)}" for run, table in indexed.items())
+        raise InputError(
+            f"The runs share {len(kept)} images with an object ({found}). Score them on the same "
+            "data set, and on images that none of them trained on."
+        )
+    shared = {run: table.loc[kept, list(PAIRED)] for run, table in indexed.items()}
+    confidence = 1 - 0.05 / len(others)
+    rows = [
+        {"run": run, **row}
+        for run in others
+        for row in paired_differences(shared[first], shared[run], confidence)
+    ]
+    said = [
+        _statement(first, row, len(kept), confidence) for row in rows if row["measure"] == "iou"
+    ]
+    reasons = ("images that another run was not scored on", "images without an object")
+    counts = {
+        run: (len(set(table.index) - names), len(names) - len(kept))
+        for run, table in indexed.items()
+    }
+    return Comparison(
+        len(kept),
+        pd.DataFrame({run: table.mean() for run, table in shared.items()}).T,
+        pd.DataFrame(rows),
+        said,
+        {run: dict(zip(reasons, count, strict=True)) for run, count in counts.items()},
+        pd.DataFrame({run: table["iou"] for run, table in shared.items()}),
+    )
+
+
+def paired_differences(
+    before: pd.DataFrame, after: pd.DataFrame, confidence: float = 0.95
+) -> list[dict[str, Any]]:
+    """Return for each measure the mean of after - before, and its interval (low, high).
+
+    The tables hold the same images in the same order, with the columns `PAIRED`.
+    """
+    change = (after[list(PAIRED)].to_numpy() - before[list(PAIRED)].to_numpy()).astype(float)
+    resampled = bootstrap(len(change)) @ change  # (RESAMPLES, measures)
+    rows = []
+    for name, mean, values in zip(PAIRED, change.mean(0), resampled.T, strict=True):
+        low, high = middle(values, confidence)
+        rows.append({"measure": name, "difference": float(mean), "low": low, "high": high})
+    return rows
+
+
+def ablation(
+    settings: Mapping[str, Mapping[str, Any]], values: Mapping[str, float | None]
+) -> pd.DataFrame:
+    """Return mean and spread over runs that differ in nothing but their seed.
+
+    settings: each run's Config as a dict; values: its score, as its best validation IoU (None:
+    the run has none, and is counted as such). A row per group: the settings by which the groups
+    differ, "runs", "without a score", "seeds", "mean", "sd" (of the sample, n - 1; none for one
+    run), "lowest", "highest".
+    """
+    plain = {
+        run: {k: v for k, v in one.items() if k not in _ELSEWHERE} for run, one in settings.items()
+    }
+    keys = dict.fromkeys(key for one in plain.values() for key in one)
+    varied = [key for key in keys if len({repr(one.get(key)) for one in plain.values()}) > 1]
+    groups: dict[str, list[str]] = {}
+    for run, one in plain.items():
+        label = ", ".join(f"{key} {one.get(key)}" for key in varied) or "all settings alike"
+        groups.setdefault(label, []).append(run)
+    rows = []
+    for label, runs in groups.items():
+        found = pd.Series([v for v in map(values.get, runs) if v is not None], dtype=float)
+        seeds = ", ".join(str(settings[run].get("seed")) for run in runs)
+        counts = {"runs": len(runs), "without a score": len(runs) - len(found), "seeds": seeds}
+        spread = {
+            "mean": found.mean(),
+            "sd": found.std(),
+            "lowest": found.min(),
+            "highest": found.max(),
+        }
+        rows.append({"settings": label, **counts, **spread})
+    return pd.DataFrame(rows)
+
+
+def performance_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return a row of `performance.in_words` for each run, measured from its records."""
+    return pd.DataFrame(
+        [{"run": run.folder.name, **in_words(run_performance(run))} for run in runs]
+    )
+
+
+def run_performance(run: Run) -> dict[str, Any]:
+    """Return `performance.performance` of a run's folder; InputError when it never started."""
+    starts = run.records("start")
+    if not starts:
+        raise InputError(f"{run.folder}: no training has begun here. Give a run folder.")
+    return performance(run.records("epoch"), run.load_json("config"), starts[-1]["devices"])
+
+
+def _statement(first: str, row: Mapping[str, Any], n: int, confidence: float) -> str:
+    low, high, gain = row["low"], row["high"], row["difference"]
+    numbers = (
+        f"{row['run']} against {first}: IoU {gain:+.4f} on average over {n} images in pairs "
+        f"({100 * confidence:.3g} % interval {low:+.4f} to {high:+.4f}, paired bootstrap). "
+    )
+    if low <= 0 <= high:
+        return numbers + (
+            "The interval holds 0: these images do not tell which of the two is better."
+        )
+    word = "better" if gain > 0 else "worse"
+    return numbers + (
+        f"The interval is clear of 0: {row['run']} is {word} on images of this kind. Another seed "
+        "can still move a mean as much; only several seeds tell (see the ablation)."
+    )
+
+
+def _by_name(run: str, table: pd.DataFrame) -> pd.DataFrame:
+    indexed = table.set_index("name")
+    twice = indexed.index[indexed.index.duplicated()].unique()
+    if len(twice):
+        raise InputError(
+            f"{run} has {len(twice)} image names twice ({few(twice)}): compare one set at a time."
+        )
+    return indexed

@@ -1,0 +1,135 @@
+"""Scoring maps against masks: those of a network, or any method's folder of them.
+
+Every measure is taken at the mask's own size, image by image (`metrics`), in threads beside the
+network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..data.cache import Progress
+from ..data.images import Array, read_image, read_mask
+from ..data.layouts import Pair
+from ..errors import InputError, few
+from .metrics import MEASURES, Measured, examine
+from .predict import PLAIN, Views, _by_stem, _cores, _in_order, predict
+from .scores import Scores, build_scores
+
+POLICIES = ("apart", "include")
+
+
+def evaluate(
+    net: nn.Module,
+    pairs: Sequence[Pair],
+    *,
+    size: int,
+    device: torch.device | str,
+    batch_size: int = 8,
+    dtype: torch.dtype | None = None,
+    views: Views = PLAIN,
+    empty: str = "apart",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Predict and score each pair at its mask's own size; scoring runs while the net predicts.
+
+    empty: see `Scores`. workers: scoring threads, None = one for each core. `progress(done, total)`
+    is called after each image. Further arguments and errors as in `predict`.
+    """
+    how: Any = {"size": size, "device": device, "batch_size": batch_size, "dtype": dtype}
+    seconds: list[float] = []
+    maps = predict(net, pairs, **how, views=views, seconds=seconds)
+    jobs = (
+        (item.name, item.probability, pair.mask) for item, pair in zip(maps, pairs, strict=True)
+    )
+    rows, curves = _measure_all(jobs, len(pairs), empty, workers, progress)
+    median = float(np.median(seconds))  # the first batch warms up, and would spoil a mean
+    return build_scores(rows, curves, MEASURES, empty_policy=empty, seconds_per_image=median)
+
+
+def score_folder(
+    predictions: Path,
+    ground_truth: Path,
+    *,
+    empty: str = "apart",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Score a folder of any method's maps on the folder of masks with the same file names.
+
+    Raises InputError, naming files, when a map is missing, extra, coloured or of another size than
+    its mask: anything else would score another set than the one that was meant.
+    """
+    maps, masks = _by_stem(Path(predictions)), _by_stem(Path(ground_truth))
+    _check_names(maps, masks)
+    jobs = ((stem, maps[stem], mask) for stem, mask in masks.items())
+    rows, curves = _measure_all(jobs, len(masks), empty, workers, progress)
+    return build_scores(rows, curves, MEASURES, empty_policy=empty)
+
+
+Job = tuple[str, "Path | NDArray[np.float32]", Path]  # name, map or its file, file of the mask
+
+
+def _measure_all(
+    jobs: Iterable[Job], total: int, empty: str, workers: int | None, progress: Progress | None
+) -> tuple[pd.DataFrame, dict[str, NDArray[np.float64]]]:
+    """Return a row of values and the (n, 256) curves of all jobs, in order."""
+    if empty not in POLICIES or not total:
+        found = f"empty={empty!r}" if total else "no images"
+        raise InputError(f"Cannot score {found}. Give images, and empty as one of {POLICIES}.")
+    rows, curves = [], []
+    for name, measured in _in_order(_measure, jobs, workers=workers or _cores()):
+        rows.append({"name": name, **measured.values})
+        curves.append(measured.curves)
+        if progress:
+            progress(len(rows), total)
+    return pd.DataFrame(rows), {key: np.stack([c[key] for c in curves]) for key in curves[0]}
+
+
+def _measure(job: Job) -> tuple[str, Measured]:
+    name, probability, path = job
+    mask = read_mask(path)
+    if isinstance(probability, Path):
+        return name, examine(_read_map(probability, mask.shape), mask)
+    return name, examine(probability, mask)
+
+
+def _read_map(path: Path, shape: tuple[int, ...]) -> Array:
+    image = read_image(path)
+    if image.shape[:2] != shape:
+        raise InputError(
+            f"{path} has (height, width) {image.shape[:2]}, its mask {shape}. Have the method "
+            "stretch its maps to the mask's size before it writes them."
+        )
+    if (image != image[..., :1]).any():
+        raise InputError(f"{path} is coloured. A map is grey: 0 background, 255 object.")
+    return image[..., 0]
+
+
+def _check_names(maps: dict[str, Path], masks: dict[str, Path]) -> None:
+    missing, extra = sorted(masks.keys() - maps.keys()), sorted(maps.keys() - masks.keys())
+    lower = {stem.lower(): stem for stem in extra}
+    cases = [f"{lower[stem.lower()]} for {stem}" for stem in missing if stem.lower() in lower]
+    if cases:
+        raise InputError(f"Names differ in upper and lower case: {few(cases)}. Rename the maps.")
+    if len(missing) == len(masks):
+        raise InputError(
+            f"No map has the name of a mask: maps {few(extra)}; masks {few(missing)}. "
+            "Map and mask belong together by file name without suffix."
+        )
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(masks)} masks have no map: {few(missing)}. Predict them too, "
+            "or give the masks of this set only."
+        )
+    if extra:
+        raise InputError(f"{len(extra)} maps have no mask: {few(extra)}. Remove or score apart.")

@@ -1,0 +1,258 @@
+"""How good a run is on which images: chosen so that no training image is scored unnoticed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..data.cache import Progress
+from ..data.layouts import Pair, find_datasets
+from ..data.selection import find_data, select
+from ..errors import InputError
+from ..machine.devices import choose_precision, pick_devices
+from ..network.build import load_net
+from ..network.model import CamoXpert
+from ..runs.run import Run
+from ..settings.config import Config
+from .compare import paired_differences
+from .evaluate import evaluate
+from .predict import PLAIN, Views, predict_folder
+from .scores import Scores, number
+
+
+class Threshold(NamedTuple):
+    """The threshold (0...1) with the best mean IoU on a run's n validation images, and that IoU."""
+
+    value: float
+    iou: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f}: mean IoU {self.iou:.3f} on {self.n} validation images"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was scored, why those images, and the scores.
+
+    split: "test", "validation" or "all"; trained: how many of the images trained the network.
+    views: the test-time augmentation of `scores`; plain: the scores without it, None if it was
+    none. threshold: chosen on validation, None if that was not asked for.
+    """
+
+    name: str
+    pairs: list[Pair]
+    note: str
+    scores: Scores
+    split: str = "test"
+    trained: int = 0
+    views: Views = PLAIN
+    plain: Scores | None = None
+    threshold: Threshold | None = None
+
+    def summary(self) -> str:
+        """Return name, note and all results as text."""
+        lines = [f"{self.name}: {self.note}", self.scores.summary(), self.gain]
+        if self.threshold:
+            lines.append(
+                f"  IoU {number(self.scores.iou_at(self.threshold.value))} at threshold "
+                f"{self.threshold.value:.3f}, chosen on {self.threshold.n} validation images "
+                f"(IoU {self.threshold.iou:.3f} there)"
+                + (": these very images, so a bound" if self.split == "validation" else "")
+            )
+        return "\n".join(line for line in lines if line)
+
+    @property
+    def gain(self) -> str:
+        """What test-time augmentation brought and cost, in a sentence; empty without it."""
+        before, after = self.plain, self.scores
+        if before is None or after.mean["iou"] is None:
+            return ""
+        kept = after.per_image["object_share"] > 0
+        row = paired_differences(before.per_image[kept], after.per_image[kept])[0]
+        once, now = before.seconds_per_image or 0.0, after.seconds_per_image or 0.0
+        return (
+            f"  seen {self.views.describe()}: IoU {number(before.mean['iou'])} to "
+            f"{number(after.mean['iou'])} ({row['difference']:+.4f}, 95 % interval "
+            f"{row['low']:+.4f} to {row['high']:+.4f}), network {once:.4f} to {now:.4f} seconds "
+            f"per image ({now / once if once else 1:.1f} times as long)"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values that `json` can write."""
+        values: dict[str, Any] = {"name": self.name, "note": self.note, "split": self.split}
+        values |= self.scores.to_json() | {"views": self.views._asdict(), "gain": self.gain.strip()}
+        if self.plain:
+            plain = self.plain
+            values["plain"] = {"mean": plain.mean, "seconds_per_image": plain.seconds_per_image}
+        if self.threshold:
+            at = self.scores.iou_at(self.threshold.value)
+            values["validation_threshold"] = self.threshold._asdict()
+            values["iou_at_validation_threshold"] = at
+        return values
+
+
+def judge(
+    run: Run,
+    dataset_path: Path | Sequence[Path],
+    *,
+    split: str = "auto",
+    noncam: bool = False,
+    device: str = "auto",
+    views: Views = PLAIN,
+    threshold: bool = False,
+    progress: Progress | None = None,
+) -> list[Judged]:
+    """Score the run's best weights on each test set found under one or more folders.
+
+    With "auto" a folder without a test split is scored on the images this run held out, if it
+    trained there, and whole otherwise. Scores are at each mask's own size. With views, each set is
+    also scored without them, to show what they bring. threshold: also choose one on validation.
+    Raises InputError when nothing is left to score, or a set is found twice.
+    """
+    Config.load(run.config_path)  # a folder that is no run says so before the data are walked
+    folders = [dataset_path] if isinstance(dataset_path, str | Path) else list(dataset_path)
+    chosen = [one for folder in folders for one in _choose(run, Path(folder), split, noncam)]
+    _refuse_twice([one.name for one in chosen])
+    net, settings = inference(run, device)
+    limit = validation_threshold(run, device=device, views=views) if threshold else None
+    judged = []
+    for name, pairs, note, side, trained in chosen:
+        both = [
+            evaluate(net, pairs, views=each, progress=progress, **settings)
+            for each in dict.fromkeys((views, PLAIN))
+        ]
+        plain = both[1] if len(both) > 1 else None
+        judged.append(Judged(name, pairs, note, both[0], side, trained, views, plain, limit))
+    return judged
+
+
+def validation_threshold(
+    run: Run,
+    dataset_path: Path | None = None,
+    *,
+    device: str = "auto",
+    views: Views = PLAIN,
+    progress: Progress | None = None,
+) -> Threshold:
+    """Return the threshold that is best on the images this run held out; test images never vote.
+
+    dataset_path: where they are, by default where the run was trained. Raises InputError when
+    they are not there, or none of them has an object.
+    """
+    root = dataset_path or Path(run.load_json("summary").get("data", {}).get("root", ""))
+    (one,) = _choose(run, root, "validation", noncam=False)
+    net, settings = inference(run, device)
+    scores = evaluate(net, one.pairs, views=views, progress=progress, **settings)
+    value, iou = scores.other.get("best_threshold"), scores.other["best_threshold_iou"]
+    if value is None or iou is None:
+        raise InputError(
+            f"No validation image of {run.folder} has an object: no threshold is best."
+        )
+    return Threshold(value, iou, scores.n - scores.n_empty)
+
+
+class _Chosen(NamedTuple):
+    name: str
+    pairs: list[Pair]
+    note: str
+    split: str
+    trained: int
+
+
+def choose_pairs(
+    run: Run, dataset_path: Path, split: str = "auto", noncam: bool = False
+) -> list[tuple[str, list[Pair], str]]:
+    """Return (name, pairs, note) for each set to score."""
+    return [one[:3] for one in _choose(run, dataset_path, split, noncam)]
+
+
+def _choose(run: Run, dataset_path: Path, split: str, noncam: bool) -> list[_Chosen]:
+    chosen = select(find_datasets(dataset_path), noncam=noncam)
+    known = run.load_json("split")
+    trained, held_out = set(known.get("train", [])), set(known.get("validation", []))
+    if split == "test" or (split == "auto" and chosen.test):
+        side, kind = "test", "test"
+        sets = [(name, list(pairs), "test split") for name, pairs in chosen.test.items()]
+    elif split == "all" or (split == "auto" and not _names(chosen.train) & trained):
+        everything = [*chosen.train, *(pair for pairs in chosen.test.values() for pair in pairs)]
+        side, kind = "", "all"
+        sets = [(dataset_path.name, everything, "all images of the folder")]
+    else:
+        side, kind = "training", "validation"
+        kept = [pair for pair in chosen.train if pair.name in held_out]
+        sets = [(dataset_path.name, kept, "the images this run held out for validation")]
+    if not any(pairs for _, pairs, _ in sets):
+        raise InputError(
+            f"{dataset_path}: nothing to score as '{split}' ({len(chosen.train)} training and "
+            f"{sum(map(len, chosen.test.values()))} test images found). Use another --split."
+        )
+    gone = {why: len(pairs) for why, pairs in chosen.left_out.items() if side in why}
+    tail = "".join(f"; left out: {count} {why}" for why, count in gone.items())
+    seen = {name: sum(pair.name in trained for pair in pairs) for name, pairs, _ in sets}
+    return [
+        _Chosen(name, pairs, note + tail + _warning(seen[name], len(pairs)), kind, seen[name])
+        for name, pairs, note in sets
+        if pairs
+    ]
+
+
+def predict_files(
+    run: Run,
+    source: Path,
+    output: Path,
+    *,
+    device: str = "auto",
+    views: Views = PLAIN,
+    progress: Progress | None = None,
+) -> int:
+    """Write a map for each image of `source` (file or folder) and return how many."""
+    net, settings = inference(run, device)
+    return predict_folder(net, source, output, views=views, progress=progress, **settings)
+
+
+def inference(run: Run, device: str) -> tuple[CamoXpert, dict[str, Any]]:
+    """Return the run's best network, and how it predicts: size, device, batch and precision."""
+    config, devices = Config.load(run.config_path), pick_devices(device)
+    return load_net(run, "best", devices.main), {
+        "size": config.img_size,
+        "device": devices.main,
+        "batch_size": config.batch_size,
+        "dtype": choose_precision(devices, config.amp).dtype,
+    }
+
+
+def _names(pairs: tuple[Pair, ...]) -> set[str]:
+    return {pair.name for pair in pairs}
+
+
+def _warning(seen: int, count: int) -> str:
+    return f"; WARNING: {seen} of these {count} trained the network" if seen else ""
+
+
+def _refuse_twice(names: list[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"Two of the given folders hold a set called {', '.join(twice)}: score them one at a "
+            "time, so that no result stands under the other's name."
+        )
+
+
+def data_of(run: Run, wanted: str = "") -> str:
+    """Return the data folder to look at with `run`: `wanted`, else the one it was trained on.
+
+    Raises InputError when the run does not say yet where its images came from.
+    """
+    if wanted:
+        return find_data(wanted)
+    known = run.load_json("summary").get("data", {}).get("root")
+    if not known:
+        raise InputError(
+            f"{run.folder} has no summary.json: nothing was trained there, or it is still going "
+            "on. Wait until it ends, name another run, or say where the images are."
+        )
+    return str(known)

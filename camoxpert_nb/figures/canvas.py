@@ -1,0 +1,95 @@
+"""What matplotlib figures share: size, style, an empty one, a table of numbers.
+
+Figures are objects that pyplot never sees: nothing stays open, no backend is chosen, and the same
+code draws in a notebook, in a script and on a machine without a display.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from .style import GREY
+
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.titlesize": 11,
+}
+WIDTH = 10.0  # inches: about 1000 px, a notebook's width
+
+Names = Sequence[str]
+Floats = NDArray[np.float64]
+
+
+class Picture(Figure):
+    """A Figure that a notebook shows by itself, although no pyplot backend was set up for it."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write the figure, by the path's suffix as PNG, PDF or SVG; return the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    return path
+
+
+def empty_picture(title: str, text: str) -> Figure:
+    """Return a figure of one sentence, for when there is nothing to draw."""
+    figure = Picture(figsize=(WIDTH, 2), layout="constrained")
+    ax = figure.subplots()
+    ax.set_axis_off()
+    _say(ax, text)
+    figure.suptitle(title)
+    return figure
+
+
+def stage_names(count: int) -> list[str]:
+    """Return a name for each stage of the decoder, shallow to deep."""
+    return [f"stage {stage + 1}, stride {4 * 2**stage}" for stage in range(count)]
+
+
+def draw_table(ax: Axes, values: Floats, rows: Names, columns: Names, signed: bool = False) -> None:
+    """Draw (rows, columns) of per cent as coloured cells with their numbers; NaN stays empty."""
+    most = float(np.nanmax(np.abs(values), initial=1))
+    ax.imshow(
+        values, cmap="PuOr" if signed else "cividis", vmin=-most * signed, vmax=most, aspect="auto"
+    )
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            dark = abs(value) > 0.6 * most if signed else value < 0.6 * most
+            text = f"{round(value):+d}" if signed else f"{value:.0f}"
+            ax.text(column, row, text, ha="center", va="center", color="w" if dark else "k")
+    ax.set_xticks(
+        range(len(columns)), columns, fontsize=8, rotation=30, ha="right", rotation_mode="anchor"
+    )
+    ax.set_yticks(range(len(rows)), rows)
+    ax.grid(False)
+
+
+def _say(ax: Axes, text: str) -> None:
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY)
+    ax.set_yticks([])

@@ -1,0 +1,141 @@
+"""Figures of a run: its training, its test images, and its place among published results."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from ..data.images import read_image, read_mask, resize_image, resize_mask
+from ..data.layouts import ImageSet, Pair
+from ..evaluation.judge import Judged
+from ..evaluation.predict import Views, predict
+from ..evaluation.published import _OURS, TEST_IMAGES, beside, why_not
+from ..evaluation.scores import LABELS
+from ..network.build import load_net
+from ..network.model import EXPERTS
+from ..runs.run import Run
+from ..settings.config import Config
+from .canvas import STYLE, WIDTH, Picture, empty_picture, save
+from .experts import show_experts
+from .history import show_history
+from .predictions import show_pairs, show_predictions
+from .style import BLUE, GREY
+
+
+@rc_context(STYLE)
+def show_beside(table: pd.DataFrame) -> Figure:
+    """Draw S-measure, weighted F and MAE of all methods of a `beside` table, this run marked."""
+    shown = ("s_measure", "weighted_f", "mae")
+    dataset, ours = table["dataset"].iloc[0], table["source"] == _OURS
+    figure = Picture(figsize=(WIDTH, 1.6 + 0.19 * len(table)), layout="constrained")
+    axes = figure.subplots(1, len(shown), sharey=True)
+    places = np.arange(len(table))
+    for ax, measure in zip(axes, shown, strict=True):
+        ax.plot(table[measure][~ours], places[~ours], "o", color=GREY, markersize=4)
+        ax.plot(table[measure][ours], places[ours], "D", color=BLUE, markersize=7)
+        better = "lower" if measure == "mae" else "higher"
+        ax.set_title(f"{LABELS[measure]} ({better} is better)")
+        ax.axhspan(*(places[ours][0] + np.array([-0.5, 0.5])), color=BLUE, alpha=0.12, linewidth=0)
+    row = table[ours].iloc[0]
+    if pd.notna(row["low"]):
+        axes[0].hlines(places[ours], row["low"], row["high"], color=BLUE, linewidth=2)
+    sizes = table[["backbone", "input_size"]].agg(lambda r: ", ".join(filter(None, r)), axis=1)
+    names = table["method"] + np.where(sizes == "", "", " (" + sizes + ")")
+    axes[0].set_yticks(places, names, fontsize=7.5)
+    axes[0].set_ylim(len(table) - 0.5, -0.5)
+    axes[0].get_yticklabels()[places[ours][0]].set(color=BLUE, weight="bold")
+    figure.suptitle(
+        f"{dataset} test set, n = {TEST_IMAGES[dataset]:,}: {row['method']} (diamond; line: 95 % "
+        f"interval) among {len(table) - 1} published rows\nbest S-measure on top; a dot is missing "
+        "where the source does not give the measure"
+    )
+    return figure
+
+
+PICTURES = 6
+
+
+def draw_training(run: Run) -> list[Path]:
+    """Draw the run's curves, its validation pictures and its experts into RUN/figures."""
+    folder = run.folder / "figures"
+    return [save(each, folder / f"{name}.png") for name, each in training_figures(run).items()]
+
+
+def training_figures(run: Run) -> dict[str, Figure]:
+    """Return the figures of a training by name: curves, and once it validated the other two."""
+    config, preview, summary = Config.load(run.config_path), run.load_preview(), _summary(run)
+    scratch = ", from random weights" if summary["weights"].startswith("none") else ""
+    title = (
+        f"{config.backbone}{scratch}, {config.num_experts} experts, {config.img_size} px, "
+        f"n = {summary['validation']} validation images"
+    )
+    figures = {"curves": show_history(run.records("epoch"), target=config.target_iou, title=title)}
+    if preview:
+        figures["validation"] = show_predictions(preview)
+        figures["experts"] = show_experts(preview["gates"], tuple(EXPERTS)[: config.num_experts])
+    return figures
+
+
+def draw_test(run: Run, judged: Judged) -> Path:
+    """Draw a few scored images, from the best to the worst, into RUN/figures."""
+    return save(show_test(run, judged), run.folder / "figures" / f"test-{judged.name}.png")
+
+
+def show_test(run: Run, judged: Judged) -> Figure:
+    """Draw a few scored images, from the best to the worst."""
+    config = Config.load(run.config_path)
+    ranked = judged.scores.per_image.sort_values("iou", ascending=False)["name"]
+    places = np.linspace(0, len(ranked) - 1, min(PICTURES, len(ranked))).round().astype(int)
+    by_name = {pair.name: pair for pair in judged.pairs}
+    pairs = [by_name[ranked.iloc[place]] for place in places]
+    title = f"{judged.name}: {len(pairs)} of {len(ranked)} scored images, best to worst,"
+    return show_predictions(_pictures(run, config, pairs, judged.views), title=title)
+
+
+def show_published(judged: Judged) -> Figure:
+    """Draw the scores among published results, or say why they cannot stand beside them."""
+    how: dict[str, Any] = {"split": judged.split, "trained": judged.trained}
+    reason = why_not(judged.scores, judged.name, **how)
+    if reason:
+        return empty_picture(f"{judged.name} beside published results", textwrap.fill(reason, 110))
+    return show_beside(beside(judged.scores, judged.name, **how))
+
+
+def draw_pairs(sets: Sequence[ImageSet], path: Path) -> Path:
+    """Draw a few pairs from all over the sets, each mask's outline on its image."""
+    pairs = [pair for each in sets for pair in (*each.train, *each.test)]
+    places = np.linspace(0, len(pairs) - 1, min(2 * PICTURES, len(pairs))).astype(int)
+    shown = [pairs[place] for place in places]
+    return save(
+        show_pairs(
+            [read_image(pair.image) for pair in shown],
+            [read_mask(pair.mask) for pair in shown],
+            [pair.name for pair in shown],
+        ),
+        path,
+    )
+
+
+def _pictures(run: Run, config: Config, pairs: list[Pair], views: Views) -> dict[str, Any]:
+    size, net = config.img_size, load_net(run)
+    maps = predict(net, pairs, size=size, device="cpu", batch_size=len(pairs), views=views)
+    grey = [np.rint(item.probability * 255).astype(np.uint8) for item in maps]
+    return {
+        "names": [pair.name for pair in pairs],
+        "image": np.stack([resize_image(read_image(pair.image), size) for pair in pairs]),
+        "mask": np.stack([resize_mask(read_mask(pair.mask), size) for pair in pairs]),
+        "probability": np.stack([resize_image(each, size) for each in grey]),
+    }
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    split = run.load_json("split")
+    source = run.load_json("summary").get("weights_source", "")
+    return {"weights": source, "validation": len(split.get("validation", []))}

@@ -1,0 +1,1 @@
+"""What is attached, how long it lasts, what is uploaded."""

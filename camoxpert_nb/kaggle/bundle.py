@@ -1,0 +1,212 @@
+"""Everything that goes to Kaggle, made from the same notebooks and package as anywhere else.
+
+    OUTPUT/kit               the package, as a wheel and as a folder: a data set
+    OUTPUT/03_train, ...     each notebook with its metadata: `kaggle kernels push -p` takes it
+    OUTPUT/camoxpert_kaggle  one notebook that carries the package: drag it into the browser
+
+The notebooks go as they are, behind a first cell that finds the kit and names the notebook.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .bootstrap import print_of
+from .rules import DATASET, KERNEL, T4, check, slug_of
+
+PACKAGE = Path(__file__).parents[1]
+PROJECT = PACKAGE.parent
+KIT = "camoxpert-kit"
+DATA = ("ivanomelchenkoim11/cod10k-dataset", "ivanomelchenkoim11/camo-dataset")
+NEEDS = {"03_train": "02_configure", "04_evaluate": "03_train", "05_visualize": "03_train"}
+# 01_gpu_check is not among them: it would keep GPU memory that the training needs.
+STORY = ("02_configure", "03_train", "04_evaluate", "05_visualize")
+ONE = "camoxpert_kaggle"
+ABOUT = """# CamoXpert on Kaggle
+
+Trains a network that finds camouflaged animals and people, judges it and shows what it sees. This
+one notebook carries the whole kit.
+
+1. **Input > Add Input**: attach COD10K, and CAMO if you like. Without data, images are generated.
+2. **Session options > Accelerator**: GPU T4 x2.
+3. **Save Version > Save & Run All**. It stops in time, saved, and says how to go on next time.
+"""
+Cell = dict[str, Any]
+
+
+def build(
+    user: str, output: Path, *, data: Sequence[str] = DATA, weights: Sequence[Path] = ()
+) -> list[Path]:
+    """Write the folders to upload and return them; all keep Kaggle's rules.
+
+    `user` is the owner of what is uploaded, `data` the data sets to attach ("owner/name"),
+    `weights` files of backbone weights that travel with the kit. Raises InputError when something
+    breaks a rule, or when the project's notebooks are not here.
+    """
+    notebooks = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
+    if not notebooks or not (PROJECT / "pyproject.toml").exists():
+        raise InputError(
+            f"{PROJECT} holds no notebooks and no pyproject.toml: the kit is made from the "
+            "project's folder. Get it, `pip install --editable .` there, and run this again."
+        )
+    folders = [_kit(user, output / "kit", weights)]
+    for path in notebooks:
+        title, *cells = _cells(path)
+        cells = [title, _bootstrap(f"{user}/{_slug(path.stem)}"), *cells]
+        sources = [f"{user}/{KIT}", *data]
+        folders.append(_kernel(output / path.stem, cells, user, sources, NEEDS.get(path.stem)))
+    paths = [PROJECT / "notebooks" / f"{stem}.ipynb" for stem in STORY]
+    first, *others = (_cells(path) for path in paths)
+    parts = [first, *([cell for cell in part if not _begins(cell)] for part in others)]
+    parts = [*(part[:-1] for part in parts[:-1]), parts[-1]]  # each ends in what comes next
+    about = {"cell_type": "markdown", "id": "about", "metadata": {}, "source": ABOUT}
+    kit = _bootstrap(f"{user}/{_slug(ONE)}", _archive())
+    cells = [about, kit, *(cell for part in parts for cell in part)]
+    folders.append(_kernel(output / ONE, cells, user, data))
+    for folder in folders:
+        check(folder)
+    return folders
+
+
+def _kit(user: str, folder: Path, weights: Sequence[Path]) -> Path:
+    _empty(folder)
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (PROJECT / "LICENSE", *weights):
+        shutil.copy(path, folder)
+    _wheel(folder)
+    metadata = {
+        "title": "CamoXpert kit",
+        "subtitle": "Train and judge networks that find camouflaged objects",
+        "id": f"{user}/{KIT}",
+        "licenses": [{"name": "other"}],
+        "description": "The package camoxpert_nb, for the CamoXpert notebooks. MIT: see LICENSE.",
+    }
+    _write(folder / DATASET, metadata)
+    return folder
+
+
+def _wheel(folder: Path) -> None:
+    """Build the wheel offline, from a copy: what an earlier build left must not get into it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch)
+        shutil.copytree(folder / PACKAGE.name, source / PACKAGE.name)
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(PROJECT / name, source)
+        command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+        command += ["--no-index", "--quiet", "--wheel-dir", str(folder), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1]
+        raise InputError(
+            f"the wheel could not be built ({reason}). It needs pip and a recent setuptools here: "
+            f"`{sys.executable} -m pip install --upgrade setuptools`."
+        )
+
+
+def _kernel(
+    folder: Path, cells: Sequence[Cell], user: str, data: Sequence[str], needs: str | None = None
+) -> Path:
+    """Write a notebook and its metadata: two T4, no internet, private."""
+    _empty(folder)
+    title = _title(folder.name)
+    options = {
+        "accelerator": "nvidiaTeslaT4",
+        "dataSources": [],
+        "isGpuEnabled": True,
+        "isInternetEnabled": False,
+        "language": "python",
+        "sourceType": "notebook",
+    }
+    about = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook = {
+        "cells": cells,
+        "metadata": {
+            "kaggle": options,
+            "kernelspec": about,
+            "language_info": {"name": "python"},
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    _write(folder / f"{folder.name}.ipynb", notebook)
+    metadata = {
+        "id": f"{user}/{_slug(folder.name)}",
+        "title": title,
+        "code_file": f"{folder.name}.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": True,
+        "enable_tpu": False,
+        "enable_internet": False,
+        "machine_shape": T4,
+        "dataset_sources": list(data),
+        "kernel_sources": [f"{user}/{_slug(needs)}"] if needs else [],
+        "competition_sources": [],
+        "model_sources": [],
+    }
+    _write(folder / KERNEL, metadata)
+    return folder
+
+
+def _cells(path: Path) -> list[Cell]:
+    """Return a notebook's cells, each source as one text: the official client wants it so."""
+    cells: list[Cell] = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [{**cell, "source": "".join(cell["source"])} for cell in cells]
+
+
+def _begins(cell: Cell) -> bool:
+    """Say whether a cell looks at the session's inputs: once is enough."""
+    return "begin" in cell["metadata"].get("tags", [])
+
+
+def _bootstrap(kernel: str, archive: str = "") -> Cell:
+    """Return the first code cell; `kernel` ("owner/slug") is for advice on the next session."""
+    lines = "\n".join(textwrap.wrap(archive, 120))
+    call = f'print(find_kit("""{lines}""", built="{print_of(PACKAGE)}"))'
+    source = (PACKAGE / "kaggle" / "bootstrap.py").read_text(encoding="utf-8")
+    name = f'os.environ.setdefault("CAMOXPERT_KERNEL", "{kernel}")'
+    shape: Cell = {"cell_type": "code", "execution_count": None, "id": "kit", "outputs": []}
+    hidden = {"jupyter": {"source_hidden": True}, "_kg_hide-input": True}
+    return {**shape, "metadata": hidden, "source": f"{source}\n\n{name}\n{call}"}
+
+
+def _archive() -> str:
+    """Return the package as a zip in base64, the same for the same files."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as files:
+        for path in sorted(PACKAGE.rglob("*")):
+            if path.suffix in (".py", ".csv"):
+                about = zipfile.ZipInfo(path.relative_to(PACKAGE.parent).as_posix())
+                about.compress_type = zipfile.ZIP_DEFLATED
+                files.writestr(about, path.read_bytes())
+    return base64.b64encode(packed.getvalue()).decode()
+
+
+def _title(stem: str) -> str:
+    return "CamoXpert " + stem.removeprefix("camoxpert_").replace("_", " ")
+
+
+def _slug(stem: str) -> str:
+    return slug_of(_title(stem))
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _write(path: Path, values: Any) -> None:
+    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Which devices, which processes, how busy."""

@@ -1,0 +1,228 @@
+"""The processes of one training: how they start, what they agree on, and how they end together.
+
+torchrun (or `start_ranks`, which is torchrun's launcher in this process) starts one process per
+GPU and tells each its place in environment variables; `joined` reads them. What decides anything
+is agreed on by all: whether to stop, to pause or to save is asked after each step, so no process
+waits for one that has left. A training of one process is the same code with nobody to ask.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from ..errors import STOPPED, InputError, KitError, PeerLost, RankFailed
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(minutes=30)  # one process may have to decode all images for the others
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among the `world` processes of one training.
+
+    `local_rank` counts within the machine. With a world of 1 nothing is sent anywhere.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Say whether this process writes the run folder and talks to the user."""
+        return self.rank == 0
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum over all processes, on the device of `values`."""
+        if self.world == 1:
+            return values
+        values = values.clone()
+        with together():
+            dist.all_reduce(values)
+        return values
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean over all processes, on the device of `values`."""
+        return self.total(values) / self.world
+
+    def any(self, *wishes: bool) -> list[bool]:
+        """Return for each wish whether any process has it."""
+        # On the CPU, so that no process has to wait for its GPU.
+        return [count > 0 for count in self.total(torch.tensor(wishes, dtype=torch.int32)).tolist()]
+
+    def gather(self, value: T) -> list[T]:
+        """Return every process's plain value, by rank."""
+        values: list[Any] = [value] * self.world
+        if self.world > 1:
+            with together():
+                dist.all_gather_object(values, value)
+        return values
+
+    def from_first(self, work: Callable[[], T]) -> T:
+        """Return, in all processes, what `work` gives in the first; its error ends all."""
+        value = [self.in_turn(work if self.first else lambda: None)]
+        if self.world > 1:
+            with together():
+                dist.broadcast_object_list(value, src=0)
+        return value[0]  # type: ignore[return-value]
+
+    def in_turn(self, work: Callable[[], T]) -> T:
+        """Return `work()`, run by the first process of each machine before the others.
+
+        Thus one decodes and the others find it done. When it fails anywhere all end: with the
+        error where it happened, with PeerLost elsewhere.
+        """
+        result, error = None, None
+        for leads in (True, False):
+            if leads == (self.local_rank == 0):
+                try:
+                    result = work()
+                except KitError as caught:
+                    error = caught
+            if self.any(error is not None)[0]:
+                raise error or PeerLost("another process of this training could not start")
+        return result  # type: ignore[return-value]
+
+    def spread(self, tensors: Iterator[Tensor]) -> None:
+        """Overwrite these tensors with the first process's."""
+        for tensor in tensors if self.world > 1 else ():
+            with together():
+                dist.broadcast(tensor, src=0)
+
+
+ALONE = Ranks()
+
+
+def expected() -> bool:
+    """Say whether this process was started as one of several (or by torchrun)."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Join the processes that were started together, if any, and leave them at the end."""
+    if not expected():
+        yield ALONE
+        return
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    ranks = Ranks(*(int(os.environ[name]) for name in names))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield ranks
+        # Whoever ends first with an error code has the others terminated: leave together.
+        ranks.any(False)
+    finally:
+        dist.destroy_process_group()
+
+
+def leave(code: int) -> None:
+    """End this process now, if torchrun started it.
+
+    The threads behind the connections may abort a Python that shuts down in its usual way, and
+    the exit code, which says why a training ended, would be lost.
+    """
+    if expected():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def start_ranks(arguments: Sequence[str], processes: int) -> None:
+    """Run `python -m ARGUMENTS...` in `processes` processes of this machine, to their end.
+
+    It is torchrun's own launcher: Ctrl-C is passed on, and when one process fails the others are
+    ended within half a minute. Raises RankFailed, which names the process.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # said below, once
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=uuid.uuid4().hex,
+        max_restarts=0,
+        monitor_interval=0.2,
+    )
+    try:
+        with _threads_for(processes):
+            elastic_launch(config, sys.executable)("-m", *arguments)
+    except ChildFailedError as error:
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        raise _failed(codes, processes) from error
+    except SignalException as error:
+        raise RankFailed("stopped on request", STOPPED, silent=True) from error
+
+
+@contextmanager
+def _threads_for(processes: int) -> Iterator[None]:
+    """Share the cores out, unless the user has: processes that fight for cores crawl."""
+    name = "OMP_NUM_THREADS"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(max((os.cpu_count() or 1) // processes, 1))
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def _failed(codes: dict[int, int], processes: int) -> RankFailed:
+    """Return the error for these exit codes, of which one is the cause and the rest follow.
+
+    Bad input and a stop are told by the process itself; a killed process tells nothing.
+    """
+    told = {rank: code for rank, code in codes.items() if code in (InputError.exit_code, STOPPED)}
+    causes = {r: c for r, c in codes.items() if c not in (PeerLost.exit_code, -signal.SIGTERM)}
+    rank, code = min((told or causes or codes).items(), key=lambda item: (item[1], item[0]))
+    if code >= 0:
+        return RankFailed(f"process {rank} of {processes} ended with code {code}.", code, True)
+    name = signal.Signals(-code).name
+    why = " The system does that when memory runs out: lower --num-workers or the batch size."
+    return RankFailed(
+        f"process {rank} of {processes} was killed ({name}), so the others were ended."
+        + (why if name == "SIGKILL" else ""),
+        1,
+        False,
+    )
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Turn a connection that breaks, in our own messages or in DDP's, into PeerLost."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, KitError) or not _broken(error):
+            raise
+        raise PeerLost(
+            "the connection to another process of this training broke "
+            f"({str(error).splitlines()[0]}). Go on from the last save with `camoxpert resume`."
+        ) from error
+
+
+def _broken(error: RuntimeError) -> bool:
+    words = str(error).lower()
+    signs = ("connection", "gloo", "nccl", "peer", "timed out", "socket")
+    return isinstance(error, dist.DistError) or any(sign in words for sign in signs)

@@ -1,0 +1,91 @@
+"""A timm network as four stages of features, with its weights from a file or from the hub."""
+
+from __future__ import annotations
+
+import difflib
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from timm.models import load_state_dict
+from torch import nn
+
+from ..errors import InputError
+
+STRIDES = [4, 8, 16, 32]
+
+
+HUB_TIMEOUT = 5.0  # seconds; the hub's own client retries for 46 when there is no connection
+
+
+def _build_backbone(name: str, weights: str | Path, pretrained: bool) -> tuple[nn.Module, str]:
+    """Return the backbone and, in words, where its weights come from."""
+    backbone = _create(name)
+    if weights:
+        return backbone, _load_file(name, backbone, Path(weights))
+    if pretrained:
+        return _from_hub(name, backbone)
+    return backbone, "none: trains from scratch (no weights were asked for)"
+
+
+def _create(name: str) -> nn.Module:
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), 5, 0.4)
+        raise InputError(f"timm has no network {name!r}. Near names: {', '.join(near) or 'none'}.")
+    strides: list[int] = []
+    try:
+        backbone: Any = timm.create_model(name, features_only=True)
+        strides = backbone.feature_info.reduction()
+        with torch.no_grad():  # in eval, so that nothing moves
+            heights = [each.shape[2] for each in backbone.eval()(torch.zeros(1, 3, 64, 96))[-4:]]
+        if heights != [64 // stride for stride in STRIDES]:
+            raise ValueError(f"of an image of 64 x 96 they are {heights} high")
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{name} has features at strides {strides} ({error}). A backbone needs four stages, at "
+            "strides 4, 8, 16, 32, for any image size, as edgenext_base or resnet50 has."
+        ) from error
+    return backbone.train()
+
+
+def _from_hub(name: str, backbone: nn.Module) -> tuple[nn.Module, str]:
+    """Return the backbone with timm's weights, or as it is and why."""
+    entry: Any = timm.get_pretrained_cfg(name)
+    place = entry and (entry.hf_hub_id or entry.url)
+    if not place:
+        return backbone, f"none: trains from scratch (timm has no weights for {name})"
+    cached = try_to_load_from_cache(place, "model.safetensors") if entry.hf_hub_id else None
+    overlay = {"file": cached} if isinstance(cached, str) else None
+    options: Any = {"features_only": True, "pretrained": True, "pretrained_cfg_overlay": overlay}
+    url = f"{constants.ENDPOINT}/{place}/resolve/main/config.json" if entry.hf_hub_id else place
+    try:
+        if not overlay:  # ask once whether it can be reached: the client would ask twelve times
+            urllib.request.urlopen(url, timeout=HUB_TIMEOUT).close()
+        return timm.create_model(name, **options), f"hub {place}"
+    except Exception as error:  # the client's are many; from scratch, said aloud, serves them all
+        return backbone, f"none: trains from scratch (no connection to {place}? {error})"
+
+
+def _load_file(name: str, backbone: nn.Module, path: Path) -> str:
+    """Load a file in the format of timm's classifier into its feature network; all must fit."""
+    try:  # it unwraps state_dict, model, EMA and module. prefixes
+        state = load_state_dict(str(path.resolve(strict=True)))
+    except Exception as error:  # pickle, zip and safetensors break each in its own way
+        raise InputError(f"{path}: cannot be read as a file of weights ({error}).") from error
+    wanted = {k: v for k, v in backbone.state_dict().items() if "num_batches_tracked" not in k}
+    found = {}
+    for key, value in state.items():
+        for new in (key, key.replace(".", "_", 1), f"model.{key}"):  # timm's feature nets rename
+            if new in wanted and getattr(value, "shape", None) == wanted[new].shape:
+                found[new] = value
+    if misses := [key for key in wanted if key not in found]:
+        guess = "; probably the file is of another architecture" if len(misses) > len(found) else ""
+        raise InputError(
+            f"{path}: {len(misses)} of the {len(wanted)} tensors of {name} are missing or of other "
+            f"shape ({', '.join(misses[:3])}, ...){guess}. Give it timm's own {name} weights."
+        )
+    backbone.load_state_dict(found, strict=False)
+    return f"file {path.name}"

@@ -1,0 +1,91 @@
+"""From settings or a run to a network with its weights."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from ..runs.run import Run, bare_keys, load_checkpoint
+from ..settings.config import Config
+from .model import CamoXpert
+
+
+def find_weights(backbone: str) -> str:
+    """Return the file among CAMOXPERT_WEIGHTS whose path names the backbone, or "".
+
+    Of several, the one whose path says least besides: edgenext_small is not edgenext_small_rw.
+    """
+    known = filter(None, os.environ.get("CAMOXPERT_WEIGHTS", "").split(os.pathsep))
+    fitting = [Path(path) for path in known if _plain(backbone) in _plain(path)]
+    return str(min(fitting, key=lambda path: (len(path.name), len(str(path))), default=""))
+
+
+def build_net(config: Config, *, empty: bool = False) -> CamoXpert:
+    """Return the network on the CPU, with its starting weights or, `empty`, with random ones."""
+    if empty:  # a checkpoint fills it: no file and no hub is needed any more
+        config = config.replace(pretrained=False, weights="", init_from="")
+    torch.manual_seed(config.seed)
+    net = CamoXpert(
+        config.backbone,
+        experts=config.num_experts,
+        top_k=min(config.top_k, config.num_experts),
+        width=config.width,
+        weights=config.weights or (find_weights(config.backbone) if config.pretrained else ""),
+        pretrained=config.pretrained and not config.init_from,
+        deep_supervision=config.deep_supervision,
+        checkpointing=config.gradient_checkpointing,
+    )
+    if config.init_from:
+        load_weights(net, *_weights_of(Path(config.init_from)))
+        net.weights_source = f"--init-from {config.init_from}"
+    return net
+
+
+def load_net(run: Run, which: str = "best", device: torch.device | str = "cpu") -> CamoXpert:
+    """Return a run's network with the weights that scored best (or "last"), ready to predict."""
+    checkpoint = run.load(which, device)
+    config = Config().replace(**checkpoint["config"])
+    net = build_net(config, empty=True)
+    load_weights(net, checkpoint["net"], str(run.folder / f"{which}.pt"))
+    return net.to(device).eval()
+
+
+def load_weights(net: nn.Module, weights: dict[str, Any], source: str) -> None:
+    """Load all weights strictly; InputError says exactly what does not fit."""
+    weights, own = bare_keys(weights), net.state_dict()
+    missing = [key for key in own if key not in weights]
+    foreign = [key for key in weights if key not in own]
+    resized = [
+        f"{key} ({tuple(weights[key].shape)} there, {tuple(own[key].shape)} here)"
+        for key in own
+        if key in weights and weights[key].shape != own[key].shape
+    ]
+    if missing or foreign or resized:
+        found = [("missing there", missing), ("unknown here", foreign), ("other shape", resized)]
+        listed = "; ".join(f"{len(k)} {name}: {', '.join(k[:3])}" for name, k in found if k)
+        raise InputError(
+            f"{source} belongs to another network ({listed}). Use the --backbone, --num-experts, "
+            "--width and --deep-supervision it was trained with; its config.json names them."
+        )
+    net.load_state_dict(weights)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def _weights_of(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the network weights in a run folder or checkpoint file, and where they came from."""
+    if path.is_dir():
+        path = path / ("best.pt" if (path / "best.pt").exists() else "last.pt")
+    state = load_checkpoint(path)
+    for key in ("net", "model_state_dict", "model", "state_dict"):
+        if isinstance(state.get(key), dict):
+            return state[key], str(path)
+    return state, str(path)

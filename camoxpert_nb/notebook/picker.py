@@ -1,0 +1,331 @@
+"""The settings as a form, made from the settings table, with what they will do beside it.
+
+Every field is a core widget (ipywidgets 7.7 to 8.1). A value that cannot be used is answered with
+the sentence of its InputError; the last good settings stay until it is mended. Measuring memory and
+time needs PyTorch and the GPU, so a child process does it and the notebook's kernel stays light.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+from IPython.display import display
+
+from ..data.selection import count_images, find_data, forget_images
+from ..errors import InputError
+from ..figures.curves import Line, plot
+from ..figures.style import BLUE, ORANGE
+from ..settings.config import GROUPS, PRESETS, Config, differences, flag_of, make_config
+from ..training.schedule import Plan, build_plan, lr_warnings
+from .choice import CHOICE, command_line, count_devices, propose, rates
+from .dashboard import unattended
+from .fields import (
+    ITEMS,
+    LABEL,
+    alarm,
+    as_text,
+    help_of,
+    make_field,
+    muted,
+    names_of,
+    note,
+    shown,
+    table,
+    value_of,
+)
+
+ESSENTIAL = ("dataset_path", "img_size", "backbone", "epochs", "batch_size", "lr")
+# Where things are on this machine: choosing a preset leaves these alone.
+PLACES = ("dataset_path", "weights", "cache_dir", "checkpoint_dir")
+
+
+class ConfigPicker:
+    """A form for the settings of a training; `config` holds the last good ones.
+
+    Begins with `config`, or with `preset`, or with a proposal for the images in `dataset_path` and
+    this machine; without a `dataset_path` Kaggle's mount is tried, then images are generated.
+    "Save" writes the settings to `path`. `devices` is the number of GPUs to reckon with; it is
+    found out when not given. Printed, or where no widget can be shown, it is a table.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        preset: str = "",
+        dataset_path: str = "",
+        path: Path | str = CHOICE,
+        devices: int | None = None,
+    ) -> None:
+        forget_images()
+        self.path, self._devices, self._quiet = Path(path), devices, False
+        self.problem = ""
+        self._config = config or _beginning(preset, find_data(dataset_path), devices)
+        if not self._config.preset:
+            self._config = self._config.replace(preset=next(iter(PRESETS)))
+        self.fields = {name: make_field(name) for name in ITEMS}
+        self.helps = {name: widgets.HTML() for name in ITEMS}
+        self.preset = widgets.Dropdown(
+            options=list(PRESETS), description="preset", style=LABEL, layout={"width": "420px"}
+        )
+        self.message, self.outlook, self.changed = (widgets.HTML() for _ in range(3))
+        self.command = widgets.Textarea(
+            description="in a terminal", rows=2, style=LABEL, layout={"width": "98%"}
+        )
+        wide = {"width": "220px"}
+        self.estimate_button = widgets.Button(description="Estimate memory and time", layout=wide)
+        self.save_button = widgets.Button(description="Save", button_style="primary")
+        self.estimated, self.saved = widgets.HTML(), widgets.HTML()
+        self.box = self._build()
+        self.config = self._config
+        self._listen()
+
+    @property
+    def config(self) -> Config:
+        """The last good settings; setting them fills the form."""
+        return self._config
+
+    @config.setter
+    def config(self, config: Config) -> None:
+        with self._silence():
+            self.preset.value = config.preset
+            for name, field in self.fields.items():
+                field.value = shown(field, getattr(config, name))
+        self._accept(config)
+
+    def command_line(self) -> str:
+        """Return the shell command that trains with these settings."""
+        return command_line(self._config)
+
+    def save(self, path: Path | str | None = None) -> Path:
+        """Write the settings where the next training looks for them, or to `path`; return it."""
+        target = Path(path or self.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._config.save(target)
+        stale = " The value marked above is not in it." if self.problem else ""
+        self.saved.value = f"saved to {html.escape(str(target))}.{stale}"
+        return target
+
+    def estimate(self) -> str:
+        """Measure one real training step on this machine, in a child process.
+
+        Returns memory per device and time of each stage. Raises InputError with the child's words
+        when these settings or images cannot train here.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "config.json"
+            self._config.save(file)
+            command = [sys.executable, "-m", "camoxpert_nb", "train", "--dry-run", "--config"]
+            done = subprocess.run([*command, str(file)], capture_output=True, text=True)
+        if done.returncode:
+            raise InputError(done.stderr.strip().rpartition("\n")[2])
+        parts = done.stdout.split("\n\n")
+        return next((part for part in parts if part.startswith("estimate")), done.stdout).strip()
+
+    def __repr__(self) -> str:
+        return "\n".join([self._settings(), "", *self._plain_outlook(), "", self.command_line()])
+
+    def _settings(self) -> str:
+        base, lines = make_config(self._config.preset), [f"preset {self._config.preset}"]
+        for group in GROUPS:
+            lines.append(f"\n{group}")
+            for name in names_of(group):
+                value, usual = getattr(self._config, name), getattr(base, name)
+                mark = f" (preset: {as_text(usual)})" if value != usual else ""
+                lines.append(f"  {name:<22} {as_text(value):<14} {help_of(name)}{mark}")
+        return "\n".join(lines)
+
+    def _ipython_display_(self) -> None:
+        # What a widget says of itself differs between ipywidgets 7 and 8, and is no table.
+        settings = f"<pre>{html.escape(self._settings())}</pre>"
+        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": settings + self._outlook()}
+        if not unattended():
+            view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
+            bundle["application/vnd.jupyter.widget-view+json"] = view
+        display(bundle, raw=True)
+
+    # -- building ----------------------------------------------------------------------------
+
+    def _build(self) -> widgets.VBox:
+        pages = [widgets.VBox([self._row(name) for name in names_of(group)]) for group in GROUPS]
+        tabs = widgets.Tab(children=pages)
+        every = widgets.Accordion(children=[tabs], selected_index=None)
+        for place, group in enumerate(GROUPS):
+            tabs.set_title(place, group)
+        every.set_title(0, f"all {len(ITEMS)} settings")
+        about = widgets.HTML(muted("where to begin; fills all fields below but the folders"))
+        head = widgets.HBox([self.preset, about])
+        first = widgets.VBox([head, *(self._row(name) for name in ESSENTIAL)])
+        buttons = widgets.HBox([self.estimate_button, self.save_button, self.saved])
+        return widgets.VBox(
+            [
+                first,
+                self.message,
+                every,
+                self.changed,
+                self.outlook,
+                buttons,
+                self.estimated,
+                self.command,
+            ]
+        )
+
+    def _row(self, name: str) -> widgets.HBox:
+        return widgets.HBox([self.fields[name], self.helps[name]])
+
+    def _listen(self) -> None:
+        self.preset.observe(lambda change: self._take_preset(change["new"]), "value")
+        for name in ("lr", "stage2_lr"):
+            self.fields[name].observe(lambda change, name=name: self._settle_batch(name), "value")
+        for field in self.fields.values():
+            field.observe(lambda change: self._read(), "value")
+        self.save_button.on_click(lambda button: self.save())
+        self.estimate_button.on_click(lambda button: self._start_estimate())
+
+    @contextlib.contextmanager
+    def _silence(self) -> Iterator[None]:
+        """Change fields without an answer to each."""
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before
+
+    # -- answering ---------------------------------------------------------------------------
+
+    def _take_preset(self, preset: str) -> None:
+        if not self._quiet:
+            kept = {name: getattr(self._config, name) for name in PLACES}
+            self.config = make_config(preset, **kept)
+
+    def _settle_batch(self, name: str) -> None:
+        """Let a new rate count for the batch at hand, as on the command line."""
+        if self._quiet:
+            return
+        usual = make_config(self.preset.value)
+        own = self.fields[name].value != as_text(getattr(usual, name))
+        with self._silence():
+            self.fields[f"{name}_batch"].value = 0 if own else getattr(usual, f"{name}_batch")
+
+    def _read(self) -> None:
+        """Take over what the form says, or say why it cannot be."""
+        if self._quiet:
+            return
+        try:
+            values = {name: value_of(name, field.value) for name, field in self.fields.items()}
+            self._accept(Config(preset=self.preset.value, **values))
+        except InputError as error:
+            self.problem = str(error)
+            self._note_changes()
+            for name, line in self.helps.items():  # said where it is wrong, too
+                if f"{flag_of(name)} " in self.problem:
+                    line.value = alarm(self.problem)
+            self.message.value = alarm(f"{error} Until then the last good settings stay.")
+
+    def _accept(self, config: Config) -> None:
+        self._config, self.problem = config, ""
+        self.message.value = self.saved.value = self.estimated.value = ""
+        changes = self._note_changes()
+        named = ", ".join(f"<b>{name}</b> {html.escape(as_text(v))}" for name, v in changes.items())
+        self.changed.value = f"differs from <b>{config.preset}</b> in: {named or 'nothing'}"
+        self.outlook.value = self._outlook()
+        self.command.value = self.command_line()
+
+    def _note_changes(self) -> dict[str, Any]:
+        """Say beside each field what it means and what the preset has; return what differs."""
+        usual = make_config(self._config.preset)
+        changes = differences(self._config, usual)
+        for name, line in self.helps.items():
+            line.value = note(name, changes, usual)
+        return changes
+
+    def _start_estimate(self) -> None:
+        self.estimate_button.disabled = True
+        self.estimated.value = "One real step is measured in a process of its own ..."
+        self.measuring = threading.Thread(target=self._show_estimate, daemon=True)
+        self.measuring.start()
+
+    def _show_estimate(self) -> None:
+        try:
+            self.estimated.value = f"<pre>{html.escape(self.estimate())}</pre>"
+        except InputError as error:
+            self.estimated.value = alarm(str(error))
+        finally:
+            self.estimate_button.disabled = False
+
+    # -- what it will do ---------------------------------------------------------------------
+
+    def _plan(self) -> Plan:
+        return build_plan(self._config, count_images(self._config).train, self._count())
+
+    def _count(self) -> int:
+        return count_devices(self._config) if self._devices is None else self._devices
+
+    def _stages(self, plan: Plan) -> Iterator[Sequence[str]]:
+        count, config = self._count(), self._config
+        yield (
+            "stage",
+            "epochs",
+            "trains",
+            "batch x GPUs x accumulated",
+            "effective",
+            "steps an epoch",
+            "lr",
+        )
+        for number, stage in enumerate(plan.stages, start=1):
+            effective = stage.batch * count * config.accumulation_steps
+            parts = f"{stage.batch} x {count} x {config.accumulation_steps}"
+            span = f"{stage.first_epoch + 1}-{stage.last_epoch}"
+            cells = (number, span, stage.name, parts, effective, stage.steps, f"{stage.lr:g}")
+            yield tuple(map(str, cells))
+
+    def _plain_outlook(self) -> list[str]:
+        try:
+            lines = [str(count_images(self._config))]
+            plan = self._plan()
+        except InputError as error:
+            return [str(error)]
+        for cells in self._stages(plan):
+            widths = (7, 9, 13, 28, 11, 16, 0)
+            padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+            lines.append("".join(padded).rstrip())
+        return [*lines, *lr_warnings(self._config, self._count())]
+
+    def _outlook(self) -> str:
+        try:
+            images = table(count_images(self._config).rows())
+        except InputError as error:
+            return alarm(str(error))
+        try:
+            plan = self._plan()
+        except InputError as error:
+            return images + alarm(str(error))
+        head, *stages = self._stages(plan)
+        warnings = "".join(map(alarm, lr_warnings(self._config, self._count())))
+        return (
+            f'<div style="display:flex;flex-wrap:wrap;gap:24px"><div>{images}</div>'
+            f"{_curve(plan)}</div>{table(stages, head)}{warnings}"
+        )
+
+
+def _beginning(preset: str, dataset_path: str, devices: int | None) -> Config:
+    if preset:
+        return make_config(preset, dataset_path=dataset_path)
+    return propose(dataset_path, devices)
+
+
+def _curve(plan: Plan) -> str:
+    epochs, lines = rates(plan)
+    colours = (BLUE, ORANGE)
+    drawn = [Line(name, epochs, rate, colours[i]) for i, (name, rate) in enumerate(lines.items())]
+    panel = plot("Learning rate", "no line while 0", drawn, plan.epochs, log=True)
+    return f'<div style="width:440px">{panel}</div>'

@@ -1,0 +1,1 @@
+"""A run is one folder: read, watched, started, stopped from anywhere."""

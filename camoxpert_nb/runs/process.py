@@ -1,0 +1,199 @@
+"""A training as a process of its own: start it, end it, ask how it is.
+
+A started training has a session of its own, so it survives the kernel, the browser and the shell
+that started it. In its run folder it leaves, besides what `run.py` lists:
+
+    launch.json    the settings it was started with
+    process.json   the process that was started last, and when
+    stderr.txt     what that process said on its error stream
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..settings.config import Config, as_flags, differences
+from .run import Run, alive
+
+FRESH = 120  # seconds: a run of another machine that wrote a record so lately is alive
+WISHES = {"stop": "stopping", "pause": "paused"}
+ENDS = {"stop": "stopped", "end": "finished"}  # how records name the end, and how we do
+# A child that ended looks alive to `kill -0` until its parent asks for its exit code.
+_children: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run is: "empty", "starting", "running", "paused", "stopping", "stopped", "finished" or
+    "died", the training process if it lives, and why it died.
+    """
+
+    name: str
+    pid: int | None = None
+    cause: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Say whether nothing more will happen by itself."""
+        return self.name in ("stopped", "finished", "died")
+
+
+def new_folder() -> Path:
+    """Return runs/DATE-TIME, not used so far."""
+    wanted = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    others = (wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 1000))
+    return next(folder for folder in (wanted, *others) if not folder.exists())
+
+
+def start(config: Config, *, resume: bool = False) -> Run:
+    """Start a training process and return its run at once.
+
+    With `resume` a run that lives in `config.checkpoint_dir` goes on, with the settings of
+    `config`. Raises InputError when the folder is being trained in, or when it holds a run and
+    `resume` was not asked for; where no folder is named, when any run in runs/ is being trained.
+    """
+    run = Run(config.checkpoint_dir or new_folder())
+    for busy in [run] if config.checkpoint_dir else _alive_runs():
+        _refuse_second(busy)  # a cell that is run again shall not start a second training
+    if run.exists() and not resume:
+        raise InputError(
+            f"{run.folder} already holds a run. Look at it: Dashboard('{run.folder}'). Go on with "
+            "it: launch(config, resume=True). Or start another one: "
+            "launch(config.replace(checkpoint_dir='')) chooses a new folder."
+        )
+    config = config.replace(checkpoint_dir=str(run.folder))
+    changes = differences(config, Config.load(run.config_path)) if run.exists() else {}
+    changes.pop("preset", None)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    config.save(run.folder / "launch.json")
+    _spawn(run, as_flags(changes))
+    return run
+
+
+def restart(run: Run) -> None:
+    """Let a stopped or dead run go on from its last save; InputError if it cannot."""
+    _refuse_second(run)
+    if not run.exists() and not (run.folder / "launch.json").exists():
+        raise InputError(f"{run.folder} holds no run. Start one there: launch(config).")
+    _spawn(run, [])
+
+
+def stop(run: Run, now: Status) -> None:
+    """Ask the training to save and end; one that is still starting has nothing to save."""
+    run.request("stop")
+    if now.name == "starting" and now.pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(now.pid, signal.SIGTERM)
+
+
+def status(run: Run, last: dict[str, Any]) -> Status:
+    """Say how the run is; `last` is the newest record of its history, or empty."""
+    for each in _children:
+        each.poll()
+    lock, child = run.load_json("lock"), run.load_json("process")
+    trainer, starter = run.training_pid() or _far_away(lock, last), _alive_child(child)
+    if trainer is not None:
+        wishes = [name for wish, name in WISHES.items() if run.wants(wish)]
+        return Status([*wishes, "running"][0], trainer)
+    failure = run.load_json("failure").get("message", "")
+    began = last.get("time", 0) > child.get("started", 0)
+    if began and not failure and last["kind"] in ENDS:
+        return Status(ENDS[last["kind"]], starter)  # it may still be drawing figures
+    if starter is not None and not failure:
+        return Status("running" if began else "starting", starter)
+    if not (lock or child or last or failure):
+        return Status("empty")
+    if run.wants("stop") and not (lock or failure):
+        return Status("stopped")  # before it began
+    return Status("died", cause=failure or _last_words(run, lock))
+
+
+def _refuse_second(run: Run) -> None:
+    now = status(run, (run.records() or [{}])[-1])
+    if now.pid is not None and not now.ended:
+        raise InputError(
+            f"{run.folder} is being trained by process {now.pid}. Watch it: "
+            f"Dashboard('{run.folder}'). End it: its Stop button, or `touch {run.folder}/stop`. "
+            "Or train beside it, in a folder that you name: "
+            "launch(config.replace(checkpoint_dir='runs/another'))."
+        )
+
+
+def _alive_runs() -> list[Run]:
+    runs = [Run(path.parent) for path in sorted(Path("runs").glob("*/process.json"))]
+    return [run for run in runs if _alive_child(run.load_json("process"))]
+
+
+def _spawn(run: Run, flags: list[str]) -> None:
+    command = [sys.executable, "-m", "camoxpert_nb"]
+    if run.exists():
+        command += ["resume", str(run.folder), *flags]
+    else:
+        command += ["train", "--config", str(run.folder / "launch.json")]
+    home = str(Path(__file__).parents[2])  # the kernel may have found the package by sys.path
+    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+    (run.folder / "failure.json").unlink(missing_ok=True)
+    run.clear_requests()
+    with (run.folder / "stderr.txt").open("wb") as errors:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+    _children.append(child)
+    own = {"pid": child.pid, "host": platform.node(), "started": time.time()}
+    run.save_json("process", own)
+
+
+def _alive_child(child: dict[str, Any]) -> int | None:
+    """Return the id of the process that was started here, unless it ended."""
+    pid = child.get("pid", 0)
+    if child.get("host") != platform.node() or not alive(pid):
+        return None
+    try:  # after a reboot the id may belong to a stranger
+        return pid if b"camoxpert_nb" in Path(f"/proc/{pid}/cmdline").read_bytes() else None
+    except OSError:
+        return pid
+
+
+def _far_away(lock: dict[str, Any], last: dict[str, Any]) -> int | None:
+    """Return the id of a process on another machine, if it wrote something lately."""
+    fresh = time.time() - last.get("time", 0) < FRESH and last["kind"] not in ENDS
+    return lock["pid"] if lock and lock["host"] != platform.node() and fresh else None
+
+
+def _last_words(run: Run, lock: dict[str, Any]) -> str:
+    errors, locked = run.folder / "stderr.txt", run.folder / "lock.json"
+    if errors.exists() and (not lock or errors.stat().st_mtime > locked.stat().st_mtime):
+        said = [line.removeprefix("camoxpert: ") for line in tail(errors, 3)]
+        if said:
+            return "\n".join(said)
+    if lock:
+        return (
+            "the process was killed without a word: most often because the memory ran out, or "
+            "because the machine or the session ended."
+        )
+    return "the process ended before the training began, without a word."
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """Return the last lines of a text file; none while there is no file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - 400 * lines, 0))
+            return file.read().decode("utf-8", "replace").rstrip().splitlines()[-lines:]
+    except FileNotFoundError:
+        return []

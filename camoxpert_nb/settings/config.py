@@ -1,0 +1,321 @@
+"""The settings, once: a frozen table from which flags, form, `config.json` and README are made.
+
+Components never see a Config; they take plain arguments. Only builders, picker and command line
+read it. A preset is a small set of differences from the defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .presets import PRESETS
+
+FORMAT = 1  # of config.json; raised when an older kit could misread a newer file
+EXPERTS = ("texture", "attention", "hybrid", "frequency", "edge", "context", "contrast")
+GROUPS = ("data", "network", "schedule", "loss", "memory", "devices", "saving")
+
+
+def option(default: Any, group: str, help: str, **limits: Any) -> Any:
+    """Return a dataclass field with its help sentence, group and limits.
+
+    Limits: `low` and `high` (inclusive), `above` (exclusive), `choices`, `unit`.
+    """
+    return field(default=default, metadata={"group": group, "help": help, **limits})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of a training run; names and meanings are those of the command line."""
+
+    preset: str = option("", "data", "the preset these settings started from")
+    dataset_path: str = option(
+        "", "data", "folder that holds images and masks; empty: generated images"
+    )
+    img_size: int = option(320, "data", "side of the square the network sees", low=32, unit="px")
+    noncam: bool = option(False, "data", "train on COD10K's NonCAM images (empty masks) too")
+    val_share: float = option(
+        0.1, "data", "share of the training images held out for validation", above=0.0, high=0.5
+    )
+    augment: float = option(
+        1.0, "data", "strength of flips, crops, rotation and colour", low=0, high=1
+    )
+    cache_dir: str = option(
+        "", "data", "where decoded images are kept; empty: the user's cache folder"
+    )
+    num_workers: int = option(-1, "data", "data loading processes; -1: from the CPU count", low=-1)
+
+    backbone: str = option("edgenext_base", "network", "any timm backbone with four stages")
+    num_experts: int = option(7, "network", "experts in each mixture", low=1, high=len(EXPERTS))
+    top_k: int = option(
+        3, "network", "experts used for each image and stage", low=2, high=len(EXPERTS)
+    )
+    width: int = option(128, "network", "channels of the decoder", low=16)
+    pretrained: bool = option(True, "network", "start from ImageNet weights of the hub")
+    weights: str = option("", "network", "file with backbone weights, used instead of the hub")
+    init_from: str = option(
+        "", "network", "checkpoint or run whose weights to start from (weights alone)"
+    )
+    deep_supervision: bool = option(True, "network", "loss on every level of the decoder")
+
+    epochs: int = option(140, "schedule", "epochs of both stages together", low=1)
+    stage1_epochs: int = option(30, "schedule", "epochs with the backbone frozen", low=0)
+    lr: float = option(6.5e-4, "schedule", "learning rate of stage one", above=0.0)
+    stage2_lr: float | None = option(
+        None, "schedule", "learning rate of stage two; none: as in stage one", above=0.0
+    )
+    lr_batch: int = option(
+        0, "schedule", "effective batch that --lr is meant for; 0: the one it begins with", low=0
+    )
+    stage2_lr_batch: int = option(0, "schedule", "the same for stage two", low=0)
+    scale_lr: bool = option(
+        False, "schedule", "scale the learning rates when the effective batch is another one"
+    )
+    backbone_lr_factor: float = option(
+        0.1, "schedule", "backbone learning rate as a share of the decoder's", above=0.0, high=1.0
+    )
+    weight_decay: float = option(1e-4, "schedule", "AdamW's weight decay", low=0.0)
+    scheduler: str = option(
+        "cosine",
+        "schedule",
+        "how the learning rate falls within a stage",
+        choices=("cosine", "onecycle", "cosine_restart", "none"),
+    )
+    min_lr: float = option(
+        1e-5, "schedule", "lowest learning rate of the decoder, others in proportion", low=0.0
+    )
+    warmup_epochs: int = option(
+        10, "schedule", "linear warm-up of stage two (stage one: at most its first tenth)", low=0
+    )
+    t_mult: int = option(2, "schedule", "growth of the period of cosine_restart", low=1)
+    progressive_unfreeze: bool = option(
+        True, "schedule", "open the backbone from its deepest block on, in thirds of stage two"
+    )
+    skip_stage1: bool = option(False, "schedule", "begin with stage two")
+    use_ema: bool = option(True, "schedule", "keep a moving average of the weights")
+    ema_decay: float = option(0.999, "schedule", "decay of that average", low=0.0, high=0.99999)
+    target_iou: float = option(0.72, "schedule", "IoU to reach on validation", low=0.0, high=1.0)
+
+    deep_weight: float = option(1.0, "loss", "weight of the deep heads' loss", low=0.0)
+    uncertainty: float = option(
+        0.0, "loss", "final weight of the uncertainty-aware loss, ramped up", low=0.0
+    )
+    balance: float = option(0.1, "loss", "weight of the experts' balance", low=0.0)
+    legacy_loss: bool = option(
+        False, "loss", "structure loss without boundary weight, as in many published codes"
+    )
+    clip: float = option(1.0, "loss", "largest gradient norm", above=0.0)
+
+    batch_size: int = option(16, "memory", "images per GPU in stage one", low=1)
+    stage2_batch_size: int | None = option(
+        None, "memory", "images per GPU in stage two; none: as in stage one", low=1
+    )
+    accumulation_steps: int = option(1, "memory", "batches added up for one step", low=1)
+    gradient_checkpointing: bool = option(
+        False, "memory", "recompute activations: less memory, about a third slower"
+    )
+
+    device: str = option("auto", "devices", "where to train", choices=("auto", "cuda", "cpu"))
+    parallel: str = option(
+        "auto",
+        "devices",
+        "several GPUs: one process each (ddp), one process for all (dp), or only one GPU (none)",
+        choices=("auto", "none", "dp", "ddp"),
+    )
+    gpus: str = option("all", "devices", "GPUs to use: all, or their numbers as 0,1")
+    amp: bool = option(True, "devices", "mixed precision where the GPU gains by it")
+    seed: int = option(42, "devices", "every random choice follows from it", low=0)
+
+    checkpoint_dir: str = option("", "saving", "folder of the run; empty: runs/DATE-TIME")
+    save_minutes: float = option(
+        5.0, "saving", "longest time between two saves", above=0.0, unit="min"
+    )
+    time_budget: float = option(
+        0.0, "saving", "stop, saved, after this time; 0: never", low=0.0, unit="min"
+    )
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            value = _typed(item, getattr(self, item.name))
+            object.__setattr__(self, item.name, value)
+            _check_limits(item, value)
+        _check_together(self)
+
+    def replace(self, **changes: Any) -> Config:
+        """Return a copy with these settings changed; InputError for an unknown or bad one."""
+        _refuse_unknown(changes)
+        return dataclasses.replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
+        return dataclasses.asdict(self)
+
+    def save(self, path: Path) -> None:
+        """Write `config.json`."""
+        text = json.dumps({"format": FORMAT, **self.as_dict()}, indent=1)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Config:
+        """Read `config.json`; missing settings take their defaults.
+
+        Raises InputError when the file is missing, is not JSON, was written by a newer kit or
+        holds a setting this kit does not know.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{path}: no such settings file. Give the config.json of a run."
+            ) from error
+        except ValueError as error:
+            raise InputError(f"{path}: not a settings file ({error}).") from error
+        written = values.pop("format", 0)
+        if written > FORMAT:
+            raise InputError(
+                f"{path}: written by a newer camoxpert_nb (format {written}; this kit reads up to "
+                f"{FORMAT}). Update the kit, or start a new run with this one."
+            )
+        return cls().replace(**values)
+
+
+def make_config(preset: str = "balanced-2gpu", **changes: Any) -> Config:
+    """Return a preset's settings with these changes; InputError for an unknown preset."""
+    if preset not in PRESETS:
+        raise InputError(
+            f"no preset '{preset}'. Presets: {', '.join(PRESETS)}{_near(preset, PRESETS)}."
+        )
+    values = {"preset": preset, **PRESETS[preset], **changes}
+    for rate, batch in (("lr", "lr_batch"), ("stage2_lr", "stage2_lr_batch")):
+        if rate in changes and batch not in changes:
+            values[batch] = 0  # whoever gives a rate gives it for the batch at hand
+    return Config().replace(**values)
+
+
+def differences(config: Config, base: Config) -> dict[str, Any]:
+    """Return the settings of `config` that differ from `base`."""
+    before = base.as_dict()
+    return {name: value for name, value in config.as_dict().items() if value != before[name]}
+
+
+def flag_of(name: str) -> str:
+    """Return the command-line flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def as_flags(values: Mapping[str, Any]) -> list[str]:
+    """Return settings as the words of a command line that gives them."""
+    words = []
+    for name, value in values.items():
+        if isinstance(value, bool):
+            words.append(flag_of(name) if value else flag_of(f"no_{name}"))
+        else:
+            words += [flag_of(name), "none" if value is None else str(value)]
+    return words
+
+
+def plain_type(item: dataclasses.Field[Any]) -> tuple[type, bool]:
+    """Return a setting's type without `None`, and whether it may be None."""
+    hint = typing.get_type_hints(Config)[item.name]
+    if isinstance(hint, types.UnionType):
+        return next(kind for kind in hint.__args__ if kind is not type(None)), True
+    return hint, False
+
+
+def settings_table() -> str:
+    """Return the README's table of settings in Markdown."""
+    lines = ["| flag | default | meaning |", "|---|---|---|"]
+    for group in GROUPS:
+        lines.append(f"| **{group}** | | |")
+        for item in dataclasses.fields(Config):
+            if item.metadata["group"] == group and item.name != "preset":
+                lines.append(_settings_row(item))
+    return "\n".join(lines)
+
+
+def _settings_row(item: dataclasses.Field[Any]) -> str:
+    words = {"True": "on", "False": "off", "None": "none"}
+    default = words.get(str(item.default), item.default)
+    extra = [str(item.metadata["unit"])] if "unit" in item.metadata else []
+    extra += ["one of " + ", ".join(item.metadata["choices"])] if "choices" in item.metadata else []
+    tail = f" ({'; '.join(extra)})" if extra else ""
+    return f"| `{flag_of(item.name)}` | {default} | {item.metadata['help']}{tail} |"
+
+
+def _typed(item: dataclasses.Field[Any], value: Any) -> Any:
+    kind, optional = plain_type(item)
+    if value is None and optional:
+        return None
+    right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    if right:
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is str and isinstance(value, Path):
+        return str(value)
+    raise InputError(
+        f"{item.name} is {value!r} ({type(value).__name__}), but must be of type {kind.__name__}."
+    )
+
+
+def _check_limits(item: dataclasses.Field[Any], value: Any) -> None:
+    limits = item.metadata
+    if value is None:
+        return
+    if "choices" in limits and value not in limits["choices"]:
+        raise InputError(
+            f"{flag_of(item.name)} is '{value}'; it must be one of {', '.join(limits['choices'])}."
+        )
+    low, above, high = limits.get("low"), limits.get("above"), limits.get("high")
+    too_low = (low is not None and value < low) or (above is not None and not value > above)
+    if too_low or (high is not None and value > high):
+        floor = (
+            f"at least {low}" if low is not None else f"above {above}" if above is not None else ""
+        )
+        wanted = " and ".join(
+            part for part in (floor, f"at most {high}" if high is not None else "") if part
+        )
+        raise InputError(
+            f"{flag_of(item.name)} is {value}, but must be {wanted} ({limits['help']})."
+        )
+
+
+def _check_together(config: Config) -> None:
+    if config.stage1_epochs > config.epochs:
+        raise InputError(
+            f"--stage1-epochs {config.stage1_epochs} is more than --epochs {config.epochs}, which "
+            "counts both stages. Raise --epochs or lower --stage1-epochs."
+        )
+    for flag, rate in (("--lr", config.lr), ("--stage2-lr", config.stage2_lr)):
+        if rate is not None and config.min_lr >= rate:
+            raise InputError(
+                f"--min-lr {config.min_lr:g} is not below {flag} {rate:g}, so the learning rate "
+                "would rise instead of fall. Lower --min-lr (1e-5 is usual)."
+            )
+    if config.skip_stage1 and config.stage1_epochs == config.epochs:
+        raise InputError(
+            f"--skip-stage1 leaves nothing to train: all {config.epochs} epochs are stage one."
+        )
+
+
+def _refuse_unknown(changes: Mapping[str, Any]) -> None:
+    known = [item.name for item in dataclasses.fields(Config)]
+    unknown = [name for name in changes if name not in known]
+    if unknown:
+        hints = "".join(_near(name, known) for name in unknown)
+        raise InputError(
+            f"unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}{hints}."
+        )
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -1,0 +1,192 @@
+"""How much time a session has left, what fits into it, and plans that do.
+
+On Kaggle a session ends after twelve hours, and what was not saved by then is lost. So a training
+there ends itself before, and says beforehand how far it will come.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..settings.config import Config
+from .schedule import Plan, build_plan
+
+SESSION = 12 * 60.0  # minutes of a Kaggle session with GPUs
+RESERVE = 20.0  # minutes of it for what follows the training: scoring, figures, saving of outputs
+QUOTA = 30  # hours with GPUs that Kaggle gives in a week
+# Per training image: two validations, of raw and averaged weights, on the held-out tenth at a third
+# of a step's cost (0.07), and what is written at the end of an epoch.
+AROUND = 1.1
+
+
+def minutes_left() -> float:
+    """Return the minutes until this session ends by force; infinite where none does.
+
+    CAMOXPERT_DEADLINE (a Unix time) says so; on Kaggle the kit sets it (`kaggle.session`).
+    """
+    end = os.environ.get("CAMOXPERT_DEADLINE")
+    return (float(end) - time.time()) / 60 if end else math.inf
+
+
+def minutes_to_train(wished: float = 0.0) -> float:
+    """Return after how many minutes a training that starts now has to end; infinite: never.
+
+    `wished` is `--time-budget`, 0 for none. Raises InputError when the session is nearly over.
+    """
+    left = minutes_left() - RESERVE
+    if left <= 0:
+        raise InputError(
+            f"the session ends in {max(left + RESERVE, 0):.0f} minutes, too few to train and save. "
+            "Start a new one (Save Version > Save & Run All); a run among its inputs goes on there."
+        )
+    return min(left, wished or math.inf)
+
+
+def passed() -> float:
+    """Return how many minutes of the session are over; 0 where none ends."""
+    left = minutes_left()
+    return max(SESSION - left, 0.0) if left < math.inf else 0.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """How far a training comes: `fits` of `epochs` are done when it ends, after `minutes` of it.
+
+    `hours` is what is left to train in all; `elapsed` minutes of the session have passed before.
+    """
+
+    fits: int
+    epochs: int
+    hours: float
+    minutes: float
+    sessions: int
+    elapsed: float
+
+    def __str__(self) -> str:
+        ends = clock(self.elapsed + self.minutes)
+        if self.sessions == 1:
+            return f"fits all {self.epochs} epochs; ends at about {ends} of this session"
+        return (
+            f"fits {self.fits} of {self.epochs} epochs; stops at {ends} with a resume point; needs "
+            f"{self.sessions} sessions, about {self.hours:.{self.hours < 10:d}f} of your {QUOTA} "
+            "hours a week"
+        )
+
+
+def foresee(
+    plan: Plan,
+    seconds_per_image: Mapping[int, float],
+    minutes: float,
+    *,
+    step: int = 0,
+    elapsed: float = 0.0,
+) -> Forecast:
+    """Return what fits into `minutes` of training from `step` on.
+
+    `seconds_per_image` is a device's time for one training image by the number of open backbone
+    blocks; devices work side by side.
+    """
+    used, ends = 0.0, []  # seconds until each epoch ends
+    for stage in plan.stages:
+        images = stage.batches / stage.steps * stage.batch  # a device's, in a step
+        per_step = images * seconds_per_image[stage.open_blocks] * AROUND
+        for first in range(stage.first_step, stage.last_step, stage.steps):
+            used += min(max(first + stage.steps - step, 0), stage.steps) * per_step
+            ends.append(used)
+    later = max(used / 60 - minutes, 0.0)
+    return Forecast(
+        fits=sum(end <= minutes * 60 for end in ends),
+        epochs=plan.epochs,
+        hours=used / 3600,
+        minutes=min(used / 60, minutes),
+        sessions=1 + math.ceil(later / (SESSION - RESERVE)),
+        elapsed=elapsed,
+    )
+
+
+def pace(epochs: Sequence[Mapping[str, Any]], plan: Plan, devices: int) -> dict[int, float]:
+    """Return a device's seconds for one image by open blocks, from a run's epoch records.
+
+    A stage that was not trained yet counts as the slowest that was; `epochs` holds one or more.
+    """
+    known = {each["stage"]: devices / each["images_per_second"] for each in epochs}
+    return {stage.open_blocks: known.get(stage.name, max(known.values())) for stage in plan.stages}
+
+
+def fit_to_budget(
+    config: Config,
+    images: int,
+    devices: int,
+    seconds_per_image: Mapping[int, float],
+    minutes: float,
+) -> Config:
+    """Return the settings with as many epochs as fit into `minutes`, stages in proportion.
+
+    Raises InputError when not one epoch of each stage fits.
+    """
+    fewest = 1 + (0 < config.stage1_epochs < config.epochs)
+
+    def too_long(epochs: int) -> bool:
+        plan = build_plan(_with_epochs(config, epochs), images, devices)
+        start = plan.first_step_of_part(2) if config.skip_stage1 else 0
+        return foresee(plan, seconds_per_image, minutes, step=start).sessions > 1
+
+    options = range(fewest, config.epochs + 1)
+    fitting = bisect.bisect_left(options, True, key=too_long)
+    if fitting:
+        return _with_epochs(config, options[fitting - 1])
+    raise InputError(
+        f"not even {fewest} epochs fit into {minutes:.0f} minutes. Lower --img-size, take a "
+        "smaller --backbone, give more time (--time-budget), or leave out --fit-to-budget: the "
+        "run then stops in time and goes on in the next session."
+    )
+
+
+def clock(minutes: float) -> str:
+    """Return minutes as hours and minutes: 11:40."""
+    return "{}:{:02d}".format(*divmod(round(minutes), 60))
+
+
+def _with_epochs(config: Config, epochs: int) -> Config:
+    share = epochs / config.epochs
+    first = round(config.stage1_epochs * share)
+    if 0 < config.stage1_epochs < config.epochs:
+        first = min(max(first, 1), epochs - 1)
+    warmup = round(config.warmup_epochs * share)
+    return config.replace(epochs=epochs, stage1_epochs=first, warmup_epochs=warmup)
+
+
+GB = 1e9
+
+
+def disk_forecast(images: int, size: int, parameters: int, cache: Path, run: Path) -> str:
+    """Say how much disk a training needs, and where.
+
+    The cache holds four bytes a pixel (red, green, blue, mask) of `images` at `size` pixels.
+    last.pt holds weights, average and two Adam moments, four bytes each, and is there twice while
+    it is written; best.pt the weights. Raises InputError when there is no room.
+    """
+    wanted = (
+        ("images", cache, images * 4 * size**2 / GB),
+        ("checkpoints", run, (2 * 4 + 1) * 4 * parameters / GB),
+    )
+    parts = []
+    for what, folder, need in wanted:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+        free = shutil.disk_usage(there).free / GB
+        if need > free:
+            raise InputError(
+                f"{what} need {need:.1f} GB in {folder}, which has {free:.1f} GB free. Free some, "
+                "or choose other places with --cache-dir and --checkpoint-dir."
+            )
+        parts.append(f"{what} {need:.1f} GB in {folder} ({free:.0f} GB free)")
+    return ", ".join(parts)

@@ -1,0 +1,238 @@
+"""From settings to parts: the only place, besides the faces of the kit, that reads a Config."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from .. import __version__
+from ..data.batches import Batches, PairDataset, choose_workers, make_loader
+from ..data.cache import Progress, cache_folder, open_cache
+from ..data.selection import Data, build_data
+from ..errors import InputError
+from ..machine.devices import Devices, Precision, choose_precision, cpu_count, pick_devices
+from ..machine.distributed import ALONE, Ranks
+from ..network.build import build_net
+from ..network.losses import Supervised
+from ..runs.records import performance
+from ..runs.run import Run
+from ..settings.config import Config
+from .schedule import Place, Plan, Stage, build_plan, settle_lr_batches
+from .state import TrainState, backbone_blocks, parameter_groups
+from .train import StepSettings
+
+
+@dataclass
+class Training:
+    """All parts of one training, ready to start."""
+
+    config: Config
+    data: Data
+    devices: Devices
+    precision: Precision
+    plan: Plan
+    state: TrainState
+    workers: int
+    workers_reason: str
+    ranks: Ranks
+    device_lines: Sequence[str]  # of all processes
+
+    def images_per_step(self, stage: Stage) -> int:
+        """Return the effective batch: per device x devices x accumulation."""
+        return stage.batch * self.devices.count * self.config.accumulation_steps
+
+
+def build_state(
+    config: Config,
+    net: nn.Module,
+    devices: Devices,
+    precision: Precision,
+    ranks: Ranks = ALONE,
+) -> TrainState:
+    """Return the state of a training at step 0, on its devices, the same in all processes."""
+    net.to(devices.main)
+    ranks.spread(iter(net.state_dict().values()))
+    supervised = Supervised(net, dtype=precision.dtype, legacy=config.legacy_loss)
+    groups = parameter_groups(net, backbone_blocks(net), config.weight_decay)
+    return TrainState(
+        net=net,
+        supervised=supervised,
+        devices=devices,
+        ranks=ranks,
+        optimizer=torch.optim.AdamW(groups, lr=config.lr),
+        scaler=torch.amp.GradScaler(devices.main.type, enabled=precision.scaled),
+        # The average forgets its start as n/(n + 9), so a short run is not judged on noise.
+        ema=timm.utils.ModelEmaV3(
+            net, decay=config.ema_decay, use_warmup=True, warmup_gamma=9.0, warmup_power=1.0
+        )
+        if config.use_ema
+        else None,
+        weights_source=str(getattr(net, "weights_source", "as given")),
+    )
+
+
+def prepare(
+    config: Config,
+    progress: Progress | None = None,
+    net: nn.Module | None = None,
+    *,
+    ranks: Ranks = ALONE,
+    empty: bool = False,
+) -> Training:
+    """Build everything but the image cache; InputError for whatever cannot work.
+
+    `empty` is build_net's. `net` takes the place of the configured network, to train a peer or an
+    ablation in the same way; it has CamoXpert's outputs and its `backbone_blocks`. `ranks` is this
+    process's place among those that train together.
+    """
+    devices = pick_devices(
+        config.device,
+        parallel=config.parallel,
+        gpus=config.gpus,
+        local_rank=ranks.local_rank,
+        world=ranks.world,
+    )
+    precision = choose_precision(devices, config.amp)
+    data = ranks.in_turn(lambda: build_data(config, progress if ranks.first else None))
+    _check_same_images(data, ranks)
+    config = settle_lr_batches(config, devices.count)
+    plan = build_plan(config, len(data.train), devices.count)
+    requested = None if config.num_workers < 0 else config.num_workers
+    workers, reason = choose_workers(requested, cpu_count(), ranks.local_world)
+    net = net or ranks.in_turn(lambda: build_net(config, empty=empty))
+    state = build_state(config, net, devices, precision, ranks)
+    if config.skip_stage1:
+        state.step = plan.first_step_of_part(2)
+    lines = _device_lines(devices, ranks)
+    return Training(config, data, devices, precision, plan, state, workers, reason, ranks, lines)
+
+
+class Loaders:
+    """The batches of a training: one loader per stage's batch size, made when first needed."""
+
+    def __init__(self, training: Training, progress: Progress | None = None) -> None:
+        config, folder = training.config, cache_folder(training.config)
+        sides = (training.data.train, training.data.validation)
+        caches = training.ranks.in_turn(
+            lambda: [open_cache(p, config.img_size, folder, progress=progress) for p in sides]
+        )
+        self.fingerprint: str = caches[0].fingerprint
+        self._training = training
+        self._train, self.validation_set = (PairDataset(c, seed=config.seed) for c in caches)
+        self._made: dict[int, tuple[Batches, DataLoader[Any]]] = {}
+
+    def epoch(self, place: Place) -> DataLoader[Any]:
+        """Return the batches of `place`'s epoch from its step on."""
+        if place.stage.batch not in self._made:
+            self._made = {place.stage.batch: self._make(place.stage.batch)}
+        batches, loader = self._made[place.stage.batch]
+        batches.set_epoch(
+            place.epoch, start=place.step_in_epoch * self._training.config.accumulation_steps
+        )
+        return loader
+
+    def validation(self, batch: int) -> DataLoader[Any]:
+        """Return this process's share of the validation images, in order."""
+        batches = self._batches(self.validation_set, batch, training=False)
+        return make_loader(self.validation_set, batches, workers=0, pin_memory=False)
+
+    def _make(self, batch: int) -> tuple[Batches, DataLoader[Any]]:
+        batches = self._batches(self._train, batch, training=True)
+        workers, on_gpu = self._training.workers, bool(self._training.devices.ids)
+        return batches, make_loader(self._train, batches, workers=workers, pin_memory=on_gpu)
+
+    def _batches(self, images: PairDataset, batch: int, *, training: bool) -> Batches:
+        ranks, own = self._training.ranks, self._training.devices.own
+        seed, place = self._training.config.seed, {"rank": ranks.rank, "world": ranks.world}
+        return Batches(len(images), batch * own, seed=seed, training=training, **place)
+
+
+def step_settings(config: Config) -> StepSettings:
+    """Return what a training step needs of the settings."""
+    return StepSettings(
+        seed=config.seed,
+        accumulation=config.accumulation_steps,
+        augment=config.augment,
+        clip=config.clip,
+        deep=config.deep_weight,
+        balance=config.balance,
+        uncertainty=config.uncertainty,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    return {
+        "camoxpert_nb": __version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _check_same_images(data: Data, ranks: Ranks) -> None:
+    """Raise InputError where machines have different images: their gradients would not fit."""
+    names = [[pair.name for pair in pairs] for pairs in (data.train, data.validation)]
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+    found = ranks.gather((digest, len(data.train), len(data.validation)))
+    for rank, (other, train, validation) in enumerate(found):
+        if other != found[0][0]:
+            raise InputError(
+                f"process {rank} finds {train} training and {validation} validation images, "
+                f"process 0 {found[0][1]} and {found[0][2]}, or others by name. Give all machines "
+                "the same data set."
+            )
+
+
+def _device_lines(devices: Devices, ranks: Ranks) -> list[str]:
+    host = f"{platform.node()}, " if ranks.world > ranks.local_world else ""
+    return [host + line for lines in ranks.gather(devices.describe()) for line in lines]
+
+
+def split(training: Training) -> dict[str, list[str]]:
+    """Name the images of each side, so that no later evaluation mistakes one for the other."""
+    data = training.data
+    return {
+        "train": [pair.name for pair in data.train],
+        "validation": [pair.name for pair in data.validation],
+    }
+
+
+def summary(training: Training, fingerprint: str, run: Run, *, finished: bool) -> dict[str, Any]:
+    """Return the contents of summary.json; `fingerprint` is that of the decoded images."""
+    state, data, epochs = training.state, training.data, run.records("epoch")
+    devices = list(training.device_lines)
+    figures = performance(epochs, training.config.as_dict(), devices)
+    return {
+        "finished": finished,
+        "best": state.best,
+        "target_iou": training.config.target_iou,
+        "target_reached_at_epoch": figures["epoch_of_target"],
+        "epochs": len(epochs),
+        "step": state.step,
+        "seconds": round(state.seconds, 1),
+        "devices": devices,
+        "parallel": training.devices.kind,
+        "performance": figures,
+        "precision": training.precision.reason,
+        "parameters": sum(p.numel() for p in state.net.parameters()),
+        "weights_source": state.weights_source,
+        "versions": versions(),
+        "data": {
+            "root": str(data.root),
+            "fingerprint": fingerprint,
+            "train": len(data.train),
+            "validation": len(data.validation),
+            "left_out": {why: list(names) for why, names in data.left_out.items()},
+            "leaks": list(data.leaks),
+        },
+    }

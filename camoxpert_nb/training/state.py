@@ -1,0 +1,153 @@
+"""What changes while training: weights, optimiser, averages and counts, and how they are saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from ..machine.devices import Devices, bare, parallel
+from ..machine.distributed import Ranks
+from .schedule import Plan
+
+
+@dataclass
+class TrainState:
+    """Everything that changes while training; `state_dict` holds it as tensors and plain values."""
+
+    net: nn.Module  # bare: what is saved
+    supervised: nn.Module  # net and losses, wrapped for the devices: what is called
+    devices: Devices
+    ranks: Ranks
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: ModelEmaV3 | None
+    weights_source: str  # of the backbone, in words; begins with "none" for random weights
+    step: int = 0
+    seconds: float = 0.0
+    best: dict[str, Any] = field(default_factory=dict)  # epoch, iou, weights: "raw" or "ema"
+    sums: dict[str, float] = field(default_factory=dict)  # over the steps of this epoch so far
+    shares: Tensor | None = None  # (stages, experts) summed gates of this epoch so far
+    skipped_in_row: int = 0
+    opened: int = -1  # blocks of the backbone that train now
+    parts: dict[int, int] = field(default_factory=dict)  # by open blocks; 1 where none is named
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return self.devices.main
+
+    @property
+    def parts_per_batch(self) -> int:
+        """How many parts a batch is computed in, so that it fits into memory."""
+        return self.parts.get(self.opened, 1)
+
+    @property
+    def pretrained(self) -> bool:
+        """Say whether the backbone knew photos before this training."""
+        return not self.weights_source.startswith("none")
+
+    def open_blocks(self, count: int) -> None:
+        """Make the head and the deepest `count` blocks of the backbone trainable, nothing else."""
+        blocks = backbone_blocks(self.net)
+        set_open_blocks(self.net, blocks, count, keep_statistics=self.pretrained)
+        if count != self.opened:
+            self.supervised = parallel(bare(self.supervised), self.devices)
+        self.opened = count
+
+    def split_further(self) -> None:
+        """Compute each batch of this stage in twice as many parts from now on."""
+        self.parts[self.opened] = 2 * self.parts_per_batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {
+            "net": self.net.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "weights_source": self.weights_source,
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "sums": self.sums,
+            "shares": self.shares,
+            "skipped_in_row": self.skipped_in_row,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a checkpoint's contents; the weights are loaded strictly."""
+        self.net.load_state_dict(state["net"])
+        if self.ema:
+            # A run that used no average so far starts it from the weights, not from random ones.
+            self.ema.module.load_state_dict(state["ema"] or state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.weights_source = state["weights_source"]
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.best, self.sums = dict(state["best"]), dict(state["sums"])
+        self.shares, self.skipped_in_row = state["shares"], state["skipped_in_row"]
+
+
+def backbone_blocks(net: nn.Module) -> list[list[nn.Module]]:
+    """Return the network's backbone, in blocks from shallow to deep."""
+    return net.backbone_blocks()  # type: ignore[operator]
+
+
+def parameter_groups(
+    net: nn.Module, blocks: list[list[nn.Module]], weight_decay: float
+) -> list[dict[str, object]]:
+    """Return AdamW's groups: head and each block, with and without weight decay.
+
+    `blocks` are the backbone's, shallow to deep; a group's "block" counts from 1, the deepest, and
+    is None for the head. Norms and biases (one dimension or none) get no decay.
+    """
+    places = {
+        id(parameter): len(blocks) - position
+        for position, modules in enumerate(blocks)
+        for module in modules
+        for parameter in module.parameters()
+    }
+    groups: dict[tuple[int | None, bool], list[nn.Parameter]] = {}
+    for parameter in net.parameters():
+        key = (places.get(id(parameter)), parameter.ndim > 1)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": parameters, "block": block, "weight_decay": weight_decay if decays else 0.0}
+        for (block, decays), parameters in groups.items()
+    ]
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, plan: Plan, step: int) -> None:
+    """Give each group its rate for `step`."""
+    for group in optimizer.param_groups:
+        group["lr"] = plan.lr(step, group["block"])
+
+
+def set_open_blocks(
+    net: nn.Module, blocks: list[list[nn.Module]], open_blocks: int, *, keep_statistics: bool
+) -> None:
+    """Put `net` in training mode with only the deepest `open_blocks` of the backbone trainable.
+
+    Frozen modules get no gradient and stay in evaluation mode. With `keep_statistics` the open
+    ones keep their batch-norm statistics too: those of a pretrained backbone come from a million
+    photos, and the few of a batch spoil them (LOG.md has what that costs).
+    """
+    net.train()
+    for position, modules in enumerate(blocks):
+        is_open = len(blocks) - position <= open_blocks
+        for module in modules:
+            module.requires_grad_(is_open)
+            module.train(is_open)
+            if keep_statistics:
+                _keep_statistics(module)
+
+
+def _keep_statistics(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):  # timm's own norms derive from it
+            part.eval()

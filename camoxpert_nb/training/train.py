@@ -1,0 +1,238 @@
+"""The loop: one optimiser step, and one epoch of them.
+
+`train_epoch` is a generator: whoever consumes it prints, saves, pauses or stops between two steps,
+where the state is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..data.augment import augment_batch
+from ..errors import TrainingError
+from ..machine.devices import seed_step
+from ..network.losses import total
+from .schedule import Place, Plan
+from .state import TrainState, set_learning_rates
+
+MOST_SKIPPED = 30  # non-finite steps in a row before a run is given up
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What a step needs to know besides the state."""
+
+    seed: int
+    accumulation: int
+    augment: float
+    clip: float
+    deep: float
+    balance: float
+    uncertainty: float
+
+
+def train_epoch(
+    state: TrainState, plan: Plan, batches: Iterable[Batch], settings: StepSettings
+) -> Iterator[dict[str, Any]]:
+    """Train to the end of the epoch that `state.step` stands in; yield a record per step.
+
+    `batches` are the epoch's remaining ones. The epoch's sums live in the state, so an epoch that
+    was interrupted ends with the same means as one that was not.
+    """
+    place = plan.at(state.step)
+    state.open_blocks(place.stage.open_blocks)
+    started = time.perf_counter()
+    for group, waited in _groups(batches, settings.accumulation):
+        set_learning_rates(state.optimizer, plan, state.step)
+        weights = {
+            "deep": settings.deep,
+            "balance": settings.balance,
+            "uncertainty": settings.uncertainty * ramp(state.step / plan.steps),
+        }
+        values = train_step(state, group, settings, weights)
+        state.step += 1
+        seconds = time.perf_counter() - started
+        state.seconds += seconds
+        images = _count(group) * state.ranks.world
+        values |= {"seconds": seconds, "data_wait": waited, "images": images}
+        _add(state.sums, values)
+        yield _record(state, plan, place, values)
+        started = time.perf_counter()
+
+
+def train_step(
+    state: TrainState, batches: list[Batch], settings: StepSettings, weights: dict[str, float]
+) -> dict[str, float]:
+    """Take one optimiser step on the mean loss of all images in `batches`, of all processes.
+
+    A step whose gradient is not finite is skipped and counted: under fp16 that is how the scaler
+    finds its scale. A step that does not fit into memory is taken again in smaller parts. Raises
+    TrainingError after too many skipped in a row, OutOfMemoryError when nothing is left to split.
+    """
+    sums, shares, terms = _gradients(state, batches, settings, weights)
+    state.scaler.unscale_(state.optimizer)
+    norm = nn.utils.clip_grad_norm_(state.net.parameters(), settings.clip)
+    packed = state.ranks.total(torch.cat([sums / state.ranks.world, shares.flatten()]))
+    shares = packed[len(sums) :].view_as(shares)
+    state.shares = shares if state.shares is None else state.shares + shares
+    # The one wait for the device:
+    *numbers, norm_value = torch.cat([packed[: len(sums)], norm.view(1)]).tolist()
+    _apply(state, skip=not math.isfinite(norm_value))
+    return dict(zip(terms, numbers, strict=True)) | {
+        "gradient_norm": norm_value,
+        "skipped": float(state.skipped_in_row > 0),
+    }
+
+
+def _gradients(
+    state: TrainState, batches: list[Batch], settings: StepSettings, weights: dict[str, float]
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Compute the step's gradients, in parts that fit into memory."""
+    largest = max(len(batch["index"]) for batch in batches)
+    # Where other processes wait inside the step for this one, it cannot be taken again.
+    while state.ranks.world == 1 and state.parts_per_batch < largest:
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return _accumulate(state, batches, settings, weights)
+        state.split_further()  # out here, as the error's traceback holds the pass's memory
+    return _accumulate(state, batches, settings, weights)
+
+
+def _accumulate(
+    state: TrainState, batches: list[Batch], settings: StepSettings, weights: dict[str, float]
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Add up the gradients of all parts; return loss and terms, summed gates, and the names."""
+    seed_step(settings.seed, state.step, state.ranks.rank)
+    state.optimizer.zero_grad(set_to_none=True)
+    images = _count(batches)
+    average = state.ranks.mean if state.ranks.world > 1 else None
+    values, gates, names = [], [], ["loss"]
+    for image, mask, last in _parts(state, batches, settings.augment):
+        with _in_step(state.supervised, last):
+            parts = state.supervised(image, mask)
+            loss, terms = total(parts, **weights, average=average)
+            share = len(image) / images  # parts may differ by an image
+            state.scaler.scale(loss * share).backward()
+        values.append(torch.stack([loss, *terms.values()]).detach() * share)
+        gates.append(parts["gates"].detach().sum(0))
+        names = ["loss", *terms]
+    return torch.stack(values).sum(0), torch.stack(gates).sum(0), names
+
+
+def _parts(
+    state: TrainState, batches: list[Batch], strength: float
+) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Yield augmented images and masks, and whether they are the step's last."""
+    for number, batch in enumerate(batches, 1):
+        image, mask, uniform = (
+            batch[key].to(state.device, non_blocking=True) for key in ("image", "mask", "uniform")
+        )
+        image, mask = augment_batch(image, mask, uniform, strength=strength)
+        chunks = state.parts_per_batch
+        parts = list(zip(image.chunk(chunks), mask.chunk(chunks), strict=True))
+        for place, part in enumerate(parts, 1):
+            yield (*part, number == len(batches) and place == len(parts))
+
+
+def _in_step(module: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
+    """Let DDP exchange gradients once a step, with its last part."""
+    waits = isinstance(module, DistributedDataParallel) and not last
+    return module.no_sync() if waits else contextlib.nullcontext()  # type: ignore[operator]
+
+
+def _apply(state: TrainState, *, skip: bool) -> None:
+    if not skip:
+        state.scaler.step(state.optimizer)
+        if state.ema:
+            state.ema.update(state.net, step=state.step + 1)
+    elif state.scaler.is_enabled():
+        state.scaler.step(state.optimizer)  # finds the infinity itself and skips
+    state.scaler.update()
+    state.skipped_in_row = state.skipped_in_row + 1 if skip else 0
+    if state.skipped_in_row >= MOST_SKIPPED:
+        raise TrainingError(
+            f"the gradient was not finite in {MOST_SKIPPED} steps in a row (up to step "
+            f"{state.step}). The last good state is saved. Try a lower --lr, --clip 0.5, or "
+            "--no-amp; `camoxpert data` finds damaged images."
+        )
+
+
+def epoch_record(state: TrainState, plan: Plan, place: Place) -> dict[str, Any]:
+    """Return the finished epoch's means and start the next epoch's sums from nothing.
+
+    Losses and the gradient norm are means over steps, expert shares over images.
+    """
+    sums, shares = state.sums, state.shares
+    state.sums, state.shares = {}, None
+    steps, images = sums.pop("steps"), sums.pop("images")
+    seconds, wait, skipped = (sums.pop(key) for key in ("seconds", "data_wait", "skipped"))
+    assert shares is not None  # an epoch has at least one step
+    return {
+        "epoch": place.epoch + 1,
+        "step": state.step,
+        "stage": place.stage.name,
+        "seconds": round(seconds, 3),
+        **{name: value / steps for name, value in sums.items()},
+        "lr": _rates(plan, state.step - 1),
+        "images_per_second": images / seconds,
+        "data_wait_percent": 100 * wait / seconds,
+        "gates": [[round(value, 4) for value in row] for row in (shares / images).tolist()],
+        "skipped_steps": int(skipped),
+    }
+
+
+def ramp(progress: float) -> float:
+    """Return the share of the uncertainty loss: 0 for the first 30 %, then a cosine rise to 1."""
+    return 0.5 * (1 - math.cos(math.pi * min(max((progress - 0.3) / 0.7, 0.0), 1.0)))
+
+
+def _record(
+    state: TrainState, plan: Plan, place: Place, values: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "epoch": place.epoch + 1,
+        "step": state.step,
+        "stage": place.stage.name,
+        "lr": _rates(plan, state.step - 1),
+        "images_per_second": values["images"] / values["seconds"],
+        **{name: value for name, value in values.items() if name != "images"},
+    }
+
+
+def _rates(plan: Plan, step: int) -> dict[str, float]:
+    return {"head": plan.lr(step, None), "backbone": plan.lr(step, 1)}
+
+
+def _groups(batches: Iterable[Batch], size: int) -> Iterator[tuple[list[Batch], float]]:
+    """Yield up to `size` batches at a time, and the seconds spent waiting for them."""
+    group: list[Batch] = []
+    waited, started = 0.0, time.perf_counter()
+    for batch in batches:
+        waited += time.perf_counter() - started
+        group.append(batch)
+        if len(group) == size:
+            yield group, waited
+            group, waited = [], 0.0
+        started = time.perf_counter()
+    if group:
+        yield group, waited
+
+
+def _add(sums: dict[str, float], values: dict[str, float]) -> None:
+    for name, value in {**values, "steps": 1.0}.items():
+        # A skipped step's loss may be infinite; it is counted as skipped, not averaged.
+        sums[name] = sums.get(name, 0.0) + (value if math.isfinite(value) else 0.0)
+
+
+def _count(batches: list[Batch]) -> int:
+    return sum(len(batch["index"]) for batch in batches)

@@ -1,0 +1,378 @@
+"""The command line as people type it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from camoxpert_nb import __version__
+from camoxpert_nb.cli import main as cli
+from camoxpert_nb.runs.run import Run
+from camoxpert_nb.settings.config import Config, flag_of, make_config, plain_type
+from camoxpert_nb.training.console import Console
+
+# What the predecessor's guide tells people to type, after the program's name.
+GUIDE = """
+train --dataset-path {data} --checkpoint-dir {run} --backbone edgenext_base --num-experts 7
+--batch-size 16 --stage2-batch-size 12 --accumulation-steps 1 --img-size 320 --epochs 140
+--stage1-epochs 30 --lr 0.00065 --stage2-lr 0.00015 --scheduler cosine --min-lr 0.00001
+--warmup-epochs 10 --progressive-unfreeze --deep-supervision --gradient-checkpointing --use-ema
+--ema-decay 0.999 --num-workers 16 --weight-decay 0.0001 --seed 42
+"""
+GUIDE_FAST = """
+train --dataset-path {data} --checkpoint-dir {run} --backbone edgenext_base --num-experts 7
+--batch-size 24 --stage2-batch-size 16 --accumulation-steps 1 --img-size 320 --epochs 140
+--stage1-epochs 30 --lr 0.001 --stage2-lr 0.0002 --scheduler cosine --min-lr 0.00001
+--warmup-epochs 10 --progressive-unfreeze --deep-supervision --use-ema --num-workers 16
+"""
+EVERY_OTHER_FLAG = """
+train --dataset-path {data} --checkpoint-dir {run} --no-amp --skip-stage1 --t-mult 2
+--scheduler cosine_restart --device cpu
+"""
+
+
+@pytest.fixture
+def places(
+    camouflage: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    monkeypatch.setenv("CAMOXPERT_CACHE", str(cache))
+    return {"data": str(camouflage), "run": str(tmp_path / "run")}
+
+
+def run(line: str, **places: str) -> int:
+    return cli.main(shlex.split(line.format(**places)))
+
+
+# A small network stands in, so that the estimate's real step is quick; the last flag wins.
+SMALL = " --backbone test_resnet --no-pretrained --img-size 64"
+
+
+@pytest.mark.parametrize("line", [GUIDE, GUIDE_FAST, EVERY_OTHER_FLAG])
+def test_the_guides_commands_run_word_for_word(
+    line: str, places: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(line + SMALL + " --dry-run", **places) == 0
+    said = capsys.readouterr().out
+    assert "learning rates" in said
+    assert not Path(places["run"]).exists()
+
+
+def test_the_dry_run_shows_what_the_guides_banner_shows(
+    places: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        run(
+            GUIDE + SMALL.replace("64", "32") + " --accumulation-steps 2 --batch-size 4"
+            " --stage2-batch-size 3 --dry-run",
+            **places,
+        )
+        == 0
+    )
+    said = capsys.readouterr().out
+    for wanted in (
+        "CPU",
+        "backbone          test_resnet",
+        "7, the best 3 for each image",
+        "32 x 32 px",
+        "batch 4 per CPU x 1 CPU x 2 accumulated = 8 effective",
+        "batch 3 per CPU x 1 CPU x 2 accumulated = 6 effective",
+        "epochs            140",
+        "deep supervision  on",
+        "checkpointing     on",
+        "all from epoch 104",
+        "decay 0.999",
+        "IoU 0.72",
+        "million",
+        "none",
+        "16 workers",
+        "GiB per device",
+        "an epoch",
+        "6.50e-04",
+        "1.00e-05",
+    ):
+        assert wanted in said, wanted
+
+
+def test_every_setting_is_a_flag_and_reaches_the_config() -> None:
+    values = {int: 5, float: 0.25, str: "word", bool: True}
+    parser = cli._parser()
+    for item in dataclasses.fields(Config):
+        if item.name == "preset":
+            continue
+        kind = plain_type(item)[0]
+        words = [flag_of(item.name)] + ([] if kind is bool else [str(values[kind])])
+        given = vars(parser.parse_args(["train", *words]))
+        assert given[item.name] == values[kind]
+    given = vars(parser.parse_args(["train", "--no-amp", "--no-use-ema"]))
+    assert (given["amp"], given["use_ema"]) == (False, False)
+
+
+def test_what_is_done_with_trained_runs(
+    places: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, report = str(tmp_path / "other"), Path(places["run"]) / "report.html"
+    train = "train --preset tiny --dataset-path {data} --checkpoint-dir"
+    assert run(f"{train} {{run}}", **places) == run(f"{train} {other} --seed 1", **places) == 0
+    capsys.readouterr()
+
+    assert run(f"compare {{run}} {other} --dataset-path {{data}}", **places) == 0
+    said = capsys.readouterr().out
+    assert "paired bootstrap" in said
+    assert "all settings alike" in said  # but for the seed: one group of two runs
+    assert run("compare {run} --dataset-path {data}", **places) == 2
+
+    table = tmp_path / "scores.csv"
+    flags = f"--flip --validation-threshold --csv {table} --report"
+    assert run(f"evaluate --run {{run}} --dataset-path {{data}} {flags}", **places) == 0
+    assert "seen as it is and mirrored" in capsys.readouterr().out
+    assert report.exists()
+    assert len(table.read_text().splitlines()) == 1 + 7
+
+    maps, images = tmp_path / "maps", Path(places["data"]) / "Test" / "Image"
+    assert run(f"predict --run {{run}} --input {images} --output {maps} --overlay", **places) == 0
+    assert len(list((maps / "overlays").glob("*.png"))) == len(list(maps.glob("*.png"))) == 8
+
+    assert run("export {run} --format torchscript", **places) == 0
+    said = capsys.readouterr().out
+    assert "images/s on this CPU" in said
+    assert (Path(places["run"]) / "model.pt").exists()
+
+
+def test_the_largest_batch_is_told_with_the_flags_to_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "limits.json"
+    assert run(f"batch-size --preset tiny --device cpu --json {file}") == 0
+    assert "Train with: --batch-size 4 --stage2-batch-size 4" in capsys.readouterr().out
+    limits = json.loads(file.read_text())
+    assert [limit["part"] for limit in limits] == [1, 2]
+    assert all(limit["batch"] > 4 and not limit["measured"] for limit in limits)
+
+
+def test_the_doctors_exit_code_says_whether_it_is_healthy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from camoxpert_nb.doctor.doctor import Check, Checkup
+    from camoxpert_nb.doctor.facts import read_facts
+
+    broken = Check("GPU 0, convolution", False, 0.1, "no kernel image", "Use a newer card.")
+    checkup = Checkup(read_facts(2, tmp_path), [], [broken], {}, "Mend it.")
+    monkeypatch.setattr("camoxpert_nb.doctor.doctor.examine", lambda *words, **flags: checkup)
+    assert run(f"doctor --quick --json {tmp_path / 'd.json'}") == 1
+    assert "What to do: Use a newer card." in capsys.readouterr().out
+    assert json.loads((tmp_path / "d.json").read_text())["healthy"] is False
+
+
+def test_train_resume_evaluate_predict_end_to_end(
+    places: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(places["run"])
+    assert run("train --preset tiny --dataset-path {data} --checkpoint-dir {run}", **places) == 0
+    said = capsys.readouterr().out
+    assert "experts %" in said
+    assert "camoxpert evaluate --run" in said
+    assert (folder / "figures" / "curves.png").exists()
+    assert "epoch   2 all" in (folder / "log.txt").read_text()
+
+    assert run("resume {run} --epochs 3", **places) == 0
+    assert "epoch   3 all" in capsys.readouterr().out
+
+    scores = tmp_path / "scores.json"
+    assert run(f"evaluate --run {{run}} --dataset-path {{data}} --json {scores}", **places) == 0
+    values = json.loads(scores.read_text())
+    gone = len(list((Path(places["data"]) / "Test" / "Image").glob("*NonCAM*")))
+    assert f"test split; left out: {gone} NonCAM test images" in capsys.readouterr().out
+    assert values["n"] == len(values["per_image"])
+    assert set(values["mean"]) == {
+        "iou",
+        "dice",
+        "s_measure",
+        "weighted_f",
+        "mean_e",
+        "adaptive_e",
+        "max_e",
+        "mean_f",
+        "adaptive_f",
+        "max_f",
+        "mae",
+    }
+    maps = tmp_path / "maps"
+    images = Path(places["data"]) / "Test" / "Image"
+    assert run(f"predict --run {{run}} --input {images} --output {maps}", **places) == 0
+    for path in images.iterdir():
+        with Image.open(path) as image, Image.open(maps / f"{path.stem}.png") as found:
+            assert found.mode == "L"
+            assert found.size == image.size
+
+
+def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(places: dict[str, str]) -> None:
+    line = "-m camoxpert_nb train --preset tiny --epochs 500 --dataset-path {data} "
+    words = shlex.split((line + "--checkpoint-dir {run}").format(**places))
+    child = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
+    folder, until = Run(places["run"]), time.monotonic() + 60
+    while len(folder.records("epoch")) < 2:
+        assert time.monotonic() < until
+        assert child.poll() is None
+        time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    said, _ = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert f"camoxpert resume {places['run']}" in said
+    assert folder.load("last")["step"] == folder.records("stop")[0]["step"]
+
+
+def test_predicted_maps_score_as_the_network_does(places: dict[str, str], tmp_path: Path) -> None:
+    run("train --preset tiny --dataset-path {data} --checkpoint-dir {run}", **places)
+    test, maps, masks = Path(places["data"]) / "Test", tmp_path / "maps", tmp_path / "masks"
+    masks.mkdir()
+    for path in (test / "GT_Object").iterdir():
+        if "NonCAM" not in path.name:
+            (masks / path.name).write_bytes(path.read_bytes())
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in (test / "Image").iterdir():
+        if "NonCAM" not in path.name:
+            (images / path.name).write_bytes(path.read_bytes())
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    assert run(f"evaluate --run {{run}} --dataset-path {{data}} --json {one}", **places) == 0
+    assert run(f"predict --run {{run}} --input {images} --output {maps}", **places) == 0
+    assert run(f"evaluate --predictions {maps} --ground-truth {masks} --json {two}") == 0
+    a, b = json.loads(one.read_text()), json.loads(two.read_text())
+    assert a["n"] == b["n"]
+    for name, value in a["mean"].items():
+        assert value == pytest.approx(b["mean"][name], abs=1e-9), name
+
+
+def test_a_flat_folder_is_scored_on_what_the_run_held_out(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from camoxpert_nb.data.synthetic import make_synthetic
+
+    data = make_synthetic(tmp_path / "flat", train=40, test=0, size=64, layout="flat")
+    line = f"--dataset-path {data} --cache-dir {cache} --noncam"
+    assert run(f"train --preset tiny --checkpoint-dir {tmp_path / 'run'} {line}") == 0
+    known = json.loads((tmp_path / "run" / "split.json").read_text())
+    scores = tmp_path / "scores.json"
+    evaluate = f"evaluate --run {tmp_path / 'run'} --dataset-path {data} --json {scores}"
+    assert run(evaluate + " --noncam") == 0
+    assert "held out for validation" in capsys.readouterr().out
+    scored = {row["name"] for row in json.loads(scores.read_text())["per_image"]}
+    assert scored == set(known["validation"])
+    assert run(evaluate + " --split all") == 0
+    assert "trained the network" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train --dataset-path /no/such/folder", "no such folder"),
+        ("train --preset fancy", "no preset 'fancy'"),
+        ("train --preset tiny --num-experts 8", "--num-experts is 8"),
+        ("train --preset tiny --dataset-path {data} --backbone edgenext_bas", "edgenext_base"),
+        ("train --preset tiny --dataset-path {data} --batch-size 600", "larger than"),
+        ("train --preset tiny --dataset-path {data} --device cuda", "no CUDA GPU"),
+        ("train --config /no/config.json", "no such settings file"),
+        ("resume /no/such/run", "no run to go on from"),
+        ("train --resume-from /no/such/run", "no run to go on from"),
+        ("evaluate --dataset-path {data}", "--run RUN --dataset-path DIR, or --predictions"),
+        ("evaluate --predictions x", "belong together"),
+        ("evaluate --run /no/such/run --dataset-path {data}", "no such settings file"),
+        ("predict --run /no/such/run --input a --output b", "no such settings file"),
+        ("data /no/such/folder", "no such folder"),
+    ],
+)
+def test_unusable_input_ends_with_code_2_and_a_sentence(
+    line: str, said: str, places: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "cuda" in line:
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a GPU")
+    assert (
+        run(line + (" --checkpoint-dir {run}" if line.startswith("train") else ""), **places) == 2
+    )
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+    assert not Path(places["run"]).exists()
+
+
+def test_an_unknown_flag_ends_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", "--batchsize", "3"])
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert __version__ in capsys.readouterr().out
+
+
+def test_data_reports_noncam_and_writes_json(
+    places: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "sample.png"
+    line = f"data {{data}} --json {tmp_path / 'audit.json'} --picture {picture}"
+    assert run(line, **places) == 0
+    assert picture.exists()
+    assert "NonCAM" in capsys.readouterr().out
+    assert json.loads((tmp_path / "audit.json").read_text())
+
+
+def test_auto_goes_by_the_hardware_and_says_why() -> None:
+    from camoxpert_nb.settings.presets import suggest
+
+    assert suggest([], own_images=False)[0] == "demo"
+    assert suggest([], own_images=True)[0] == "single-gpu"
+    assert suggest([14.6, 14.6], own_images=True) == ("balanced-2gpu", "2 GPUs")
+    assert suggest([14.6], own_images=True)[0] == "single-gpu-optimized"
+    assert suggest([11.0], own_images=True)[0] == "single-gpu"
+
+
+def test_a_terminal_gets_one_moving_line_and_a_file_none() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    record = {
+        "kind": "step",
+        "epoch": 1,
+        "stage": "decoder",
+        "step": 3,
+        "steps": 10,
+        "loss": 1.0,
+        "images_per_second": 5.0,
+    }
+    screen, file = Terminal(), io.StringIO()
+    Console(("a",), screen).report(record)
+    Console(("a",), file).report(record)
+    assert "step 3/10" in screen.getvalue()
+    assert "\n" not in screen.getvalue()
+    assert file.getvalue() == ""
+
+
+def test_a_config_file_stands_for_a_preset(places: dict[str, str], tmp_path: Path) -> None:
+    config = make_config("tiny", dataset_path=places["data"], epochs=3)
+    config.save(tmp_path / "mine.json")
+    assert (
+        run(
+            f"train --config {tmp_path / 'mine.json'} --checkpoint-dir {{run}} --epochs 2", **places
+        )
+        == 0
+    )
+    written = Config.load(Path(places["run"]) / "config.json")
+    changes = {"epochs": 2, "checkpoint_dir": places["run"], "lr_batch": 4, "stage2_lr_batch": 4}
+    assert written == config.replace(**changes)
+    assert np.isfinite(json.loads((Path(places["run"]) / "summary.json").read_text())["seconds"])

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from camoxpert_nb.data.images import (
+    image_size,
+    read_grey,
+    read_image,
+    read_mask,
+    resize_image,
+    resize_mask,
+    write_map,
+)
+from camoxpert_nb.errors import InputError
+
+OBJECT = np.zeros((10, 12), np.uint8)
+OBJECT[2:6, 3:9] = 1
+
+
+def save(path: Path, values: np.ndarray) -> Path:
+    Image.fromarray(values).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        OBJECT,
+        OBJECT * np.uint8(255),
+        np.stack([OBJECT * np.uint8(255)] * 3, -1),
+        OBJECT.astype(np.uint16) * 65535,
+        OBJECT.astype(np.uint16),
+        OBJECT.astype(bool),
+    ],
+    ids=["0/1", "0/255", "RGB", "16 bit", "16 bit 0/1", "1 bit"],
+)
+def test_a_mask_reads_alike_however_it_is_stored(tmp_path: Path, stored: np.ndarray) -> None:
+    mask = read_mask(save(tmp_path / "mask.png", stored))
+    assert mask.dtype == np.uint8
+    assert np.array_equal(mask, OBJECT)
+
+
+def test_the_fields_threshold_is_above_128(tmp_path: Path) -> None:
+    grey = np.array([[0, 128, 129, 255]], np.uint8)
+    assert read_mask(save(tmp_path / "mask.png", grey)).tolist() == [[0, 0, 1, 1]]
+
+
+def test_a_truncated_jpeg_is_refused_not_filled_with_grey(tmp_path: Path) -> None:
+    path = save(
+        tmp_path / "photo.jpg", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    )
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(InputError, match=r"photo\.jpg: cannot be read .* download it again"):
+        read_image(path)
+
+
+def test_a_float_map_is_refused_not_read_as_black(tmp_path: Path) -> None:
+    path = save(tmp_path / "map.tiff", OBJECT.astype(np.float32))
+    with pytest.raises(InputError, match="8-bit PNG"):
+        read_grey(path)
+
+
+def test_no_file_and_no_image_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_image(tmp_path / "none.jpg")
+    (tmp_path / "text.jpg").write_text("not an image")
+    for read in (read_image, image_size):
+        with pytest.raises(InputError, match="cannot be read as an image"):
+            read(tmp_path / "text.jpg")  # type: ignore[operator]
+
+
+def test_a_photo_is_turned_upright_and_its_size_says_so(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.jpg"
+    Image.fromarray(np.zeros((10, 20, 3), np.uint8)).save(path, exif=exif)
+    assert read_image(path).shape == (20, 10, 3)
+    assert image_size(path) == (20, 10)
+
+
+@pytest.mark.parametrize("size", [5, 8, 24, 33])
+def test_a_resized_mask_is_binary_and_keeps_its_area(size: int) -> None:
+    mask = resize_mask(OBJECT, size)
+    assert set(np.unique(mask)) <= {0, 1}
+    assert mask.mean() == pytest.approx(OBJECT.mean(), abs=0.08)
+    assert resize_image(np.stack([OBJECT] * 3, -1), size).shape == (size, size, 3)
+
+
+def test_a_map_is_rounded_not_cut(tmp_path: Path) -> None:
+    write_map(tmp_path / "new" / "map.png", np.array([[0.0, 0.5, 0.999, 1.0]]))
+    assert read_grey(tmp_path / "new" / "map.png").tolist() == [[0, 128, 255, 255]]

@@ -1,0 +1,129 @@
+"""Comparisons find what was planted, and nothing where nothing is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.evaluation.compare import (
+    PAIRED,
+    ablation,
+    compare,
+    paired_differences,
+    performance_table,
+)
+from camoxpert_nb.runs.run import Run
+
+HARD = np.random.default_rng(9).beta(3, 1.5, 200)  # how easy each image is, for every network
+
+
+def table(seed: int, gain: float = 0.0, n: int = 200) -> pd.DataFrame:
+    noise = np.random.default_rng(seed).normal(gain, 0.05, n)
+    rows = pd.DataFrame(dict.fromkeys((*PAIRED, "max_e", "max_f"), HARD[:n] + noise))
+    rows["mae"] = 0.2 - 0.1 * (HARD[:n] + noise)
+    rows.insert(0, "name", [f"image-{number:03}" for number in range(n)])
+    return rows.assign(object_share=0.1)
+
+
+def test_a_planted_difference_is_found() -> None:
+    found = compare({"plain": table(1), "wide": table(2, gain=0.02)})
+    row = found.differences.set_index("measure").loc["iou"]
+    means = found.means["iou"]
+    assert row["difference"] == pytest.approx(means["wide"] - means["plain"])
+    assert 0 < row["low"] < row["difference"] < row["high"]
+    assert "wide is better" in found.statements[0]
+    assert "Another seed" in found.statements[0]
+    worse = compare({"wide": table(2, gain=0.02), "plain": table(1)})
+    assert "plain is worse" in worse.statements[0]
+
+
+def test_a_difference_in_mae_has_the_sign_of_mae() -> None:
+    rows = paired_differences(table(1), table(1, gain=0.1))
+    assert {row["measure"]: np.sign(row["difference"]) for row in rows} == {
+        name: -1 if name == "mae" else 1 for name in PAIRED
+    }
+
+
+def test_noise_is_called_a_difference_once_in_twenty_times() -> None:
+    cried = 0
+    for seed in range(60):
+        row = paired_differences(table(seed), table(seed + 1000))[0]
+        cried += not row["low"] <= 0 <= row["high"]
+    assert cried <= 8
+    assert "do not tell" in compare({"a": table(1), "b": table(1)}).statements[0]
+
+
+def test_pairs_see_what_the_spread_between_images_would_hide() -> None:
+    before, after = table(1), table(2, gain=0.02)
+    row = paired_differences(before, after)[0]
+    unpaired = np.hypot(before["iou"].sem(), after["iou"].sem())
+    assert row["high"] - row["low"] < 2 * 1.96 * unpaired / 2
+
+
+def test_three_runs_need_wider_intervals_than_two() -> None:
+    runs = {"a": table(1), "b": table(2, 0.02), "c": table(3, 0.02)}
+    three, two = compare(runs), compare({key: runs[key] for key in "ab"})
+    width = [
+        each.differences.iloc[0]["high"] - each.differences.iloc[0]["low"] for each in (three, two)
+    ]
+    assert width[0] > width[1]
+    assert "97.5 % interval" in three.statements[0] and "95 % interval" in two.statements[0]
+    assert len(three.statements) == 2
+
+
+def test_order_does_not_matter_and_what_is_left_out_is_counted() -> None:
+    a, b = table(1), table(2, gain=0.02).sample(frac=1, random_state=0)
+    b = b[b["name"] != "image-007"]
+    a.loc[a["name"].isin(["image-001", "image-002"]), "object_share"] = 0.0
+    found = compare({"a": a, "b": b})
+    assert found.n == 197
+    reasons = {name: list(counts.values()) for name, counts in found.left_out.items()}
+    assert reasons == {"a": [1, 2], "b": [0, 2]}
+    assert "left out of a: 1 images that another run was not scored on" in found.summary()
+    kept = b.set_index("name").drop(["image-001", "image-002"])["iou"].mean()
+    assert found.means["iou"]["b"] == pytest.approx(kept)
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(InputError, match="1 run to compare"):
+        compare({"a": table(1)})
+    with pytest.raises(InputError, match=r"b has 1 image names twice \(image-000\)"):
+        compare({"a": table(1), "b": pd.concat([table(2), table(2)[:1]])})
+    other = table(2).assign(name=lambda rows: "other-" + rows["name"])
+    with pytest.raises(InputError, match=r"share 0 images.*image-000.*other-image-000"):
+        compare({"a": table(1), "b": other})
+
+
+def test_an_ablation_groups_runs_that_differ_in_their_seed_alone() -> None:
+    base = {"width": 64, "num_experts": 7, "seed": 1, "checkpoint_dir": "a"}
+    settings = {
+        "a": base,
+        "b": {**base, "seed": 2, "checkpoint_dir": "b"},
+        "c": {**base, "num_experts": 1},
+        "d": {**base, "seed": 3},
+    }
+    rows = ablation(settings, {"a": 0.5, "b": 0.6, "c": 0.4, "d": None}).set_index("settings")
+    seven, one = rows.loc["num_experts 7"], rows.loc["num_experts 1"]
+    assert (seven["runs"], seven["without a score"], seven["seeds"]) == (3, 1, "1, 2, 3")
+    assert seven["mean"] == pytest.approx(0.55)
+    assert seven["sd"] == pytest.approx(np.std([0.5, 0.6], ddof=1))
+    assert (seven["lowest"], seven["highest"]) == (0.5, 0.6)
+    assert one["mean"] == 0.4 and np.isnan(one["sd"])
+
+
+def test_the_performance_table_is_measured_from_the_folders(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    with pytest.raises(InputError, match="no training has begun"):
+        performance_table([run])
+    run.save_json("config", {"batch_size": 8, "accumulation_steps": 1, "target_iou": 0.5})
+    run.log("start", step=0, devices=["CPU"])
+    speeds = {"images_per_second": 3.0, "data_wait_percent": 1.0}
+    run.log("epoch", epoch=1, seconds=90.0, iou=0.6, iou_ema=None, **speeds)
+    row = performance_table([run]).iloc[0]
+    assert (row["run"], row["minutes per epoch"], row["effective batch"]) == ("run", "1.50", "8")
+    assert row["training time to IoU 0.5"] == "1.5 min (epoch 1)"

@@ -1,0 +1,115 @@
+"""Which images judge a run, what augmentation brings, and where a threshold may come from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.evaluation.judge import choose_pairs, judge, validation_threshold
+from camoxpert_nb.evaluation.metrics import MEASURES
+from camoxpert_nb.evaluation.predict import Views
+from camoxpert_nb.figures.results import draw_test, show_published
+from camoxpert_nb.runs.run import Run
+from camoxpert_nb.settings.config import make_config
+from camoxpert_nb.training.fit import fit
+
+BOTH = Views(flip=True, scales=(1.0, 1.5))
+
+
+@pytest.fixture(scope="module")
+def run(camouflage: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    places = {"dataset_path": str(camouflage), "cache_dir": str(cache), "device": "cpu"}
+    folder = tmp_path_factory.mktemp("judge") / "run"
+    return fit(make_config("tiny", checkpoint_dir=str(folder), **places))
+
+
+@pytest.fixture
+def copy(camouflage: Path, tmp_path: Path) -> Path:
+    """Another data set, whose images have names that this run never saw."""
+    shutil.copytree(camouflage / "Test", tmp_path / "pond" / "Test")
+    for path in sorted((tmp_path / "pond").rglob("*.*")):
+        path.rename(path.with_name("pond-" + path.name))
+    return tmp_path / "pond"
+
+
+def test_the_test_split_is_scored_and_named(run: Run, camouflage: Path) -> None:
+    (one,) = judge(run, camouflage, device="cpu")
+    assert (one.split, one.trained, one.scores.n) == ("test", 0, 7)  # one of 8 is NonCAM
+    assert one.plain is None and one.threshold is None and one.gain == ""
+    values = json.loads(json.dumps(one.to_json(), allow_nan=False))
+    assert set(values["mean"]) == set(MEASURES)
+    said = " ".join(text.get_text() for text in show_published(one).axes[0].texts)
+    assert "no test set with published numbers" in said.replace("\n", " ")
+    assert sum(row["n"] for row in values["by_size"]) == values["n"] == len(values["per_image"])
+    assert values["seconds_per_image"] > 0
+    assert one.summary().startswith(f"{one.name}: test split")
+
+
+def test_validation_and_whole_folders_say_what_they_are(run: Run, camouflage: Path) -> None:
+    (held,) = judge(run, camouflage, split="validation", device="cpu")
+    known = run.load_json("split")
+    assert (held.split, held.trained) == ("validation", 0)
+    assert {pair.name for pair in held.pairs} == set(known["validation"])
+    (everything,) = judge(run, camouflage, split="all", device="cpu")
+    assert (everything.split, everything.trained) == ("all", len(known["train"]))
+    assert f"WARNING: {everything.trained} of these 39 trained the network" in everything.note
+    assert choose_pairs(run, camouflage, "all") == [
+        ("camouflage", everything.pairs, everything.note)
+    ]
+
+
+def test_several_folders_are_scored_at_once_but_none_twice(
+    run: Run, camouflage: Path, copy: Path
+) -> None:
+    names = [one.name for one in judge(run, [camouflage, copy], device="cpu")]
+    assert len(names) == len(set(names)) == 2
+    with pytest.raises(InputError, match="Two of the given folders hold a set called"):
+        judge(run, [camouflage, camouflage], device="cpu")
+
+
+def test_augmentation_shows_what_it_brings_and_costs(run: Run, camouflage: Path) -> None:
+    (plain,) = judge(run, camouflage, device="cpu")
+    (one,) = judge(run, camouflage, device="cpu", views=BOTH)
+    assert one.plain is not None
+    assert one.plain.mean == plain.scores.mean != one.scores.mean
+    gain = one.scores.mean["iou"] - plain.scores.mean["iou"]
+    assert f"({gain:+.4f}, 95 % interval" in one.gain
+    assert "mirrored at scales 1, 1.5" in one.gain and "times as long" in one.gain
+    assert one.scores.seconds_per_image > 1.5 * one.plain.seconds_per_image
+    values = json.loads(json.dumps(one.to_json(), allow_nan=False))
+    assert values["plain"]["mean"] == plain.scores.mean
+    assert values["views"] == {"flip": True, "scales": [1.0, 1.5]}
+    assert draw_test(run, one).stat().st_size > 1000
+
+
+def test_the_threshold_is_the_best_on_validation_and_knows_no_test_image(
+    run: Run, camouflage: Path, tmp_path: Path
+) -> None:
+    found = validation_threshold(run, device="cpu")
+    (held,) = judge(run, camouflage, split="validation", device="cpu", threshold=True)
+    every = [held.scores.iou_at(level / 255) for level in range(256)]
+    assert found.iou == pytest.approx(max(every)) == pytest.approx(every[round(found.value * 255)])
+    assert held.threshold == found and "so a bound" in held.summary()
+    spoiled = tmp_path / "spoiled"
+    shutil.copytree(camouflage, spoiled)
+    for path in (spoiled / "Test").rglob("*.png"):
+        with Image.open(path) as image:
+            inverted = 255 - np.asarray(image.convert("L"))
+        Image.fromarray(inverted).save(path)
+    assert validation_threshold(run, spoiled, device="cpu") == found
+    (test,) = judge(run, camouflage, device="cpu", threshold=True)
+    values = test.to_json()
+    assert values["validation_threshold"]["value"] == found.value
+    assert values["iou_at_validation_threshold"] == test.scores.iou_at(found.value)
+    assert values["iou_at_validation_threshold"] <= test.scores.other["best_threshold_iou"]
+
+
+def test_a_threshold_needs_the_runs_own_images(run: Run, copy: Path) -> None:
+    with pytest.raises(InputError, match="nothing to score as 'validation'"):
+        validation_threshold(run, copy, device="cpu")

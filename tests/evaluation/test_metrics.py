@@ -1,0 +1,247 @@
+"""The measures against pysodmetrics, against counting by hand, and on maps with a known answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import py_sod_metrics as toolbox
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.evaluation.metrics import MEASURES, batch_iou, batch_mae, examine, measure
+
+Array = NDArray[np.uint8]
+
+
+def oracle(image: Array, mask: Array) -> tuple[dict[str, float], dict[str, NDArray]]:
+    handlers = {
+        "f": toolbox.FmeasureHandler(True, True),
+        "iou": toolbox.IOUHandler(True, False, with_binary=True),
+        "dice": toolbox.DICEHandler(False, False, with_binary=True),
+        "precision": toolbox.PrecisionHandler(True, False),
+        "recall": toolbox.RecallHandler(True, False),
+    }
+    steps = (toolbox.Smeasure(), toolbox.WeightedFmeasure(), toolbox.MAE(), toolbox.Emeasure())
+    for step in (*steps, counted := toolbox.FmeasureV2(handlers)):
+        step.step(image, mask * np.uint8(255))
+    s, weighted, mae, e = (step.get_results() for step in steps)
+    found = counted.get_results()
+    curves = {name: found[name]["dynamic"][::-1] for name in ("f", "iou", "precision", "recall")}
+    curves["e"] = e["em"]["curve"][::-1]
+    values = {"iou": found["iou"]["binary"], "dice": found["dice"]["binary"], "s_measure": s["sm"]}
+    values |= {"weighted_f": weighted["wfm"], "mae": mae["mae"]}
+    for name, adaptive in (("e", e["em"]["adp"]), ("f", found["f"]["adaptive"])):
+        values[f"mean_{name}"], values[f"max_{name}"] = curves[name].mean(), curves[name].max()
+        values[f"adaptive_{name}"] = adaptive
+    return values, curves
+
+
+def blobs(rng: np.random.Generator, height: int, width: int, count: int, radius: int) -> Array:
+    mask = np.zeros((height, width), np.uint8)
+    for _ in range(count):
+        center = int(rng.integers(width)), int(rng.integers(height))
+        axes = int(rng.integers(1, radius)), int(rng.integers(1, radius))
+        cv2.ellipse(mask, center, axes, int(rng.integers(180)), 0, 360, 1, -1)
+    return mask
+
+
+def masks(rng: np.random.Generator, height: int, width: int) -> Iterator[tuple[str, Array]]:
+    empty = np.zeros((height, width), np.uint8)
+    yield "empty", empty
+    yield "full", empty + 1
+    for name, base, value in (("one pixel", empty, 1), ("all but one pixel", empty + 1, 0)):
+        mask = base.copy()
+        mask[rng.integers(height - 1), rng.integers(width - 1)] = value
+        yield name, mask
+    yield "huge", 1 - blobs(rng, height, width, 2, 8)
+    yield "one object", blobs(rng, height, width, 1, 30)
+    yield "many objects", blobs(rng, height, width, 12, 6)
+    for share in (0.004, 0.05, 0.5):
+        yield f"scattered {share}", (rng.random((height, width)) < share).astype(np.uint8)
+    half = empty.copy()
+    half[:, width // 2 :] = 1  # a quadrant all object, another all background
+    yield "half", half
+
+
+def maps(rng: np.random.Generator, mask: Array) -> Iterator[tuple[str, Array]]:
+    soft = cv2.GaussianBlur(mask * np.float32(255), (0, 0), 3)
+    noise = rng.normal(0, 20, mask.shape)
+    yield "perfect", mask * np.uint8(255)
+    yield "inverted", (1 - mask) * np.uint8(255)
+    for level in (0, 77, 127, 255):
+        yield f"constant {level}", np.full_like(mask, level)
+    yield "random", rng.integers(0, 256, mask.shape, dtype=np.uint8)
+    yield "soft", np.rint(soft).astype(np.uint8)
+    yield "noisy", np.rint((soft + noise).clip(0, 255)).astype(np.uint8)
+    yield "weak", np.rint(soft * 0.03 + 40).astype(np.uint8)
+    yield "binary, moved", np.roll(mask, 3, 1) * np.uint8(255)
+    yield "few levels", (np.rint(soft / 85) * 60).astype(np.uint8)
+    one = np.zeros_like(mask)
+    one[rng.integers(len(one)), 0] = 9
+    yield "one pixel", one
+
+
+def pairs() -> Iterator[tuple[str, Array, Array]]:
+    rng = np.random.default_rng(0)
+    for height, width in ((61, 117), (96, 64)):
+        for mask_name, mask in masks(rng, height, width):
+            for name, image in maps(rng, mask):
+                yield f"{name} map, {mask_name} mask, {height} x {width}", image, mask
+
+
+def test_every_measure_and_curve_equals_pysodmetrics() -> None:
+    count = 0
+    for name, image, mask in pairs():
+        expected, curves = oracle(image, mask)
+        found = examine(image, mask)
+        for key in MEASURES:
+            assert found.values[key] == pytest.approx(expected[key], abs=1e-9), f"{key}: {name}"
+        for key, curve in curves.items():
+            np.testing.assert_allclose(found.curves[key], curve, 0, 1e-9, err_msg=f"{key}: {name}")
+        count += 1
+    assert count >= 200
+
+
+def test_distance_counts_far_beyond_the_window_that_is_looked_at() -> None:
+    mask = np.zeros((40, 700), np.uint8)
+    mask[10, 3] = 1
+    image = mask * np.uint8(255)
+    image[:, 500:] = 90
+    assert measure(image, mask)["weighted_f"] == pytest.approx(
+        oracle(image, mask)[0]["weighted_f"], abs=1e-9
+    )
+
+
+def test_tiny_images_equal_pysodmetrics() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        height, width = rng.integers(2, 9, 2)
+        mask = (rng.random((height, width)) < 0.4).astype(np.uint8)
+        mask[-1] = mask[:, -1] = 0  # keeps pysodmetrics from NaN
+        image = rng.integers(0, 256, (height, width), dtype=np.uint8)
+        expected = oracle(image, mask)[0]
+        found = measure(image, mask)
+        assert {key: found[key] for key in MEASURES} == pytest.approx(expected, abs=1e-9)
+
+
+def test_an_object_in_the_last_corner_has_numbers_where_pysodmetrics_has_nan() -> None:
+    mask = np.zeros((30, 40), np.uint8)
+    mask[-1, -1] = 1
+    assert measure(mask * np.uint8(255), mask)["s_measure"] == pytest.approx(1)
+    assert 0 <= measure((1 - mask) * np.uint8(255), mask)["s_measure"] < 0.1
+
+
+def test_known_answers() -> None:
+    mask = np.zeros((50, 80), np.uint8)
+    mask[10:30, 20:60] = 1  # a fifth of the image
+    perfect, inverted = measure(mask * 255, mask), measure((1 - mask) * np.uint8(255), mask)
+    for key in ("iou", "dice", "s_measure", "weighted_f", "max_f", "adaptive_f"):
+        assert perfect[key] == pytest.approx(1), key
+        assert inverted[key] == pytest.approx(0, abs=0.02) or key == "max_f", key
+    assert inverted["max_f"] == pytest.approx(1.3 * 0.2 / (0.3 * 0.2 + 1))  # threshold 0: all
+    for key in ("max_e", "adaptive_e"):  # the definition divides by n - 1
+        assert perfect[key] == pytest.approx(4000 / 3999)
+    assert perfect["mae"] == 0
+    assert inverted["mae"] == 1
+    everything = measure(np.full_like(mask, 255), mask)
+    assert everything["iou"] == everything["mae"] / 4 == pytest.approx(0.2)
+    assert everything["dice"] == pytest.approx(1 / 3)
+    assert everything["false_alarm"] == 1
+    nothing = measure(np.zeros_like(mask), mask)
+    assert nothing["iou"] == nothing["dice"] == nothing["false_alarm"] == 0
+    assert nothing["weighted_f"] == pytest.approx(0)
+    assert nothing["mae"] == nothing["object_share"] == pytest.approx(0.2)
+
+
+def test_an_empty_mask_has_iou_0_whatever_is_predicted() -> None:
+    mask = np.zeros((20, 30), np.uint8)
+    right, wrong = measure(mask, mask), measure(mask + 255, mask)
+    for key in ("iou", "dice", "weighted_f", "max_f", "object_share"):
+        assert right[key] == wrong[key] == 0
+    assert (right["mae"], right["s_measure"]) == (0, 1)
+    assert (wrong["mae"], wrong["s_measure"], wrong["raw_mae"], wrong["false_alarm"]) == (
+        1,
+        0,
+        1,
+        1,
+    )
+    faint = mask.copy()
+    faint[0, 0] = 5  # min-max blows it up, which "raw_mae" does not
+    assert measure(faint, mask)["mae"] == pytest.approx(1 / 600)
+    assert measure(faint, mask)["raw_mae"] == pytest.approx(5 / 255 / 600)
+
+
+def test_a_map_is_stretched_first_and_a_float_map_rounded_as_a_png_is() -> None:
+    rng = np.random.default_rng(0)
+    mask = blobs(rng, 40, 60, 2, 15)
+    image = (cv2.blur(mask * np.uint8(255), (9, 9)) // 5) * 5
+    image[0, 0], image[0, 1] = 0, 255  # 51 steps: no level is exactly half
+    assert measure(image // 5 + 100, mask)["iou"] == measure(image, mask)["iou"]
+    probability = rng.random((40, 60)).astype(np.float32)
+    assert measure(probability, mask) == measure(np.rint(probability * 255).astype(np.uint8), mask)
+    assert measure(image, mask.astype(bool)) == measure(image, mask)
+    assert measure(image[:, ::-1], mask[:, ::-1])["iou"] == measure(image, mask)["iou"]
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "words"),
+    [
+        (np.zeros((4, 5), np.uint8), np.zeros((5, 4), np.uint8), "Resize the map"),
+        (np.zeros((4, 5, 1), np.uint8), np.zeros((4, 5), np.uint8), "must be \\(H, W\\)"),
+        (np.zeros((0, 5), np.uint8), np.zeros((0, 5), np.uint8), "must be \\(H, W\\)"),
+        (np.full((4, 5), 3.0), np.zeros((4, 5), np.uint8), "from 3.0 to 3.0.*sigmoid"),
+        (np.full((4, 5), -0.1), np.zeros((4, 5), np.uint8), "sigmoid"),
+        (np.full((4, 5), np.nan), np.zeros((4, 5), np.uint8), "from nan"),
+        (np.zeros((4, 5), np.int64), np.zeros((4, 5), np.uint8), "int64"),
+        (np.zeros((4, 5), np.uint8), np.full((4, 5), 255, np.uint8), "up to 255.*read_mask"),
+        (np.zeros((4, 5), np.uint8), np.zeros((4, 5)), "float64"),
+    ],
+)
+def test_unusable_input_is_refused(image: NDArray, mask: NDArray, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        measure(image, mask)
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    found = [(image, mask) for _, image, mask in pairs() if image.shape == (96, 64)]
+    images, wanted = (
+        torch.from_numpy(np.stack(part))[:, None] for part in zip(*found, strict=True)
+    )
+    return images.float() / 255, wanted
+
+
+def test_batch_measures_equal_the_measures_of_each_image() -> None:
+    probability, mask = batch()
+    single = [
+        measure(image[0].numpy(), wanted[0].numpy())
+        for image, wanted in zip(probability, mask, strict=True)
+    ]
+    assert batch_iou(probability, mask).tolist() == [values["iou"] for values in single]
+    assert batch_mae(probability, mask.float()).tolist() == pytest.approx(
+        [values["mae"] for values in single], abs=1e-12
+    )
+
+
+def test_batch_measures_round_as_the_measures_do() -> None:
+    rng = np.random.default_rng(4)
+    probability = rng.random((20, 1, 12, 17), dtype=np.float32) * rng.random((20, 1, 1, 1))
+    probability, mask = probability.astype(np.float32), rng.integers(0, 2, probability.shape)
+    single = [
+        measure(image[0], wanted[0].astype(np.uint8))["iou"]
+        for image, wanted in zip(probability, mask, strict=True)
+    ]
+    assert batch_iou(torch.from_numpy(probability), torch.from_numpy(mask)).tolist() == single
+
+
+def test_batch_measures_do_not_depend_on_the_batch_or_the_type_of_the_mask() -> None:
+    probability, mask = batch()
+    whole = batch_iou(probability, mask)
+    parts = [batch_iou(*part) for part in zip(probability.split(7), mask.split(7), strict=True)]
+    assert whole.shape == (len(mask),)
+    assert torch.equal(whole, torch.cat(parts))
+    assert torch.equal(whole, batch_iou(probability, mask.float()))
+    assert torch.equal(batch_mae(probability, mask), batch_mae(probability, mask.double()))

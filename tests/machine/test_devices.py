@@ -1,0 +1,81 @@
+"""Which devices are chosen, on machines made up for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.machine.devices import (
+    bare,
+    choose_gpus,
+    parallel,
+    pick_devices,
+    processes_to_start,
+)
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int:
+    count = request.param
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
+    return count
+
+
+@pytest.mark.parametrize("gpus", [2], indirect=True)
+def test_two_gpus_are_used_without_a_flag(gpus: int) -> None:
+    together = pick_devices()
+    assert (together.kind, together.ids, together.count) == ("dp", (0, 1), 2)
+    assert processes_to_start("auto", "auto", "all") == 2
+    assert processes_to_start("auto", "dp", "all") == 0
+    assert processes_to_start("auto", "none", "all") == 0
+    ranks = [pick_devices(local_rank=rank, world=2) for rank in (0, 1)]
+    assert [rank.ids for rank in ranks] == [(0,), (1,)]
+    assert [(rank.kind, rank.own, rank.count) for rank in ranks] == [("ddp", 1, 2)] * 2
+
+
+@pytest.mark.parametrize("gpus", [2], indirect=True)
+def test_gpus_can_be_left_alone(gpus: int) -> None:
+    assert pick_devices(parallel="none").ids == (0,)
+    assert pick_devices(gpus="1").ids == (1,)
+    assert pick_devices("cpu").kind == "cpu"
+    assert processes_to_start("cpu", "auto", "all") == 0
+    assert processes_to_start("auto", "auto", "1") == 0
+    assert pick_devices(gpus="1,0", local_rank=0, world=2).ids == (1,)
+
+
+@pytest.mark.parametrize("gpus", [1], indirect=True)
+def test_one_gpu(gpus: int) -> None:
+    assert pick_devices().kind == "one"
+    assert pick_devices(parallel="dp").kind == "one"
+    assert processes_to_start("auto", "auto", "all") == 0
+    assert processes_to_start("auto", "ddp", "all") == 1
+    with pytest.raises(InputError, match="process 1 of this machine has no GPU: 1 are"):
+        pick_devices(local_rank=1, world=2)
+
+
+@pytest.mark.parametrize("gpus", [0], indirect=True)
+def test_no_gpu(gpus: int) -> None:
+    assert pick_devices().kind == "cpu"
+    assert (pick_devices(world=2).kind, pick_devices(world=2).count) == ("ddp", 2)
+    assert processes_to_start("auto", "auto", "all") == 0
+    assert processes_to_start("auto", "ddp", "all") == 2
+    with pytest.raises(InputError, match="GPU T4 x2"):
+        pick_devices("cuda")
+
+
+@pytest.mark.parametrize("gpus", [2], indirect=True)
+@pytest.mark.parametrize("wish", ["2", "0,0", "-1", "one"])
+def test_gpus_that_are_not_there_are_refused(gpus: int, wish: str) -> None:
+    with pytest.raises(InputError, match="--gpus"):
+        choose_gpus(wish)
+
+
+def test_what_is_saved_is_never_wrapped() -> None:
+    net = nn.Linear(2, 2)
+    assert bare(nn.DataParallel(net)) is net
+    assert bare(net) is net
+    assert parallel(net, pick_devices("cpu")) is net

@@ -1,0 +1,246 @@
+"""The losses against hand-made references, and the contract that parallel training rests on."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from camoxpert_nb.network.losses import (
+    Supervised,
+    balance_loss,
+    boundary_weight,
+    structure_loss,
+    total,
+    uncertainty_loss,
+)
+from camoxpert_nb.network.model import CamoXpert
+
+
+def square(size: int = 32, batch: int = 1) -> Tensor:
+    mask = torch.zeros(batch, 1, size, size)
+    for index in range(batch):
+        mask[index, :, size // 4 : size // 2, size // 4 + index : size // 2 + 2 * index + 1] = 1
+    return mask
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# ---- structure loss ------------------------------------------------------------------------------
+
+
+def published(logits: Tensor, mask: Tensor, slip: bool) -> Tensor:
+    """F3Net's loss as printed (AAAI 2020), or with the slip that about 30 repositories share."""
+    weight = 1 + 5 * torch.abs(F.avg_pool2d(mask, 31, 1, 15) - mask)
+    reduction = "mean" if slip else "none"
+    bce = F.binary_cross_entropy_with_logits(logits, mask, reduction=reduction)
+    bce = (weight * bce).sum((2, 3)) / weight.sum((2, 3))
+    p = torch.sigmoid(logits)
+    inter, union = (p * mask * weight).sum((2, 3)), ((p + mask) * weight).sum((2, 3))
+    return (bce + 1 - (inter + 1) / (union - inter + 1)).mean()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_structure_loss_is_the_published_one_at_the_published_size(legacy: bool) -> None:
+    logits, mask = noise(3, 1, 352, 352), square(352, 3)
+    ours = structure_loss(logits, mask, legacy).mean()
+    torch.testing.assert_close(ours, published(logits, mask, slip=legacy), rtol=1e-5, atol=1e-5)
+
+
+def test_structure_loss_of_a_case_computed_by_hand() -> None:
+    mask = torch.tensor([[0.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])[None, None]
+    weight = torch.ones(4, 4)  # a 3 x 3 window sees the one object pixel from nine places
+    weight[:3, :3] += 5 / 9
+    weight[1, 1] = 1 + 5 * 8 / 9
+    torch.testing.assert_close(boundary_weight(mask)[0, 0], weight)
+    all_half = torch.zeros(1, 1, 4, 4)  # cross entropy ln 2 everywhere, whatever the weights
+    shared, either = weight[1, 1] / 2, weight.sum() / 2 + weight[1, 1] / 2
+    expected = torch.tensor(2.0).log() + 1 - (shared + 1) / (either + 1)
+    torch.testing.assert_close(structure_loss(all_half, mask), expected[None])
+
+
+def test_the_boundary_weight_is_not_cancelled() -> None:
+    mask = square()
+    logits = 8 * mask.roll((2, 2), (2, 3)) - 4  # wrong along the outline only
+    assert structure_loss(logits, mask) > 1.1 * structure_loss(logits, mask, legacy=True)
+
+
+def test_every_sample_has_its_own_loss() -> None:
+    logits, mask = (
+        noise(2, 1, 24, 40),
+        torch.cat([square(40)[..., :24, :], torch.zeros(1, 1, 24, 40)]),
+    )
+    both = structure_loss(logits, mask)
+    alone = torch.cat([structure_loss(logits[i : i + 1], mask[i : i + 1]) for i in (0, 1)])
+    torch.testing.assert_close(both, alone)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 20, 64, 352])
+def test_the_boundary_weight_fits_any_size(size: int) -> None:
+    weight = boundary_weight((noise(2, 1, size, size) > 0).float())
+    assert weight.shape == (2, 1, size, size)
+    assert (weight >= 1).all() and (weight <= 6).all()
+
+
+@pytest.mark.parametrize("value", [-1e4, 0.0, 1e4])
+@pytest.mark.parametrize("fill", [0.0, 1.0])
+def test_extreme_logits_and_uniform_masks_stay_finite(value: float, fill: float) -> None:
+    logits = torch.full((1, 1, 16, 16), value, requires_grad=True)
+    loss = structure_loss(logits, torch.full((1, 1, 16, 16), fill)) + uncertainty_loss(logits)
+    loss.sum().backward()
+    assert loss.isfinite().all() and logits.grad is not None and logits.grad.isfinite().all()
+
+
+def test_an_empty_mask_pushes_the_prediction_down() -> None:
+    logits = torch.zeros(1, 1, 16, 16, requires_grad=True)
+    structure_loss(logits, torch.zeros(1, 1, 16, 16)).sum().backward()
+    assert logits.grad is not None and (logits.grad > 0).all()
+
+
+def test_losses_are_float32_whatever_the_network_gave() -> None:
+    logits, mask = noise(1, 1, 16, 16).bfloat16(), square(16)
+    assert structure_loss(logits, mask).dtype == uncertainty_loss(logits).dtype == torch.float32
+
+
+# ---- the other losses ----------------------------------------------------------------------------
+
+
+def test_uncertainty_is_one_when_undecided_and_zero_when_certain() -> None:
+    logits = torch.stack([torch.zeros(1, 8, 8), torch.full((1, 8, 8), 50.0)])
+    torch.testing.assert_close(uncertainty_loss(logits), torch.tensor([1.0, 0.0]))
+
+
+def test_balance_is_zero_when_even_and_largest_when_one_expert_takes_all() -> None:
+    even = torch.full((4, 2, 7), 1 / 7)
+    one = F.one_hot(torch.zeros(4, 2, dtype=torch.long), 7).float()
+    taking_turns = torch.eye(7)[:, None]
+    torch.testing.assert_close(balance_loss(even), torch.tensor(0.0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(balance_loss(one), torch.tensor(6.0))
+    torch.testing.assert_close(balance_loss(taking_turns), torch.tensor(0.0), atol=1e-6, rtol=0)
+
+
+# ---- the module that training runs ---------------------------------------------------------------
+
+
+def make(backbone: str = "test_convnext", **options: bool) -> Supervised:
+    torch.manual_seed(0)
+    return Supervised(CamoXpert(backbone, **options))  # type: ignore[arg-type]
+
+
+def photos(batch: int, size: int = 64) -> tuple[Tensor, Tensor]:
+    return noise(batch, 3, size, size).sigmoid(), square(size, batch)
+
+
+def gradients(net: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+
+
+def test_every_part_starts_with_the_sample() -> None:
+    parts = make()(*photos(3))
+    shapes = {name: tuple(value.shape) for name, value in parts.items()}
+    losses = dict.fromkeys(("structure", "deep", "uncertainty"), (3,))
+    assert shapes == losses | {"gates": (3, 4, 7), "router": (3, 4, 7)}
+    assert all(value.dtype == torch.float32 for value in parts.values())
+
+
+@pytest.mark.parametrize("chunks", [(2, 2), (3, 1), (1, 1, 2)])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("backbone", ["test_convnext", "test_resnet"])
+def test_split_copied_and_gathered_equals_whole(
+    chunks: tuple[int, ...], checkpointing: bool, backbone: str
+) -> None:
+    """What DataParallel does: a copy of the module for each chunk, outputs put together."""
+    whole = make(backbone, checkpointing=checkpointing)
+    if backbone == "test_resnet":  # its batch statistics belong to a chunk: frozen, they agree
+        whole.net.backbone.eval()  # type: ignore[union-attr, operator]
+    copies = [copy.deepcopy(whole) for _ in chunks]
+    image, mask = photos(4)
+    expected, expected_means = total(whole(image, mask), uncertainty=0.1, balance=1.0)
+    expected.backward()
+
+    split = zip(copies, image.split(chunks), mask.split(chunks), strict=True)
+    parts = [one(i, m) for one, i, m in split]
+    gathered = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    loss, means = total(gathered, uncertainty=0.1, balance=1.0)
+    loss.backward()
+
+    torch.testing.assert_close(means, expected_means)
+    summed = {name: sum(gradients(one)[name] for one in copies) for name in gradients(whole)}
+    torch.testing.assert_close(summed, gradients(whole), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["test_convnext", "test_resnet", "test_efficientnet"])
+def test_checkpointing_changes_memory_only(backbone: str) -> None:
+    plain, saving = make(backbone), make(backbone, checkpointing=True)
+    image, mask = photos(2)
+    results = [(supervised(image, mask), supervised) for supervised in (plain, saving)]
+    for parts, _ in results:
+        total(parts)[0].backward()
+    torch.testing.assert_close(results[0][0], results[1][0])
+    torch.testing.assert_close(gradients(plain), gradients(saving), rtol=1e-3, atol=1e-6)
+
+
+def test_one_step_on_balance_lowers_the_imbalance() -> None:
+    supervised = make()
+    image, mask = photos(4)
+    routers = [stage.mixture.router for stage in supervised.net.stages]  # type: ignore[union-attr]
+    before = balance_loss(supervised(image, mask)["router"])
+    before.backward()
+    for linear in routers:
+        assert linear.weight.grad is not None and linear.weight.grad.abs().sum() > 0
+        linear.weight.data -= 0.01 * linear.weight.grad
+    assert balance_loss(supervised(image, mask)["router"]) < before
+
+
+def test_the_router_learns_from_the_structure_loss_alone() -> None:
+    supervised = make()
+    total(supervised(*photos(2)), deep=0.0, balance=0.0)[0].backward()
+    for stage in supervised.net.stages:  # type: ignore[union-attr]
+        assert stage.mixture.router.weight.grad.abs().sum() > 0
+
+
+def test_total_weighs_the_parts_and_reports_them_unweighted() -> None:
+    ones = {
+        name: torch.full((2,), value) for name, value in zip("sdu", (1.0, 2.0, 3.0), strict=True)
+    }
+    parts = {"structure": ones["s"], "deep": ones["d"], "uncertainty": ones["u"]}
+    parts["router"] = F.one_hot(torch.zeros(2, 4, dtype=torch.long), 7).float()
+    loss, means = total(parts, deep=0.5, uncertainty=0.1, balance=0.01)
+    torch.testing.assert_close(loss, torch.tensor(1 + 1 + 0.3 + 0.06))
+    assert {k: round(float(v), 4) for k, v in means.items()} == {
+        "structure": 1.0,
+        "deep": 2.0,
+        "uncertainty": 3.0,
+        "balance": 6.0,
+    }
+
+
+def test_bfloat16_autocast_opens_inside_and_stays_close() -> None:
+    exact, half = make(), make()
+    half.dtype = torch.bfloat16
+    image, mask = photos(2)
+    loss, means = total(half(image, mask))
+    loss.backward()
+    assert all(gradient.isfinite().all() for gradient in gradients(half).values())
+    torch.testing.assert_close(
+        means["structure"], total(exact(image, mask))[1]["structure"], rtol=0.05, atol=0.05
+    )
+
+
+def test_it_learns_one_image_by_heart() -> None:
+    supervised = make("test_resnet")
+    image, mask = photos(2)
+    optimiser = torch.optim.AdamW(supervised.parameters(), 3e-3)
+    history = []
+    for _ in range(12):
+        loss, _ = total(supervised(image, mask))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        history.append(float(loss.detach()))
+    assert history[-1] < 0.7 * history[0]

@@ -1,0 +1,279 @@
+"""The dashboard on folders of every kind, without a front end and without a training."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fabricated import fabricated
+
+from camoxpert_nb.notebook import dashboard as dashboards
+from camoxpert_nb.notebook.dashboard import BUTTONS, Dashboard
+from camoxpert_nb.runs import watch
+from camoxpert_nb.runs.run import Run
+from camoxpert_nb.runs.watch import Follower
+from camoxpert_nb.settings.config import make_config
+
+NOBODY = 2**22 + 1  # no process has this number
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboards, "FASTEST", 0.05)
+    monkeypatch.setattr(dashboards, "SLOWEST", 0.2)
+
+
+def folder_with(
+    path: Path, epochs: int = 0, end: str = "", lock: dict[str, Any] | None = None
+) -> Run:
+    """A run folder as a training leaves it."""
+    run = Run(path)
+    path.mkdir(parents=True, exist_ok=True)
+    if epochs:
+        make_config("tiny", epochs=epochs, checkpoint_dir=str(path)).save(run.config_path)
+        records = fabricated(epochs) + (
+            [{"kind": end, "time": 2e9, "step": 20 * epochs}] if end else []
+        )
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        run.history_path.write_text(text, encoding="utf-8")
+    if lock:
+        run.save_json("lock", lock)
+    return run
+
+
+MINE = {"pid": os.getpid(), "host": platform.node()}
+GONE = {"pid": NOBODY, "host": platform.node()}
+
+
+def test_every_kind_of_folder_is_told(tmp_path: Path) -> None:
+    kinds = {
+        "empty": folder_with(tmp_path / "empty"),
+        "running": folder_with(tmp_path / "running", 3, lock=MINE),
+        "paused": folder_with(tmp_path / "paused", 3, lock=MINE),
+        "stopping": folder_with(tmp_path / "stopping", 3, lock=MINE),
+        "stopped": folder_with(tmp_path / "stopped", 3, "stop"),
+        "finished": folder_with(tmp_path / "finished", 3, "end"),
+        "died": folder_with(tmp_path / "died", 3, lock=GONE),
+    }
+    kinds["paused"].request("pause")
+    kinds["stopping"].request("stop")
+    enabled = {
+        "running": {"Pause", "Save", "Stop"},
+        "paused": {"Resume", "Save", "Stop"},
+        "stopped": {"Resume"},
+        "died": {"Resume"},
+    }
+    for name, run in kinds.items():
+        dashboard = Dashboard(run)
+        assert dashboard.status.name == name
+        assert f": {name}" in str(dashboard)
+        dashboard._repr_mimebundle_()
+        free = {button for button in BUTTONS if not dashboard._widgets[button].disabled}
+        assert free == enabled.get(name, set())
+        dashboard.close()
+
+
+@pytest.mark.parametrize("left", ["failure", "stderr", "nothing"])
+def test_a_dead_runs_cause_is_shown_with_a_way_on(left: str, tmp_path: Path) -> None:
+    run = folder_with(tmp_path, 2, lock=GONE if left == "nothing" else None)
+    cause = "killed without a word"
+    if left == "failure":
+        cause = "out of GPU memory <b>: try --batch-size 4"
+        run.save_json("failure", {"kind": "TrainingError", "message": cause})
+    elif left == "stderr":
+        cause = "ValueError: something <b> broke"
+        (tmp_path / "stderr.txt").write_text(f"Traceback\n  line\n{cause}\n")
+    (tmp_path / "last.pt").touch()
+    dashboard = Dashboard(run)
+    assert dashboard.status.name == "died"
+    assert cause in str(dashboard)
+    assert f"camoxpert resume {run.folder}" in str(dashboard)
+    assert "<b> broke" not in dashboard._page() and "<b>:" not in dashboard._page()
+
+
+def test_an_old_complaint_is_not_the_cause_of_a_later_death(tmp_path: Path) -> None:
+    (tmp_path / "stderr.txt").write_text("UserWarning: of long ago")
+    os.utime(tmp_path / "stderr.txt", (1e9, 1e9))
+    assert "long ago" not in str(Dashboard(folder_with(tmp_path, 2, lock=GONE)))
+
+
+def test_a_run_on_another_machine_lives_while_it_writes(tmp_path: Path) -> None:
+    run = folder_with(tmp_path, 2, lock={"pid": 7, "host": "elsewhere"})
+    assert Dashboard(run).status.name == "died"
+    run.log("step", **{k: v for k, v in fabricated(1)[1].items() if k not in ("kind", "time")})
+    assert Dashboard(run).status.name == "running"
+
+
+def test_a_starting_process_is_not_mistaken_for_a_stranger(tmp_path: Path) -> None:
+    run = folder_with(tmp_path)
+    run.save_json("process", {"pid": 1, "host": platform.node(), "started": time.time()})
+    assert Dashboard(run).status.name == "died"  # process 1 is none of ours
+
+
+def test_the_line_says_where_the_training_is(tmp_path: Path) -> None:
+    run = folder_with(tmp_path, 5, lock=MINE)
+    lines = run.history_path.read_text().splitlines()
+    run.history_path.write_text("\n".join(lines[:64]) + "\n")  # half a step into epoch 4
+    line = str(Dashboard(run))
+    assert "epoch 3 of 5" in line and "step 60 of 100" in line and "80 images/s" in line
+    assert "0:00:40 left" in line  # one step a second
+    assert "best validation IoU 0.480 (epoch 3), target 0.72" in line
+
+
+def test_records_are_read_once_torn_lines_later_and_a_cut_history_anew(tmp_path: Path) -> None:
+    path, run = tmp_path / "history.jsonl", Run(tmp_path)
+    follower = Follower(path)
+    assert follower.read() == ([], False)
+    run.log("step", step=1)
+    with path.open("a") as file:
+        file.write('{"kind": "st')
+    assert [record["step"] for record in follower.read()[0]] == [1]
+    assert follower.read() == ([], False)
+    with path.open("a") as file:
+        file.write('ep", "step": 2}\n')
+    assert [record["step"] for record in follower.read()[0]] == [2]
+    for step in range(3, 40):
+        run.log("step", step=step)
+    follower.read()
+    run.cut_history(20)
+    run.log("step", step=21)
+    records, anew = follower.read()
+    assert anew and [record["step"] for record in records] == list(range(1, 22))
+    path.unlink()
+    assert follower.read() == ([], True)
+
+
+def test_a_look_costs_what_is_new_not_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = folder_with(tmp_path, 500, lock=MINE)
+    dashboard = Dashboard(run)
+    parsed: list[Any] = []
+    loads = json.loads
+    monkeypatch.setattr(watch.json, "loads", lambda text: parsed.append(text) or loads(text))
+    run.log("step", **{k: v for k, v in fabricated(1)[1].items() if k not in ("kind", "time")})
+    assert dashboard.refresh()
+    assert len([text for text in parsed if b"kind" in bytes(str(text), "utf-8")]) == 1
+    parsed.clear()
+    assert not dashboard.refresh()
+
+
+def preview(size: int = 32) -> dict[str, Any]:
+    zeros = np.zeros((2, size, size), np.uint8)
+    image = np.zeros((2, size, size, 3), np.uint8)
+    return {"names": np.array(["a", "b"]), "image": image, "mask": zeros, "probability": zeros}
+
+
+def test_the_strip_is_drawn_when_its_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = folder_with(tmp_path, 2, lock=MINE)
+    draws: list[int] = []
+    monkeypatch.setattr(dashboards, "strip", lambda arrays: draws.append(1) or "strip")
+    dashboard = Dashboard(run)
+    run.save_preview(preview())
+    for _ in range(3):
+        dashboard.refresh()
+    assert len(draws) == 1
+    run.save_preview(preview(48))
+    dashboard.refresh()
+    assert len(draws) == 2
+
+
+def test_a_long_run_leaves_a_small_notebook(tmp_path: Path) -> None:
+    run = folder_with(tmp_path, 50, "end")
+    rng = np.random.default_rng(0)
+    noisy = {key: rng.integers(0, 255, (12, 320, 320), np.uint8) for key in ("mask", "probability")}
+    image = rng.integers(0, 255, (12, 320, 320, 3), np.uint8)
+    run.save_preview({"names": np.array(list("abcdefghijkl")), "image": image, **noisy})
+    (tmp_path / "log.txt").write_text("<script>\n" * 1000)
+    page = Dashboard(run)._page()
+    assert len(page) < 1_000_000
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert page.count('role="img"') == 8 and "best, epoch 50" in page
+
+
+def test_two_dashboards_keep_up_by_themselves_and_end_with_the_run(tmp_path: Path) -> None:
+    run = folder_with(tmp_path, 2, lock=MINE)
+    both = [Dashboard(run), Dashboard(tmp_path)]
+    for dashboard in both:
+        dashboard._repr_mimebundle_()
+    both[0]._widgets["Pause"].click()
+    wait_until(lambda: all("paused" in each._widgets["head"].value for each in both))
+    both[1]._widgets["Resume"].click()
+    wait_until(lambda: all("running" in each._widgets["head"].value for each in both))
+    both[1].close()
+    wait_until(lambda: not both[1]._thread.is_alive())
+    run.log("end", step=40)
+    (tmp_path / "lock.json").unlink()
+    wait_until(lambda: "finished" in both[0]._widgets["head"].value)
+    wait_until(lambda: not both[0]._thread.is_alive())
+
+
+def test_a_dashboard_that_nobody_holds_ends_its_thread(tmp_path: Path) -> None:
+    dashboard = Dashboard(folder_with(tmp_path, 2, lock=MINE))
+    dashboard._keep_fresh()
+    thread = dashboard._thread
+    assert isinstance(thread, threading.Thread) and thread.daemon and thread.is_alive()
+    del dashboard
+    gc.collect()
+    wait_until(lambda: not thread.is_alive())
+
+
+def test_a_button_that_fails_says_so(tmp_path: Path) -> None:
+    dashboard = Dashboard(folder_with(tmp_path, 2, "stop"))
+    dashboard._repr_mimebundle_()
+    dashboard.run.save_json("lock", MINE)  # somebody else was quicker
+    dashboard._widgets["Resume"].click()
+    assert "is being trained by process" in dashboard._widgets["head"].value
+
+
+def test_an_interrupt_of_waiting_stops_the_training_and_a_second_one_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = folder_with(tmp_path, 2, lock=MINE)
+    dashboard = Dashboard(run)
+
+    def end() -> None:
+        assert run.wants("stop")
+        run.log("stop", step=40)
+        (tmp_path / "lock.json").unlink()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    pauses = iter([lambda: None, interrupt, lambda: None, end])
+    monkeypatch.setattr(
+        "camoxpert_nb.notebook.dashboard.time.sleep", lambda seconds: next(pauses)()
+    )
+    assert dashboard.wait().name == "stopped"
+
+    run.save_json("lock", MINE)
+    pauses = iter([interrupt, interrupt])
+    with pytest.raises(KeyboardInterrupt):
+        dashboard.wait()
+    assert run.wants("stop")
+
+
+def test_where_nobody_presses_buttons_it_is_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAMOXPERT_BATCH", "1")
+    bundle = Dashboard(folder_with(tmp_path, 2, "end"))._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "text/html"}
+    assert "<svg" in bundle["text/html"] and "finished" in bundle["text/plain"]
+
+
+def wait_until(true: Any, seconds: float = 10) -> None:
+    started = time.monotonic()
+    while not true():
+        assert time.monotonic() - started < seconds
+        time.sleep(0.02)

@@ -1,0 +1,208 @@
+"""The widgets without a front end: what they show, what they answer, what they hand out."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+from PIL import Image
+
+from camoxpert_nb.data.layouts import Pair
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.figures import explore
+from camoxpert_nb.figures.ranking import describe
+from camoxpert_nb.notebook import gallery
+
+COUNT = 5
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Any:
+    """Five scored images with masks of growing size; the maps lie in `maps`."""
+    pairs, rng = [], np.random.default_rng(0)
+    for folder in ("images", "masks", "maps"):
+        (tmp_path / folder).mkdir()
+    for number in range(COUNT):
+        name, mask = f"COD10K-CAM-1-{'AB'[number % 2]}-1-X-{number}", np.zeros((20, 24), np.uint8)
+        mask[: 4 * number] = 255
+        files = {"images": rng.integers(0, 255, (20, 24, 3), np.uint8), "masks": mask, "maps": mask}
+        for folder, array in files.items():
+            Image.fromarray(array).save(tmp_path / folder / f"{name}.png")
+        paths = (tmp_path / folder / f"{name}.png" for folder in ("images", "masks"))
+        pairs.append(Pair(name, *paths, "set"))
+    rows = {"name": [pair.name for pair in pairs], "iou": [0.0, 0.5, 0.9, 0.1, 0.7]}
+    shares = {"object_share": [0.0, 0.2, 0.4, 0.6, 0.8], "mae": [0.5, 0.4, 0.3, 0.2, 0.1]}
+    scores = SimpleNamespace(per_image=pd.DataFrame(rows | shares))
+    return SimpleNamespace(pairs=pairs, scores=scores, maps=tmp_path / "maps")
+
+
+@pytest.fixture
+def shown(judged: Any) -> gallery.Gallery:
+    return gallery.gallery(judged, judged.maps, rows=2)
+
+
+def names(shown: gallery.Gallery) -> list[str]:
+    said = [text.get_text() for text in shown.figure().findobj(Text)]
+    return [text[-1] for text in said if re.fullmatch(r"COD10K.*-\d", text)]
+
+
+def png(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def test_pages_are_sorted_and_end_where_the_images_do(shown: gallery.Gallery) -> None:
+    assert shown.chosen() == [0, 3, 1, 4, 2]
+    assert names(shown) == ["0", "3"]
+    first = shown.picture.value
+    for expected in (["1", "4"], ["2"], ["2"]):
+        shown.turn(1)
+        assert names(shown) == expected
+    assert shown.said.value == "images 5 to 5 of 5"
+    assert png(shown.picture.value).shape != png(first).shape
+    shown.turn(-9)
+    assert shown.picture.value == first
+
+
+def test_filters_and_order_go_back_to_the_first_page(shown: gallery.Gallery) -> None:
+    assert set(shown.filters) == {"class", "size"}  # one data set: nothing to choose
+    shown.turn(1)
+    shown.by.value, shown.ascending.value = "mae", False
+    assert (shown.page, names(shown)) == (0, ["0", "1"])
+    shown.filters["class"].value = "B"
+    assert shown.chosen() == [1, 3]
+    shown.filters["size"].value = "no object"
+    assert shown.chosen() == []
+    assert shown.said.value == "no image passes the filters"
+    shown.filters["class"].value = "A"
+    assert shown.chosen() == [0]
+
+
+def test_the_buttons_turn_the_page(shown: gallery.Gallery) -> None:
+    back, on = shown.box.children[-1].children
+    on.click()
+    assert shown.page == 1
+    back.click()
+    assert shown.page == 0
+
+
+def test_maps_of_a_folder_and_of_a_network_show_the_same(judged: Any) -> None:
+    seen = SimpleNamespace(table=describe(judged.scores.per_image, judged.pairs), **vars(judged))
+    maps = [np.asarray(Image.open(judged.maps / f"{pair.name}.png")) for pair in judged.pairs]
+    seen.map_of = maps.__getitem__
+    both = [gallery.gallery(seen, rows=2), gallery.gallery(judged, judged.maps, rows=2)]
+    assert both[0].picture.value == both[1].picture.value
+
+
+def test_a_missing_map_is_said_in_the_place_of_the_picture(judged: Any) -> None:
+    (judged.maps / f"{judged.pairs[0].name}.png").unlink()
+    assert "no such file" in gallery.gallery(judged, judged.maps).said.value
+
+
+def test_the_slider_cuts_the_map_anew() -> None:
+    image, probability = np.full((8, 8, 3), 90, np.uint8), np.zeros((8, 8), np.uint8)
+    probability[:4], probability[4:6] = 255, 100
+    mask = (probability > 0).astype(np.uint8)
+    slider = gallery.ThresholdSlider(image, probability, mask, "bird")
+    before = slider.picture.value
+    slider.slider.value = 0.3
+    assert slider.picture.value != before
+    said = [text.get_text() for text in slider.figure().findobj(Text)]
+    assert any("IoU 1.00 at threshold 0.30" in text for text in said)
+    assert "0.30" in repr(slider)
+
+
+def test_a_picture_where_nobody_can_press(shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    attended = shown._repr_mimebundle_()
+    view = attended["application/vnd.jupyter.widget-view+json"]
+    assert view["model_id"] == shown.box.model_id
+    monkeypatch.setenv("CAMOXPERT_BATCH", "1")
+    bundle = shown._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "image/png"}
+    assert png(base64.b64decode(bundle["image/png"])).shape[1] == 1000
+
+
+def upload(own: gallery.OwnPicture, name: str, content: bytes) -> None:
+    """Do what the front end does, in the form of the ipywidgets that is installed."""
+    if ipywidgets.__version__.startswith("7."):
+        own.upload.set_trait("value", {name: {"metadata": {"name": name}, "content": content}})
+        return
+    file = {"name": name, "type": "", "size": len(content), "content": memoryview(content)}
+    file["last_modified"] = datetime.datetime.now()
+    own.upload.set_trait("value", (file,))
+
+
+def photo() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)).save(
+        buffer, "PNG"
+    )
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> gallery.OwnPicture:
+    """A field whose network finds the upper half of everything."""
+    probability = np.zeros((20, 30), np.uint8)
+    probability[:10] = 200
+    looker = SimpleNamespace(look=lambda path: SimpleNamespace(probability=probability))
+    monkeypatch.setattr(explore, "open_looker", lambda run, device: looker)
+    return gallery.own_picture("runs/latest")
+
+
+def test_an_uploaded_picture_comes_back_with_files(own: gallery.OwnPicture) -> None:
+    assert own.picture.value == b""
+    upload(own, "a <b>.png", photo())
+    links = re.findall(r'download="([^"]+)" href="data:image/png;base64,([^"]+)"', own.said.value)
+    files = {name: png(base64.b64decode(data)) for name, data in links}
+    assert list(files) == [f"a &lt;b&gt;_{kind}.png" for kind in ("overlay", "mask", "map")]
+    overlay, mask, probability = files.values()
+    assert overlay.shape == (20, 30, 3)
+    assert (mask[:10] == 255).all() and (mask[10:] == 0).all()
+    assert (probability[:10] == 200).all()
+    np.testing.assert_array_equal(overlay[12:], png(photo())[12:])
+    assert "50.0% of the picture" in own.said.value
+    assert len(own.picture.value) > 1000
+
+
+def test_an_upload_that_is_no_picture_is_answered(own: gallery.OwnPicture) -> None:
+    upload(own, "notes.png", b"no picture")
+    assert "cannot be read as an image" in own.said.value
+    assert own.results == []
+    for name in ("photo.png", "second.png"):  # each upload takes the place of the one before
+        upload(own, name, photo())
+        assert [result for result, _, _ in own.results] == [name]
+
+
+def test_both_forms_of_an_upload_are_read() -> None:
+    seven = {"a.png": {"metadata": {"name": "a.png"}, "content": b"x"}}
+    eight = ({"name": "a.png", "content": memoryview(b"x")},)
+    assert gallery.uploaded(seven) == gallery.uploaded(eight) == [("a.png", b"x")]
+
+
+def test_a_file_can_be_looked_at_without_a_front_end(
+    own: gallery.OwnPicture, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.png").write_bytes(photo())
+    said = [text.get_text() for text in own.look(tmp_path / "photo.png").findobj(Text)]
+    assert any("photo.png" in text and "50.0% of the image" in text for text in said)
+    with pytest.raises(InputError, match="no such file"):
+        own.look(tmp_path / "missing.png")
+
+
+def test_a_gallery_of_files_needs_no_torch() -> None:
+    code = "import sys, camoxpert_nb.notebook.gallery"
+    code += ", camoxpert_nb.figures.ranking, camoxpert_nb.figures.predictions"
+    code += "; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

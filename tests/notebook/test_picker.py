@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from IPython.core.formatters import DisplayFormatter
+
+from camoxpert_nb.cli import main as cli
+from camoxpert_nb.cli import train as cli_train
+from camoxpert_nb.data.selection import count_images
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.notebook import choice
+from camoxpert_nb.notebook.choice import chosen, command_line, count_devices, find_data
+from camoxpert_nb.notebook.fields import ITEMS
+from camoxpert_nb.notebook.picker import ConfigPicker
+from camoxpert_nb.settings.config import PRESETS, Config, make_config
+
+OTHER = {  # a usable value for each setting that a rule below does not give
+    "dataset_path": "elsewhere",
+    "cache_dir": "elsewhere",
+    "backbone": "resnet18",
+    "weights": "weights.pth",
+    "init_from": "runs/before",
+    "checkpoint_dir": "runs/mine",
+    "gpus": "0",
+    "stage2_lr": 3e-4,
+    "stage2_batch_size": 3,
+    "target_iou": 0.5,
+}
+
+
+@pytest.fixture(autouse=True)
+def no_kaggle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(choice, "_listed_gpus", list)
+
+
+def other_value(name: str, value: Any) -> Any:
+    if name in OTHER:
+        return OTHER[name]
+    if choices := ITEMS[name].metadata.get("choices"):
+        return next(choice for choice in choices if choice != value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1 if value < ITEMS[name].metadata.get("high", 1e9) else value - 1
+    return value / 2 or 0.25
+
+
+def typed_in(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def from_command(line: str, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Return the settings that the command line would train."""
+    program, *words = shlex.split(line)
+    assert program == "camoxpert"
+    taken: list[Config] = []
+    monkeypatch.setattr(cli_train, "_train", lambda order: taken.append(order().config) or 0)
+    assert cli.main(words) == 0
+    return taken[0]
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_every_field_changes_the_settings_and_back(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = make_config("balanced-2gpu")
+    picker, before = ConfigPicker(start), getattr(start, name)
+    value, field = other_value(name, before), picker.fields[name]
+    field.value = value if not isinstance(field.value, str) else typed_in(value)
+    assert picker.problem == ""
+    assert getattr(picker.config, name) == value != before
+    assert f"<b>{name}</b>" in picker.changed.value
+    assert from_command(picker.command_line(), monkeypatch) == picker.config
+
+    picker.config = start
+    assert picker.config == start == ConfigPicker(picker.config).config
+    picker.config = start.replace(**{name: value})
+    assert field.value == (value if not isinstance(field.value, str) else typed_in(value))
+    assert command_line(start) == "camoxpert train --preset balanced-2gpu"
+
+
+def test_form_and_command_line_make_the_same_settings_of_a_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    picker = ConfigPicker(preset="balanced-2gpu")
+    picker.fields["lr"].value = "1e-3"
+    assert picker.config == make_config("balanced-2gpu", lr=1e-3)
+    assert picker.command_line() == "camoxpert train --preset balanced-2gpu --lr 0.001"
+    picker.fields["lr"].value = "0.00065"
+    assert picker.config == make_config("balanced-2gpu")
+
+
+def test_many_changes_at_once_reach_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {name: other_value(name, getattr(Config(), name)) for name in ITEMS}
+    config = make_config("high-res-2gpu").replace(**changes | {"cache_dir": "with 'quotes' in it"})
+    assert from_command(command_line(config), monkeypatch) == config
+
+
+def test_nothing_means_as_in_stage_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    picker = ConfigPicker(preset="balanced-2gpu")
+    picker.fields["stage2_lr"].value = picker.fields["stage2_batch_size"].value = ""
+    assert picker.config.stage2_lr is picker.config.stage2_batch_size is None
+    assert from_command(picker.command_line(), monkeypatch) == picker.config
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "said"),
+    [
+        ("epochs", 10, "--stage1-epochs 30 is more than --epochs 10"),
+        ("lr", "fast", "--lr is 'fast', but must be a number"),
+        ("img_size", 8, "--img-size is 8, but must be at least 32"),
+        ("stage2_batch_size", "1.5", "--stage2-batch-size is '1.5', but must be a number"),
+    ],
+)
+def test_a_bad_value_is_answered_and_the_last_good_settings_stay(
+    name: str, typed: Any, said: str
+) -> None:
+    picker = ConfigPicker(preset="balanced-2gpu")
+    good, shown = picker.config, picker.fields[name].value
+    picker.fields[name].value = typed
+    assert said in picker.problem and said.split("'")[0] in picker.message.value
+    assert said.split("'")[0] in picker.helps[name].value
+    assert picker.config == good
+    picker.fields[name].value = shown
+    assert picker.problem == picker.message.value == ""
+
+
+def test_a_preset_fills_the_form_and_leaves_the_folders() -> None:
+    picker = ConfigPicker(preset="tiny")
+    picker.fields["checkpoint_dir"].value = "runs/mine"
+    picker.preset.value = "high-res-2gpu"
+    assert picker.config == make_config("high-res-2gpu", checkpoint_dir="runs/mine")
+    assert picker.fields["img_size"].value == 352
+    assert list(PRESETS)[:3] == list(picker.preset.options)[:3]
+    assert all("2gpu" in name for name in picker.preset.options[:3])
+
+
+def test_the_outlook_tells_steps_and_images_as_training_will(camouflage: Path) -> None:
+    picker = ConfigPicker(
+        preset="tiny", dataset_path=str(camouflage), devices=2, path="chosen.json"
+    )
+    picker.fields["accumulation_steps"].value = 2
+    images = count_images(picker.config)
+    # 40 training and 8 test images were made, a fifth of them without an object
+    assert images.train + images.validation == 32 and images.noncam == 0
+    assert dict(images.left_out) == {"NonCAM training images": 8, "NonCAM test images": 1}
+    assert list(images.test.values()) == [7]
+    steps = -(-(images.train // (4 * 2)) // 2)
+    seen = re.sub("<[^>]*>", "", picker.outlook.value)
+    assert f"4 x 2 x 2&emsp;16&emsp;{steps}&emsp;" in seen
+    assert f"{images.train} images" in picker.outlook.value and "<svg" in picker.outlook.value
+    picker.fields["noncam"].value = True
+    assert "32 CAM" in picker.outlook.value and "8 NonCAM" in picker.outlook.value
+    picker.fields["batch_size"].value = 200
+    assert "larger than the" in picker.outlook.value and "left out" not in picker.outlook.value
+
+
+def test_a_folder_without_images_is_told_in_the_outlook(tmp_path: Path) -> None:
+    picker = ConfigPicker(preset="tiny")
+    picker.fields["dataset_path"].value = str(tmp_path / "nothing")
+    assert "no such folder" in picker.outlook.value
+    assert picker.config.dataset_path.endswith("nothing")  # it may be there where it trains
+
+
+def test_generated_images_are_counted_nearly_as_they_will_be(tmp_path: Path) -> None:
+    from camoxpert_nb.data.synthetic import make_synthetic
+
+    config = make_config("tiny", img_size=32)
+    made = make_synthetic(tmp_path / "made", size=32)
+    said, found = count_images(config), count_images(config.replace(dataset_path=str(made)))
+    assert not said.exact and found.exact
+    assert said.train + said.validation == found.train + found.validation
+    assert abs(said.train - found.train) < 20
+    assert list(said.test.values()) == list(found.test.values())
+    assert said.left_out == found.left_out
+
+
+def test_what_is_saved_is_what_the_next_training_takes(camouflage: Path) -> None:
+    assert chosen("next.json").preset == "demo"
+    picker = ConfigPicker(preset="tiny", path="runs/next.json")
+    picker.save_button.click()
+    assert chosen("runs/next.json") == picker.config
+    assert "saved to runs/next.json" in picker.saved.value
+    assert chosen("runs/next.json", str(camouflage)).dataset_path == str(camouflage)
+    picker.fields["epochs"].value = 3
+    assert picker.saved.value == ""
+
+
+def test_estimate_measures_in_a_process_of_its_own(camouflage: Path, cache: Path) -> None:
+    picker = ConfigPicker(
+        make_config("tiny", dataset_path=str(camouflage), cache_dir=str(cache), device="cpu")
+    )
+    picker.estimate_button.click()
+    assert picker.estimate_button.disabled
+    picker.measuring.join(120)
+    assert "GiB per device" in picker.estimated.value and "in all about" in picker.estimated.value
+    assert not picker.estimate_button.disabled
+
+
+def test_estimate_says_why_it_cannot(camouflage: Path) -> None:
+    picker = ConfigPicker(make_config("tiny", dataset_path=str(camouflage), batch_size=500))
+    with pytest.raises(InputError, match="a batch of 500 images"):
+        picker.estimate()
+
+
+def test_without_a_front_end_it_is_a_table() -> None:
+    picker = ConfigPicker(preset="max-speed-2gpu")
+    picker.fields["epochs"].value = 99
+    text = str(picker)
+    assert all(f"  {name} " in text for name in ITEMS)
+    assert "(preset: 140)" in text and "camoxpert train --preset max-speed-2gpu --epochs 99" in text
+    assert DisplayFormatter().format(picker) == ({}, {})  # it shows itself, once
+
+
+def test_devices_are_those_that_the_settings_and_the_machine_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(choice, "_listed_gpus", lambda: [14.6, 14.6])
+    assert count_devices(Config()) == 2
+    assert count_devices(Config(device="cpu")) == count_devices(Config(parallel="none")) == 1
+    assert count_devices(Config(gpus="1")) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert count_devices(Config()) == 1
+    assert choice.propose("some/images").preset == "single-gpu-optimized"
+    assert choice.propose("some/images", devices=2).preset == "balanced-2gpu"
+
+
+def test_kaggles_mount_is_found_by_itself(camouflage: Path, tmp_path: Path) -> None:
+    mount = tmp_path / "input" / "datasets" / "someone" / "cod"
+    mount.parent.mkdir(parents=True)
+    mount.symlink_to(camouflage)
+    assert find_data(mount=tmp_path / "input") == str(tmp_path / "input")
+    assert find_data(str(camouflage), mount=tmp_path / "input") == str(camouflage)
+    assert find_data(mount=tmp_path / "nothing") == ""
+    with pytest.raises(InputError, match="no such folder"):
+        find_data(str(tmp_path / "wrong"))

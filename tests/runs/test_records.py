@@ -1,0 +1,59 @@
+"""The figures of a training against sums done by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from camoxpert_nb.runs.records import in_words, performance
+
+CONFIG = {"batch_size": 16, "stage2_batch_size": 12, "accumulation_steps": 2, "target_iou": 0.72}
+GPUS = ["GPU 0: T4, 14.6 GiB", "GPU 1: T4, 14.6 GiB"]
+
+
+def epoch(number: int, seconds: float, iou: float, **more: object) -> dict:
+    speeds = {"images_per_second": 600 / seconds, "data_wait_percent": 10.0 * number}
+    times = {"time": 1000.0 + 100 * number, "seconds": seconds}
+    return {"epoch": number, "iou": iou, "iou_ema": None, **times, **speeds, **more}
+
+
+EPOCHS = [
+    epoch(1, 60.0, 0.5),
+    epoch(2, 30.0, 0.70, iou_ema=0.73, gpu_percent=[90.0, 80.0]),
+    epoch(3, 30.0, 0.71, gpu_percent=[100.0, 90.0]),
+]
+
+
+def test_figures_are_those_of_the_records() -> None:
+    found = performance(EPOCHS, CONFIG, GPUS)
+    assert found["batch_per_device"] == [16, 12]
+    assert found["effective_batch"] == [64, 48]
+    assert found["minutes_per_epoch"] == 0.5
+    assert found["minutes_per_epoch_in_all"] == pytest.approx(100 / 60)
+    assert found["images_per_second"] == pytest.approx(1800 / 120)  # not the mean of 10, 20, 20
+    assert found["data_wait_percent"] == pytest.approx((10 * 60 + 20 * 30 + 30 * 30) / 120)
+    assert found["gpu_percent"] == [95.0, 85.0]
+    assert (found["minutes_to_target"], found["epoch_of_target"]) == (1.5, 2)
+    assert (found["best_iou"], found["best_epoch"]) == (0.73, 2)
+
+
+def test_what_was_not_reached_or_measured_is_said_so() -> None:
+    found = performance(EPOCHS[:1], {**CONFIG, "stage2_batch_size": None}, ["CPU: 2 cores"])
+    assert found["effective_batch"] == [32, 32]
+    assert found["minutes_to_target"] is None and found["gpu_percent"] is None
+    said = in_words(found)
+    assert said["training time to IoU 0.72"] == "not reached"
+    assert said["GPU busy"] == "not measured"
+    assert said["effective batch"] == "32"
+
+
+def test_a_run_without_an_epoch_has_no_figures_but_a_row() -> None:
+    said = in_words(performance([], CONFIG, GPUS))
+    assert said["epochs"] == "0"
+    assert said["best validation IoU"] == said["images/s"] == "not measured"
+
+
+def test_the_row_names_both_stages_and_the_epoch() -> None:
+    said = in_words(performance(EPOCHS, CONFIG, GPUS))
+    assert said["effective batch"] == "64 (stage one), 48 (two)"
+    assert said["training time to IoU 0.72"] == "1.5 min (epoch 2)"
+    assert said["best validation IoU"] == "0.730 (epoch 2)"

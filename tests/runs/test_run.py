@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from camoxpert_nb.errors import InputError, TrainingError
+from camoxpert_nb.runs.run import Run, bare_keys, load_checkpoint
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+def test_records_come_back_in_order_and_a_torn_line_is_left_out(run: Run) -> None:
+    run.log("step", step=1, loss=0.5)
+    run.log("epoch", step=2, iou=0.1)
+    with run.history_path.open("a") as file:
+        file.write('{"kind": "step", "st')
+    assert [record["kind"] for record in run.records()] == ["step", "epoch"]
+    assert run.records("epoch")[0]["iou"] == 0.1
+
+
+def test_history_is_cut_back_to_a_step(run: Run) -> None:
+    for step in range(5):
+        run.log("step", step=step)
+    run.cut_history(2)
+    assert [record["step"] for record in run.records()] == [0, 1, 2]
+
+
+def test_checkpoints_load_without_running_code(run: Run) -> None:
+    run.save("last", {"net": {"w": torch.ones(2)}, "step": 3, "best": {"iou": 0.5}})
+    state = run.load("last")
+    assert state["step"] == 3
+    assert torch.equal(state["net"]["w"], torch.ones(2))
+
+
+def test_a_full_disk_keeps_what_was_saved_and_says_so(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.save("last", {"step": 1})
+
+    def full(state: Any, file: Any) -> None:
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match=r"disk is probably full.*camoxpert resume"):
+        run.save("last", {"step": 2})
+    assert run.load("last")["step"] == 1
+    assert [path.name for path in run.folder.iterdir()] == ["last.pt"]
+
+
+def test_kill_in_the_middle_of_a_save_leaves_the_last_checkpoint_whole(run: Run) -> None:
+    run.save("last", {"step": 1})
+    code = f"""
+import os, torch
+from camoxpert_nb.runs.run import Run
+def half(state, file):
+    file.write(b"half of it"); file.flush(); os.kill(os.getpid(), 9)
+torch.save = half
+Run({str(run.folder)!r}).save("last", {{"step": 2}})
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=False)
+    assert ended.returncode == -9
+    assert (run.folder / "last.pt.part").exists()
+    assert run.load("last")["step"] == 1
+    run.save("last", {"step": 3})
+    assert run.load("last")["step"] == 3
+    assert not (run.folder / "last.pt.part").exists()
+
+
+def test_a_missing_or_cut_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "last.pt")
+    torch.save({"step": 1, "w": torch.ones(1000)}, tmp_path / "last.pt")
+    whole = (tmp_path / "last.pt").read_bytes()
+    (tmp_path / "last.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+def test_a_file_that_holds_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"step": Path("x")}, tmp_path / "last.pt")
+    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+def test_bare_keys_takes_only_a_wrappers_prefix_away() -> None:
+    assert bare_keys({"module.a": 1, "module.b": 2}) == {"a": 1, "b": 2}
+    assert bare_keys({"module.a": 1, "b": 2}) == {"module.a": 1, "b": 2}
+    assert bare_keys({"net.module.a": 1}) == {"net.module.a": 1}
+
+
+def test_requests_travel_through_the_folder(run: Run) -> None:
+    Run(run.folder).request("stop")
+    assert run.wants("stop")
+    run.clear_requests()
+    assert not run.wants("stop")
+    with pytest.raises(ValueError, match="no request"):
+        run.request("explode")
+
+
+def test_a_folder_is_trained_by_one_process_at_a_time(run: Run) -> None:
+    with run.locked():
+        assert run.training_pid() == os.getpid()
+        lock = run.load_json("lock")
+        run.save_json("lock", lock | {"pid": os.getppid()})
+        with pytest.raises(InputError, match=f"trained by process {os.getppid()}"), run.locked():
+            pass
+    assert run.training_pid() is None
+
+
+def test_a_dead_process_holds_nothing(run: Run) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    with run.locked():
+        run.save_json("lock", run.load_json("lock") | {"pid": child.pid})
+    run.save_json("lock", {"pid": child.pid, "host": os.uname().nodename})
+    with run.locked():
+        assert run.training_pid() == os.getpid()
+
+
+def test_preview_and_json_come_back(run: Run) -> None:
+    assert run.load_preview() == {}
+    assert run.load_json("summary") == {}
+    run.save_preview({"mask": np.ones((2, 3, 3), np.uint8), "names": np.array(["a", "b"])})
+    assert run.load_preview()["names"].tolist() == ["a", "b"]
+    path = run.save_json("summary", {"best": {"iou": 0.5}})
+    assert json.loads(path.read_text()) == run.load_json("summary")

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import pytest
+
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.settings.config import make_config
+from camoxpert_nb.training import budget
+from camoxpert_nb.training.budget import fit_to_budget, foresee, minutes_left, minutes_to_train
+from camoxpert_nb.training.schedule import build_plan
+
+GUIDE = make_config("balanced-2gpu")
+PLAN = build_plan(GUIDE, images=2736, devices=2)
+EVEN = dict.fromkeys(range(5), 0.1)
+
+
+@pytest.fixture(autouse=True)
+def no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CAMOXPERT_DEADLINE", "KAGGLE_KERNEL_RUN_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+class TestTimeLeft:
+    def test_where_nothing_ends_a_session_time_is_infinite(self) -> None:
+        assert minutes_left() == math.inf
+        assert minutes_to_train() == math.inf
+        assert minutes_to_train(30) == 30
+
+    def test_a_session_that_ends_leaves_a_reserve(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CAMOXPERT_DEADLINE", str(time.time() + 620 * 60))
+        assert minutes_left() == pytest.approx(620, abs=0.1)
+        assert minutes_to_train() == pytest.approx(600, abs=0.1)
+        assert minutes_to_train(700) == pytest.approx(600, abs=0.1)
+        assert minutes_to_train(500) == 500
+
+    def test_what_has_passed_and_what_is_left_are_a_session(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert budget.passed() == 0.0
+        monkeypatch.setenv("CAMOXPERT_DEADLINE", str(time.time() + 3600))
+        assert budget.passed() + minutes_left() == pytest.approx(budget.SESSION)
+
+    def test_a_deadline_of_any_other_machine_can_be_told(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CAMOXPERT_DEADLINE", str(time.time() + 3600))
+        assert minutes_to_train() == pytest.approx(40, abs=0.1)
+
+    def test_a_training_that_could_not_be_saved_does_not_start(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CAMOXPERT_DEADLINE", str(time.time() + 10 * 60))
+        with pytest.raises(InputError, match=r"ends in 10 minutes.*Save & Run All"):
+            minutes_to_train()
+
+
+class TestForecast:
+    def test_time_adds_up_over_stages_and_devices(self) -> None:
+        whole = foresee(PLAN, EVEN, math.inf)
+        images = sum(s.epochs * s.batches * s.batch for s in PLAN.stages)  # of one device
+        assert whole.hours == pytest.approx(images * 0.1 * budget.AROUND / 3600)
+        assert (whole.fits, whole.sessions) == (140, 1)
+        assert "fits all 140 epochs" in str(whole)
+
+    def test_half_the_time_of_even_epochs_fits_half_of_them(self) -> None:
+        config = GUIDE.replace(stage2_batch_size=16)
+        plan = build_plan(config, images=3200, devices=2)
+        whole = foresee(plan, EVEN, math.inf)
+        assert foresee(plan, EVEN, whole.minutes / 2 + 0.01).fits == 70
+
+    def test_the_sentence_says_what_to_expect(self) -> None:
+        hours = foresee(PLAN, EVEN, math.inf).hours
+        seconds = dict.fromkeys(range(5), 0.1 * 14 / hours)
+        seen = foresee(PLAN, seconds, 700 - 1e-6)
+        assert str(seen) == (
+            f"fits {seen.fits} of 140 epochs; stops at 11:40 with a resume point; needs 2 "
+            "sessions, about 14 of your 30 hours a week"
+        )
+        assert 100 < seen.fits < 140
+
+    def test_what_is_done_is_not_counted_again(self) -> None:
+        half = PLAN.stages[1].first_step + 7
+        rest = foresee(PLAN, EVEN, math.inf, step=half)
+        before = foresee(PLAN, EVEN, 0.0, step=half)
+        assert before.fits == PLAN.stages[1].first_epoch
+        share = (PLAN.steps - half) / PLAN.steps
+        assert rest.hours / foresee(PLAN, EVEN, math.inf).hours == pytest.approx(share, abs=0.05)
+
+    def test_slower_stages_cost_what_they_cost(self) -> None:
+        slow = {**EVEN, 4: 0.3}
+        last = PLAN.stages[-1]
+        more = last.epochs * last.batches * last.batch * 0.2 * budget.AROUND / 3600
+        hours = foresee(PLAN, EVEN, math.inf).hours
+        assert foresee(PLAN, slow, math.inf).hours == pytest.approx(hours + more)
+
+    def test_the_pace_of_untrained_stages_is_the_slowest_known(self) -> None:
+        first, second, *_ = PLAN.stages
+        records = [
+            {"stage": first.name, "images_per_second": 50.0},
+            {"stage": first.name, "images_per_second": 40.0},  # the last epoch counts
+            {"stage": second.name, "images_per_second": 20.0},
+        ]
+        assert budget.pace(records, PLAN, devices=2) == {0: 0.05, 1: 0.1, 2: 0.1, 4: 0.1}
+
+
+class TestFitToBudget:
+    def test_the_most_epochs_that_fit_with_stages_in_proportion(self) -> None:
+        fitted = fit_to_budget(GUIDE, 2736, 2, EVEN, 300)
+        assert foresee(build_plan(fitted, 2736, 2), EVEN, 300).sessions == 1
+        longer = fitted.replace(epochs=fitted.epochs + 1)
+        assert foresee(build_plan(longer, 2736, 2), EVEN, 300).sessions > 1
+        assert fitted.stage1_epochs / fitted.epochs == pytest.approx(30 / 140, abs=0.01)
+        assert fitted.replace(epochs=140, stage1_epochs=30, warmup_epochs=10) == GUIDE
+
+    def test_what_fits_stays(self) -> None:
+        assert fit_to_budget(GUIDE, 2736, 2, EVEN, math.inf) == GUIDE
+
+    def test_both_stages_keep_an_epoch(self) -> None:
+        epoch = 1368 * 0.1 * budget.AROUND / 60
+        fitted = fit_to_budget(GUIDE, 2736, 2, EVEN, 2 * epoch)
+        assert (fitted.epochs, fitted.stage1_epochs) == (2, 1)
+        with pytest.raises(InputError, match="not even 2 epochs"):
+            fit_to_budget(GUIDE, 2736, 2, EVEN, epoch)
+
+    def test_a_skipped_stage_takes_no_time(self) -> None:
+        alone = replace(GUIDE, skip_stage1=True)
+        longer, usual = (fit_to_budget(c, 2736, 2, EVEN, 300).epochs for c in (alone, GUIDE))
+        assert longer > usual

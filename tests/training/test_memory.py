@@ -1,0 +1,274 @@
+"""The cost of a step, the search for the largest batch, and the advice when memory is short."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import camoxpert_nb.training.train as train
+from camoxpert_nb.errors import TrainingError
+from camoxpert_nb.network.losses import Supervised
+from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training import memory
+from camoxpert_nb.training.fit import fit
+from camoxpert_nb.training.memory import (
+    Limit,
+    StepCost,
+    advice,
+    estimate_limit,
+    fitting_batches,
+    largest_batch,
+    limits_text,
+    measure_limit,
+    measure_step,
+)
+from camoxpert_nb.training.prepare import prepare
+
+GIB = 2**30
+COST = StepCost(seconds_per_image=0.5, fixed_bytes=GIB, bytes_per_image=GIB // 4)
+
+
+@pytest.mark.parametrize("limit", [*range(34), 255, 256, 1000])
+def test_the_largest_batch_is_found_in_few_tries(limit: int) -> None:
+    tried: list[int] = []
+
+    def fits(batch: int) -> bool:
+        tried.append(batch)
+        return batch <= limit
+
+    assert largest_batch(fits, most=256) == min(limit, 256)
+    assert len(tried) == len(set(tried)) <= 2 * 8 + 1
+    assert max(tried) <= 256
+
+
+class FakeGpu:
+    """A GPU of `total` bytes on which each image of a batch takes a GiB."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, total: int, taken: int = 0) -> None:
+        self.peak = 0
+        self.total, self.taken = total, taken
+        cuda = {
+            "mem_get_info": lambda device: (total - taken, total),
+            "memory_reserved": lambda device: 0,
+            "max_memory_reserved": lambda device: self.peak,
+            "reset_peak_memory_stats": lambda device: setattr(self, "peak", 0),
+            "synchronize": lambda device: None,
+        }
+        for name, function in cuda.items():
+            monkeypatch.setattr(torch.cuda, name, function)
+
+    def step(self, batch: int) -> None:
+        if batch * GIB > self.total - self.taken:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.peak = max(self.peak, batch * GIB)
+
+
+def test_a_tenth_of_the_free_memory_stays_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(monkeypatch, total=50 * GIB, taken=10 * GIB)
+    limit = measure_limit(gpu.step, "all", 2, torch.device("cuda"), most=256)
+    assert (limit.batch, limit.gib, limit.measured) == (36, 36.0, True)
+    assert limit.images_per_second > 0
+
+
+def test_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(monkeypatch, total=GIB // 2)
+    limit = measure_limit(gpu.step, "all", 2, torch.device("cuda"), most=256)
+    assert limit.batch == 0
+    assert "--img-size" in limits_text([limit], {2: 8})
+
+
+def test_other_errors_of_a_step_are_not_taken_for_a_full_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    FakeGpu(monkeypatch, total=GIB)
+
+    def step(batch: int) -> None:
+        raise RuntimeError("misaligned address")
+
+    with pytest.raises(RuntimeError, match="misaligned"):
+        measure_limit(step, "all", 2, torch.device("cuda"), most=256)
+
+
+def test_a_cpus_limit_is_estimated_from_the_ram() -> None:
+    limit = estimate_limit(COST, "decoder", 1, room_gib=20.0, most=256)
+    assert not limit.measured
+    assert COST.gib(limit.batch) <= 18.0 < COST.gib(limit.batch + 1)
+    assert limit.images_per_second == 2.0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "largest", "batches", "accumulation"),
+    [
+        ([16, 12], [40, 20], [16, 12], 1),
+        ([16, 12], [10, 6], [8, 6], 2),
+        ([16, 12], [10, 5], [4, 3], 4),
+        ([16], [5], [4], 4),
+        ([7], [4], [1], 7),
+        ([16, 12], [3, 3], [2, 2], 6),  # no number divides both: rounded down
+        ([16, 1], [1, 1], [1, 1], 16),
+    ],
+)
+def test_the_effective_batch_is_kept_by_accumulation(
+    wanted: list[int], largest: list[int], batches: list[int], accumulation: int
+) -> None:
+    assert fitting_batches(wanted, largest) == (batches, accumulation)
+    assert all(batch <= most for batch, most in zip(batches, largest, strict=True))
+
+
+def test_the_table_ends_in_flags() -> None:
+    rows = [
+        Limit("decoder", 1, 40, 9.0, 55.0, True),
+        Limit("block 4", 2, 14, 13.0, 30.0, True),
+        Limit("all", 2, 6, 13.1, 22.0, True),
+    ]
+    text = limits_text(rows, {1: 16, 2: 12})
+    assert "Train with: --batch-size 8 --stage2-batch-size 6 --accumulation-steps 2" in text
+    assert "has room for --batch-size 40" in text
+    assert "Estimated" not in text
+    assert "Estimated" in limits_text([Limit("all", 2, 40, 9.0, 55.0, False)], {2: 12})
+    odd = limits_text(
+        [Limit("decoder", 1, 3, 9, 9, True), Limit("all", 2, 3, 9, 9, True)], {1: 16, 2: 12}
+    )
+    assert "12 images a step, not 16" in odd
+
+
+def test_advice_is_ranked_and_says_what_each_saves() -> None:
+    batches = {"--batch-size": 16, "--stage2-batch-size": 12}
+    tips = advice(COST, batches, accumulation=1, size=320, checkpointing=False)
+    assert [tip.split()[0] for tip in tips] == [
+        "--batch-size", "--img-size", "--gradient-checkpointing"
+    ]  # fmt: skip
+    assert "--batch-size 8 --stage2-batch-size 6 --accumulation-steps 2" in tips[0]
+    assert f"{COST.gib(16) - COST.gib(8):.1f} GiB" in tips[0]
+    activations = COST.gib(16) - COST.gib(0)
+    assert f"--img-size 256 (fine parts are lost; saves about {activations * 0.36:.1f}" in tips[1]
+    assert f"saves about {activations * 0.3:.1f} GiB" in tips[2]
+
+
+def test_advice_leaves_out_what_is_done_already() -> None:
+    tips = advice(COST, {"--batch-size": 1}, accumulation=8, size=32, checkpointing=True)
+    assert tips == []
+
+
+class Blocks(nn.Module):
+    """Four tanh of a (B, 64, S, S) each: every one keeps its output for the backward pass."""
+
+    def __init__(self, checkpointing: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(64, 1, 1))
+        self.checkpointing = checkpointing
+
+    def forward(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        x = image.mean(1, keepdim=True) * self.weight
+        run: Callable[[Tensor], Tensor] = lambda x: x.tanh().tanh().tanh().tanh()  # noqa: E731
+        if self.checkpointing:
+            x = torch.utils.checkpoint.checkpoint(run, x, use_reentrant=False)
+        else:
+            x = run(x)
+        loss = x.mean((1, 2, 3))
+        router = torch.full((len(image), 4, 2), 0.5)
+        return {"structure": loss, "deep": loss, "uncertainty": loss, "router": router}
+
+
+def test_the_cost_counts_what_the_backward_pass_keeps() -> None:
+    size, block = 32, 64 * 32 * 32 * 4  # bytes of one activation per image
+    device = torch.device("cpu")
+    cost = measure_step(Blocks(False), size, device)
+    assert 5 * block <= cost.bytes_per_image <= 8 * block
+    assert cost.fixed_bytes == memory.COPIES * 64 * 4
+    four = measure_step(Blocks(False), size, device, batch=4)
+    assert four.bytes_per_image == pytest.approx(cost.bytes_per_image, rel=0.05)
+
+
+def test_what_checkpointing_computes_again_is_counted() -> None:
+    """The backward pass holds the activations of the block it recomputes: no less than half."""
+    plain = measure_step(Blocks(False), 32, torch.device("cpu"))
+    saving = measure_step(Blocks(True), 32, torch.device("cpu"))
+    assert saving.bytes_per_image > plain.bytes_per_image / 2
+
+
+def room_for(monkeypatch: pytest.MonkeyPatch, most: dict[bool, int]) -> None:
+    """Let the network run out of memory above so many images, by whether the backbone trains."""
+    forward = Supervised.forward
+
+    def limited(self: Any, image: torch.Tensor, mask: torch.Tensor) -> Any:
+        trains = any(p.requires_grad for p in self.net.backbone.parameters())
+        if len(image) > most[trains]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, image, mask)
+
+    monkeypatch.setattr(Supervised, "forward", limited)
+
+
+def test_a_rehearsal_splits_the_stages_that_do_not_fit(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = prepare(tiny.replace(batch_size=8))
+    before = copy.deepcopy(training.state.net.state_dict())
+    room_for(monkeypatch, {False: 8, True: 3})
+    split, pace = memory.rehearse(training.state, training.plan, tiny.img_size)
+    assert set(pace) == {0, split[0].open_blocks}
+    assert all(seconds > 0 for seconds in pace.values())
+    assert [stage.part for stage in split] == [2]
+    training.state.open_blocks(0)
+    assert training.state.parts_per_batch == 1
+    training.state.open_blocks(split[0].open_blocks)
+    assert training.state.parts_per_batch == 4
+    after = training.state.net.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert all(p.grad is None for p in training.state.net.parameters())
+
+
+def test_a_rehearsal_says_when_nothing_fits(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = prepare(tiny)
+    room_for(monkeypatch, {False: 4, True: 0})
+    with pytest.raises(TrainingError, match="not even one image of 64 px"):
+        memory.rehearse(training.state, training.plan, tiny.img_size)
+
+
+def test_a_batch_in_parts_is_the_same_step(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without batch norm and balance, which look at a part as a whole."""
+    config = tiny.replace(backbone="test_convnext", balance=0.0, clip=1e9)
+    whole, parted = prepare(config), prepare(config)
+    batch = next(iter(_batches(whole)))
+    weights = {"deep": 1.0, "balance": 0.0, "uncertainty": 0.0}
+    settings = _settings(config)
+    for training in (whole, parted):
+        training.state.open_blocks(4)
+    expected = train.train_step(whole.state, [batch], settings, weights)
+    room_for(monkeypatch, {True: 1})
+    found = train.train_step(parted.state, [batch], settings, weights)
+    assert parted.state.parts_per_batch == 4
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert found["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=1e-4)
+    assert torch.allclose(whole.state.shares, parted.state.shares)
+    for a, b in zip(whole.state.net.parameters(), parted.state.net.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, atol=1e-6)
+
+
+def test_a_run_that_is_short_of_memory_goes_on_and_says_so(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_for(monkeypatch, {False: 4, True: 2})
+    run = fit(tiny)
+    (note,) = run.records("note")
+    assert "each batch of 4 per device is computed in 2 parts" in note["message"]
+    assert run.load_json("summary")["finished"]
+    assert [record["skipped_steps"] for record in run.records("epoch")] == [0, 0]
+
+
+def _batches(training: Any) -> Any:
+    from camoxpert_nb.training.prepare import Loaders
+
+    return Loaders(training).epoch(training.plan.at(0))
+
+
+def _settings(config: Config) -> Any:
+    from camoxpert_nb.training.prepare import step_settings
+
+    return step_settings(config)

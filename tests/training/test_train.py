@@ -1,0 +1,237 @@
+"""The step: accumulation, skipping, sums; and the parallel contract of the real network."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from camoxpert_nb.data.augment import K
+from camoxpert_nb.network.losses import total
+from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training.prepare import prepare, step_settings
+from camoxpert_nb.training.state import TrainState, backbone_blocks
+from camoxpert_nb.training.train import (
+    MOST_SKIPPED,
+    Batch,
+    epoch_record,
+    ramp,
+    train_epoch,
+    train_step,
+)
+
+WEIGHTS = {"deep": 1.0, "balance": 0.01, "uncertainty": 0.0}
+
+
+def make_batch(count: int, seed: int = 0, size: int = 32) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(count, 1, size, size, dtype=torch.uint8)
+    mask[:, :, 8:20, 8:24] = 1
+    return {
+        "image": torch.randint(0, 256, (count, 3, size, size), generator=generator).to(torch.uint8),
+        "mask": mask,
+        "index": torch.arange(count),
+        "uniform": torch.rand(count, K, generator=generator),
+    }
+
+
+def split(batch: Batch, *sizes: int) -> list[Batch]:
+    return [
+        dict(zip(batch, parts, strict=True))
+        for parts in zip(*(value.split(sizes) for value in batch.values()), strict=True)
+    ]
+
+
+@pytest.fixture
+def state(tiny: Config) -> TrainState:
+    return prepare(tiny).state
+
+
+@pytest.fixture
+def settings(tiny: Config) -> Any:
+    return step_settings(tiny)
+
+
+def gradients(state: TrainState) -> list[Tensor]:
+    return [p.grad.clone() for p in state.net.parameters() if p.grad is not None]
+
+
+def freeze_statistics(state: TrainState) -> None:
+    """Batch-norm is the one thing that a split batch may change; the contract leaves it out."""
+    for module in state.net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def test_accumulated_batches_weigh_by_their_images(state: TrainState, settings: Any) -> None:
+    """Five images as 2 + 2 + 1 give the gradient of the five at once, balance apart."""
+    weights = WEIGHTS | {"balance": 0.0}
+    freeze_statistics(state)
+    batch, twin = make_batch(5), copy.deepcopy(state)
+    train_step(state, [batch], settings, weights)
+    train_step(twin, split(batch, 2, 2, 1), settings, weights)
+    for whole, parts in zip(gradients(state), gradients(twin), strict=True):
+        torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-5)
+
+
+def test_five_batches_accumulated_by_two_make_three_steps(tiny: Config) -> None:
+    training = prepare(tiny.replace(accumulation_steps=2, stage1_epochs=0))
+    settings = step_settings(training.config)
+    batches = [make_batch(4, seed) for seed in range(5)]
+    records = list(train_epoch(training.state, training.plan, batches, settings))
+    assert [record["step"] for record in records] == [1, 2, 3]
+
+
+def split_like_data_parallel(module: nn.Module, batch: tuple[Tensor, ...], parts: int) -> Any:
+    """Run each chunk on a copy of its own and gather along the sample, as DataParallel does.
+
+    The copies share their parameters, so that gradients add up where they belong.
+    """
+    gathered: list[dict[str, Tensor]] = []
+    for chunk in zip(*(tensor.chunk(parts) for tensor in batch), strict=True):
+        replica = copy.deepcopy(module, {id(p): p for p in module.parameters()})
+        gathered.append(replica(*chunk))
+    return {key: torch.cat([part[key] for part in gathered]) for key in gathered[0]}
+
+
+@pytest.mark.parametrize(("count", "parts"), [(4, 2), (5, 2), (3, 2), (7, 3), (1, 2)])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_split_like_data_parallel_equals_unsplit(
+    tiny: Config, count: int, parts: int, checkpointing: bool
+) -> None:
+    state = prepare(tiny.replace(gradient_checkpointing=checkpointing)).state
+    state.net.train()
+    freeze_statistics(state)
+    batch = make_batch(count)
+    inputs = (batch["image"] / 255, batch["mask"].float())
+
+    def run(outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
+        for value in outputs.values():
+            assert isinstance(value, Tensor)
+            assert len(value) == count, "the first dimension is the sample"
+        state.net.zero_grad()
+        loss, terms = total(outputs, **WEIGHTS)
+        loss.backward()
+        return loss, terms, gradients(state)
+
+    loss, terms, slopes = run(state.supervised(*inputs))
+    split_loss, split_terms, split_slopes = run(
+        split_like_data_parallel(state.supervised, inputs, parts)
+    )
+    torch.testing.assert_close(loss, split_loss)
+    for name, value in terms.items():
+        torch.testing.assert_close(value, split_terms[name], rtol=1e-4, atol=1e-6)
+    for whole, chunks in zip(slopes, split_slopes, strict=True):
+        torch.testing.assert_close(whole, chunks, rtol=1e-3, atol=1e-5)
+
+
+class FakeParallel(nn.Module):
+    """Stands in for DataParallel over two devices."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return split_like_data_parallel(self.module, inputs, 2)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_steps_of_two_devices_equal_those_of_one(
+    tiny: Config, settings: Any, checkpointing: bool
+) -> None:
+    """Accumulation over 5 images and a last one alone: losses, gradients and experts' shares."""
+    state = prepare(tiny.replace(gradient_checkpointing=checkpointing)).state
+    freeze_statistics(state)
+    twin = copy.deepcopy(state)
+    twin.supervised = FakeParallel(twin.supervised)
+    batches = split(make_batch(6), 5, 1)
+    values = [train_step(each, batches, settings, WEIGHTS) for each in (state, twin)]
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+    assert state.shares is not None
+    torch.testing.assert_close(state.shares, twin.shares)
+    for whole, parts in zip(gradients(state), gradients(twin), strict=True):
+        torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-5)
+
+
+def test_under_a_scaler_an_infinite_step_is_skipped_and_the_scale_halves(
+    state: TrainState, settings: Any
+) -> None:
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)  # overflows float32
+    before = copy.deepcopy(state.net.state_dict())
+    values = train_step(state, [make_batch(4)], settings, WEIGHTS)
+    assert values["skipped"] == 1
+    assert math.isinf(values["gradient_norm"]) or math.isnan(values["gradient_norm"])
+    assert state.scaler.get_scale() == 2.0**126
+    assert all(
+        torch.equal(before[k], v)
+        for k, v in state.net.state_dict().items()
+        if "num" not in k and "running" not in k
+    )
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    values = train_step(state, [make_batch(4)], settings, WEIGHTS)
+    assert values["skipped"] == 0
+    assert state.skipped_in_row == 0 < MOST_SKIPPED
+
+
+def test_scaled_and_plain_steps_move_the_weights_alike(state: TrainState, settings: Any) -> None:
+    twin = copy.deepcopy(state)
+    twin.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    for each in (state, twin):
+        train_step(each, [make_batch(4)], settings, WEIGHTS)
+    for a, b in zip(state.net.parameters(), twin.net.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_average_forgets_its_random_start(state: TrainState, settings: Any) -> None:
+    assert state.ema is not None
+    for step in range(30):
+        state.step = step
+        train_step(state, [make_batch(4)], settings, WEIGHTS)
+    assert 0 < state.ema.get_decay(30) < 0.9
+    gap = max(
+        (a - b).abs().max().item()
+        for a, b in zip(state.net.parameters(), state.ema.module.parameters(), strict=True)
+    )
+    assert 0 < gap < 0.1
+
+
+def test_an_epoch_record_holds_means(tiny: Config) -> None:
+    training = prepare(tiny.replace(stage1_epochs=0))
+    state, plan = training.state, training.plan
+    place = plan.at(0)
+    settings = step_settings(tiny)
+
+    def batches() -> Iterator[Batch]:
+        for seed in range(place.stage.batches):
+            yield make_batch(4, seed)
+
+    steps = list(train_epoch(state, plan, batches(), settings))
+    record = epoch_record(state, plan, place)
+    assert record["loss"] == pytest.approx(sum(s["loss"] for s in steps) / len(steps))
+    assert record["step"] == len(steps) == place.stage.steps
+    for shares in record["gates"]:
+        assert sum(shares) == pytest.approx(1, abs=1e-3)
+    assert state.sums == {}
+    assert state.shares is None
+
+
+def test_ramp_is_flat_then_rises_to_one() -> None:
+    assert [ramp(0.0), ramp(0.3)] == [0, 0]
+    assert ramp(0.65) == pytest.approx(0.5)
+    assert ramp(1.0) == pytest.approx(1)
+
+
+def test_the_router_gets_a_gradient_from_the_structure_loss_alone(
+    state: TrainState, settings: Any
+) -> None:
+    train_step(state, [make_batch(4)], settings, {"deep": 0.0, "balance": 0.0, "uncertainty": 0.0})
+    routers = [p for name, p in state.net.named_parameters() if "router" in name]
+    assert routers
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in routers if p.ndim > 1)
+    assert len(backbone_blocks(state.net)) == 4
