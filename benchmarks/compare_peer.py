@@ -39,7 +39,7 @@ class Peer(nn.Module):
         self.peer = make(f"tu-{name}", encoder_weights=None, classes=1)
         self.backbone = self.peer.encoder.model
         self.backbone.load_state_dict(twin.backbone.state_dict())
-        self.weights_source = twin.weights_source
+        self.start = twin.start
         self.register_buffer("mean", twin.mean, persistent=False)
         self.register_buffer("std", twin.std, persistent=False)
 

@@ -10,15 +10,15 @@ import io
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import STOPPED, RankFailed
+from ..errors import STOPPED, InputError, RankFailed
 from ..runs.run import Run
-from ..settings.config import Config, make_config
+from ..settings.config import Config, flag_of, make_config
 from .evaluate import evaluate, evaluate_flags
-from .flags import Options, add_command, add_preset, add_settings
+from .flags import Options, add_command, add_preset, add_settings, write_json
 
 if TYPE_CHECKING:
     from ..machine.distributed import Ranks
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be trained, and how it came to that."""
+    """What is to be done with which settings, and how it came to that."""
 
     config: Config
     resume: bool = False
     dry_run: bool = False
+    fit_to_budget: bool = False
+    json: str = ""
     reason: str = ""
 
 
@@ -38,16 +40,14 @@ def add_commands(commands: Any) -> None:
     """Add train, resume, demo and, for our own processes, rank."""
     sub = add_command(commands, "train", train)
     add_preset(sub)
-    sub.add_argument(
-        "--fit-to-budget",
-        action="store_true",
-        help="train as many epochs as the time allows, instead of stopping and going on later",
-    )
     sub.add_argument("--resume-from", default="", help="run folder or its last.pt to go on from")
+    _add_fit_to_budget(sub)
     _add_dry_run(sub)
+    add_settings(sub)
     sub = add_command(commands, "resume", resume)
     sub.add_argument("run", help="the run folder")
     _add_dry_run(sub)
+    add_settings(sub)
     sub = add_command(commands, "demo", demo)
     sub.add_argument("folder", nargs="?", default="", help="folder of the run")
     sub.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="default 42")
@@ -55,11 +55,21 @@ def add_commands(commands: Any) -> None:
     sub.set_defaults(command=rank)
     sub.add_argument("config")
     sub.add_argument("--resume", action="store_true")
+    _add_fit_to_budget(sub)
+    _add_dry_run(sub)
+
+
+def _add_fit_to_budget(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--fit-to-budget",
+        action="store_true",
+        help="train as many epochs as the time allows, instead of stopping and going on later",
+    )
 
 
 def _add_dry_run(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--dry-run", action="store_true", help="show what would be done, and end")
-    add_settings(sub)
+    sub.add_argument("--json", default="", help="file for the estimate of a dry run")
 
 
 def train(options: Options) -> int:
@@ -69,12 +79,13 @@ def train(options: Options) -> int:
 
 def resume(options: Options) -> int:
     """Go on with a run, exactly where it was saved."""
-    return _train(lambda: _resumed(Path(options.pop("run")), options))
+    what = _what(options)
+    return _train(lambda: _resumed(Path(options.pop("run")), options, what))
 
 
 def rank(options: Options) -> int:
     """Be one of the processes of a training that `train` started."""
-    order = Order(Config.load(Path(options["config"])), resume=options["resume"])
+    order = Order(Config.load(Path(options.pop("config"))), **options)
     return _train(lambda: order)
 
 
@@ -102,33 +113,38 @@ def demo(options: Options) -> int:
 
 def choose(options: Options) -> Order:
     """Return what `train`'s flags ask for."""
-    dry_run, source = options.pop("dry_run", False), options.pop("resume_from", "")
-    shorter = options.pop("fit_to_budget", False)
+    what = _what(options)
     preset, file = options.pop("preset"), options.pop("config")
-    if source:
-        return _resumed(Path(source), {**options, "dry_run": dry_run})
+    if source := options.pop("resume_from", ""):
+        if what["fit_to_budget"]:
+            raise InputError(
+                "--fit-to-budget chooses the epochs of a new run, but --resume-from goes on with "
+                "one whose epochs are set. Leave one of them out; --epochs changes a run's length."
+            )
+        return _resumed(Path(source), options, what)
     reason = ""
     if not file and preset == "auto":
-        from ..training.console import auto_preset
+        from ..training.banner import auto_preset
 
         preset, why = auto_preset(options.get("dataset_path", ""))
         reason = f"preset {preset} chosen for this machine: {why}"
     config = Config.load(Path(file)).replace(**options) if file else make_config(preset, **options)
-    if shorter:
-        from ..training.console import fitted
-
-        config = fitted(config)
-    return Order(config, dry_run=dry_run, reason=reason)
+    return Order(config, reason=reason, **what)
 
 
-def _resumed(source: Path, options: Options) -> Order:
+def _what(options: Options) -> dict[str, Any]:
+    """Take what is to be done out of the options; settings stay."""
+    flags = {name: options.pop(name, False) for name in ("dry_run", "fit_to_budget")}
+    return flags | {"json": options.pop("json", "")}
+
+
+def _resumed(source: Path, options: Options, what: dict[str, Any]) -> Order:
     from ..training.resume import resumed_config, take_over
 
-    dry_run = options.pop("dry_run")
     config = resumed_config(source, options)
-    if not dry_run:
+    if not what["dry_run"]:
         take_over(source, config)
-    return Order(config, resume=True, dry_run=dry_run)
+    return Order(config, resume=True, **what)
 
 
 def _train(decide: Callable[[], Order]) -> int:
@@ -141,26 +157,37 @@ def _train(decide: Callable[[], Order]) -> int:
     with joined() as ranks:
         order = ranks.from_first(decide)
         config = order.config
-        if order.dry_run:
-            return _show(order)
         if not expected():
             processes = processes_to_start(config.device, config.parallel, config.gpus)
             if processes:
                 return _start(order, processes)
-        return _fit(order, ranks)
+        if order.fit_to_budget:
+            order = replace(order, config=_fitted(config, ranks))
+        return _show(order, ranks) if order.dry_run else _fit(order, ranks)
 
 
-def _show(order: Order) -> int:
-    from ..training.console import Console, banner, forecast
+def _fitted(config: Config, ranks: Ranks) -> Config:
+    from ..training.banner import fitted
     from ..training.prepare import prepare
 
-    console = Console(())
-    config = order.config
-    if config.parallel == "ddp":  # one process can say what several would do
-        config = config.replace(parallel="dp")
-    training = prepare(config, console.progress)
+    chosen = fitted(prepare(config, ranks=ranks, empty=True))  # each process times its own steps
+    return ranks.from_first(lambda: chosen)
+
+
+def _show(order: Order, ranks: Ranks) -> int:
+    """Say what would be done; the steps that are measured are those that would be taken."""
+    from ..training.banner import banner, estimate, forecast
+    from ..training.console import Console
+    from ..training.prepare import prepare
+
+    console = Console(()) if ranks.first else Console((), stream=io.StringIO())
+    training = prepare(order.config, console.progress, ranks=ranks)
     why = [order.reason] if order.reason else []
-    console.say("\n".join([banner(training), *why, forecast(training)]))
+    described = banner(training)  # before the steps, which spoil the training
+    estimated = estimate(training)
+    console.say("\n".join([described, *why, forecast(training, estimated)]))
+    if ranks.first:
+        write_json(order.json, estimated)
     return 0
 
 
@@ -175,7 +202,7 @@ def _start(order: Order, processes: int) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "config.json"
         order.config.replace(checkpoint_dir=folder).save(file)
-        arguments = ["camoxpert_nb", "rank", str(file), *["--resume"] * order.resume]
+        arguments = ["camoxpert_nb", "rank", str(file), *_flags(order)]
         try:
             start_ranks(arguments, processes)
         except RankFailed as error:
@@ -183,6 +210,12 @@ def _start(order: Order, processes: int) -> int:
                 return error.exit_code
             raise _note(error, Run(folder)) from error
     return 0
+
+
+def _flags(order: Order) -> list[str]:
+    names = ("resume", "dry_run", "fit_to_budget")
+    flags = [flag_of(name) for name in names if getattr(order, name)]
+    return [*flags, *(["--json", order.json] if order.json else [])]
 
 
 def _note(error: RankFailed, run: Run) -> RankFailed:
@@ -197,7 +230,8 @@ def _note(error: RankFailed, run: Run) -> RankFailed:
 def _fit(order: Order, ranks: Ranks) -> int:
     from ..figures.results import draw_training
     from ..network.model import EXPERTS
-    from ..training.console import Console, banner
+    from ..training.banner import banner
+    from ..training.console import Console
     from ..training.fit import fit
     from ..training.prepare import Training
 

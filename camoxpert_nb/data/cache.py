@@ -7,10 +7,12 @@ another name and renamed. `batches` reads it.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +37,7 @@ FORMAT = 1  # of the cache file; raise it when what is stored changes
 SHOWN = 5  # broken files named in a message
 
 
+TIMED = 32  # pairs decoded to tell how long all take
 CHUNK = 64  # pairs decoded ahead of the writer: bounds the memory
 
 
@@ -69,7 +72,7 @@ def open_cache(
         raise InputError("There are no images to decode: this part of the data set is empty.")
     fingerprint = _fingerprint(pairs, size)
     shape = (len(pairs), 4, size, size)
-    path = Path(folder) / f"images-{size}px-{fingerprint[:16]}.npy"
+    path = Path(folder) / _file_name(fingerprint, size)
     if not _is_whole(path, shape):
         _build(pairs, shape, path, progress or (lambda done, total: None))
     return Cache(path, fingerprint)
@@ -90,6 +93,10 @@ def _fingerprint(pairs: Sequence[Pair], size: int) -> str:
             digest.update(json.dumps(facts).encode())
     _raise_if_any(problems)
     return digest.hexdigest()
+
+
+def _file_name(fingerprint: str, size: int) -> str:
+    return f"images-{size}px-{fingerprint[:16]}.npy"
 
 
 def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
@@ -168,6 +175,21 @@ def _raise_if_any(problems: list[str]) -> None:
             f"{len(problems)} of the data set's files cannot be used:\n{listed}{more}\n"
             "Download them again, or remove image and mask; `camoxpert data DIR` lists them all."
         )
+
+
+def seconds_to_decode(pairs: Sequence[Pair], size: int, folder: Path) -> float:
+    """Return how long the cache of `pairs` will take, by a few of them; 0 if it is there.
+
+    Raises InputError as `open_cache` does.
+    """
+    path = Path(folder) / _file_name(_fingerprint(pairs, size), size)
+    if _is_whole(path, (len(pairs), 4, size, size)):
+        return 0.0
+    few = pairs[:: max(len(pairs) // TIMED, 1)]
+    started = time.perf_counter()
+    with io.BytesIO() as nowhere:
+        _decode_into(nowhere, few, size, lambda done, total: None)
+    return (time.perf_counter() - started) * len(pairs) / len(few)
 
 
 def cache_folder(config: Config) -> Path:

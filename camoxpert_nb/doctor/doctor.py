@@ -13,7 +13,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,27 +21,22 @@ from typing import Any
 import torch
 
 from ..errors import STOPPED, PeerLost, RankFailed
-from ..machine.devices import choose_precision, cpu_count, pick_devices
+from ..machine.devices import bare, choose_precision, cpu_count, pick_devices
 from ..machine.distributed import start_ranks
 from ..network.build import build_net
 from ..settings.config import Config, make_config
-from ..training.memory import (
-    Limit,
-    estimate_limit,
-    limits_text,
-    measure_limit,
-    measure_step,
-    noise,
-    take_step,
-)
-from ..training.prepare import build_state
+from ..training.cost import Steps, measure_step, noise, run_steps
+from ..training.memory import Limit, estimate_limit, limits_text, measure_limit
+from ..training.prepare import build_state, step_settings
 from ..training.schedule import build_plan, effective_batches
 from ..training.state import TrainState
+from ..training.train import StepSettings
 from ..training.validate import validate
 from .facts import Facts, Finding, findings, read_facts, read_ram
 from .trial import PARTS, PATIENCE, Check, fix_for
 
 MOST = 256  # images in a batch; nobody needs more
+TRIED = 4  # images in a step that tells what a CPU needs
 UNKNOWN_RAM = 4.0  # GiB, where the system does not tell
 
 
@@ -169,31 +164,31 @@ def find_limits(
     precision = choose_precision(devices, config.amp)
     state = build_state(config, build_net(config, empty=True), devices, precision)
     effective, limits = effective_batches(config, 1), list[Limit]()
+    settings = replace(step_settings(config), accumulation=1)
     stages = build_plan(config, max(MOST, *effective), 1).stages
     for stage in stages:
         progress(f"looking for the largest batch of stage '{stage.name}' ...")
         state.open_blocks(stage.open_blocks)
         if devices.ids:
-            step = partial(_whole_step, state, config, stage.open_blocks)
-            limits.append(measure_limit(step, stage.name, stage.part, devices.main, MOST))
+            step = partial(_whole_step, state, settings, config.img_size)
+            limits.append(measure_limit(step, stage, devices.main, MOST))
         else:
-            cost = measure_step(state.supervised, config.img_size, devices.main)
+            cost = measure_step(state, settings, config.img_size, TRIED)
             room = read_ram()[1] or UNKNOWN_RAM
-            limits.append(estimate_limit(cost, stage.name, stage.part, room, MOST))
+            limits.append(estimate_limit(cost, stage, room, MOST))
     wanted = {stage.part: effective[stage.part - 1] for stage in stages}
     return limits, limits_text(limits, wanted)
 
 
-def _whole_step(state: TrainState, config: Config, open_blocks: int, batch: int) -> None:
-    """Take a training and a validation step; OutOfMemoryError where it fits in parts only."""
-    state.open_blocks(open_blocks)
+def _whole_step(state: TrainState, settings: StepSettings, size: int, batch: int) -> Steps:
+    """Take training steps and a validation; OutOfMemoryError where one fits in parts only."""
     state.parts.clear()
-    images = noise(batch, config.img_size)
-    take_step(state, config, images)
+    steps = run_steps(state, settings, size, batch, steps=1)
     if state.parts_per_batch > 1:
         raise torch.OutOfMemoryError(f"{batch} images had to be split")
-    dtype = choose_precision(state.devices, config.amp).dtype
-    validate(state.net, [images], dtype=dtype, device=state.device)
+    dtype: Any = bare(state.supervised).dtype
+    validate(state.net, [noise(batch, size)], dtype=dtype, device=state.device)
+    return steps
 
 
 def _config(*, gpu: bool, quick: bool) -> Config:

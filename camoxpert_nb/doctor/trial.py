@@ -25,8 +25,8 @@ from ..machine.distributed import ALONE, Ranks, joined, leave
 from ..network.build import build_net
 from ..network.losses import Supervised, total
 from ..settings.config import Config
-from ..training.memory import noise, take_step
-from ..training.prepare import build_state
+from ..training.cost import noise, run_steps
+from ..training.prepare import build_state, step_settings
 from ..training.state import set_open_blocks
 
 PATIENCE = 240  # seconds for one way to train, before its processes end themselves
@@ -159,21 +159,17 @@ def _speed(share: _Share) -> Outcome:
     precision = choose_precision(devices)
     state = build_state(config, build_net(config), devices, precision, ranks)
     state.open_blocks(4)
-    batch = noise(config.batch_size * devices.own, config.img_size)
-    losses = [take_step(state, config, batch) for _ in range(2)]  # these reserve memory
-    started = time.perf_counter()
-    losses += [take_step(state, config, batch) for _ in range(share.steps)]
-    seconds = time.perf_counter() - started
-    speed = share.steps * config.batch_size * devices.count / seconds
-    peak = [torch.cuda.max_memory_allocated(i) / GIB for i in devices.ids]
-    memory = f", peak {max(peak):.1f} GiB" if peak else ""
+    batch, settings = config.batch_size * devices.own, step_settings(config)
+    steps = run_steps(state, settings, config.img_size, batch, share.steps)
+    speed = config.batch_size * devices.count * settings.accumulation / steps.seconds
+    memory = f", peak {steps.peak_bytes / GIB:.1f} GiB" if steps.peak_bytes else ""
     if state.parts_per_batch > 1:
         memory += f" with batches split in {state.parts_per_batch}, as they did not fit"
     detail = (
         f"{share.steps} steps of {config.backbone}, {config.img_size} px, {config.batch_size} "
         f"images per device, {precision.reason.split(':')[0]}: {speed:.1f} images/s{memory}"
     )
-    if not all(map(math.isfinite, losses)):
+    if not math.isfinite(steps.loss):
         return False, f"the loss is not finite in {detail}", 0.0
     return True, detail, speed
 

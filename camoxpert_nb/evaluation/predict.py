@@ -28,6 +28,7 @@ from ..data.cache import Progress
 from ..data.images import Array, image_size, read_image, resize_image, write_map
 from ..data.layouts import SUFFIXES, Pair
 from ..errors import InputError
+from ..network.build import evaluating
 
 _AHEAD = 16  # images read or maps scored beyond the one in turn: bounds the memory
 
@@ -176,14 +177,9 @@ def _look(
 
 def _logits(net: nn.Module, batch: Tensor, dtype: torch.dtype | None) -> Tensor:
     """batch: (B, 3, S, S) of 0...1; returns (B, 1, S, S) float32 on the same device."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        with torch.autocast(batch.device.type, dtype=dtype, enabled=dtype is not None):
-            return net(batch)["logits"].float()
-    finally:
-        for module, mode in modes:  # one by one: frozen norms may be in eval in a net that trains
-            module.training = mode
+    on = dtype is not None
+    with evaluating(net), torch.autocast(batch.device.type, dtype=dtype, enabled=on):
+        return net(batch)["logits"].float()
 
 
 @torch.inference_mode()

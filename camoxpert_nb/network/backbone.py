@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -21,14 +21,28 @@ STRIDES = [4, 8, 16, 32]
 HUB_TIMEOUT = 5.0  # seconds; the hub's own client retries for 46 when there is no connection
 
 
-def _build_backbone(name: str, weights: str | Path, pretrained: bool) -> tuple[nn.Module, str]:
-    """Return the backbone and, in words, where its weights come from."""
+class Start(NamedTuple):
+    """What a backbone begins with: whether its weights knew photos, and their source in words."""
+
+    pretrained: bool
+    source: str
+
+
+SCRATCH = "none: trains from scratch"
+
+
+def build_backbone(name: str, weights: str | Path, pretrained: bool) -> tuple[nn.Module, Start]:
+    """Return timm's network `name` as four levels of features, and what it begins with.
+
+    `weights` is a file, `pretrained` asks the hub. Raises InputError for a network without four
+    levels, and for a file that does not fit it.
+    """
     backbone = _create(name)
     if weights:
-        return backbone, _load_file(name, backbone, Path(weights))
+        return backbone, Start(True, _load_file(name, backbone, Path(weights)))
     if pretrained:
         return _from_hub(name, backbone)
-    return backbone, "none: trains from scratch (no weights were asked for)"
+    return backbone, Start(False, f"{SCRATCH} (no weights were asked for)")
 
 
 def _create(name: str) -> nn.Module:
@@ -51,12 +65,12 @@ def _create(name: str) -> nn.Module:
     return backbone.train()
 
 
-def _from_hub(name: str, backbone: nn.Module) -> tuple[nn.Module, str]:
+def _from_hub(name: str, backbone: nn.Module) -> tuple[nn.Module, Start]:
     """Return the backbone with timm's weights, or as it is and why."""
     entry: Any = timm.get_pretrained_cfg(name)
     place = entry and (entry.hf_hub_id or entry.url)
     if not place:
-        return backbone, f"none: trains from scratch (timm has no weights for {name})"
+        return backbone, Start(False, f"{SCRATCH} (timm has no weights for {name})")
     cached = try_to_load_from_cache(place, "model.safetensors") if entry.hf_hub_id else None
     overlay = {"file": cached} if isinstance(cached, str) else None
     options: Any = {"features_only": True, "pretrained": True, "pretrained_cfg_overlay": overlay}
@@ -64,9 +78,9 @@ def _from_hub(name: str, backbone: nn.Module) -> tuple[nn.Module, str]:
     try:
         if not overlay:  # ask once whether it can be reached: the client would ask twelve times
             urllib.request.urlopen(url, timeout=HUB_TIMEOUT).close()
-        return timm.create_model(name, **options), f"hub {place}"
+        return timm.create_model(name, **options), Start(True, f"hub {place}")
     except Exception as error:  # the client's are many; from scratch, said aloud, serves them all
-        return backbone, f"none: trains from scratch (no connection to {place}? {error})"
+        return backbone, Start(False, f"{SCRATCH} (no connection to {place}? {error})")
 
 
 def _load_file(name: str, backbone: nn.Module, path: Path) -> str:

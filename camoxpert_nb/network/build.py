@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import nn
 from ..errors import InputError
 from ..runs.run import Run, bare_keys, load_checkpoint
 from ..settings.config import Config
+from .backbone import Start
 from .model import CamoXpert
 
 
@@ -43,7 +46,7 @@ def build_net(config: Config, *, empty: bool = False) -> CamoXpert:
     )
     if config.init_from:
         load_weights(net, *_weights_of(Path(config.init_from)))
-        net.weights_source = f"--init-from {config.init_from}"
+        net.start = Start(True, f"--init-from {config.init_from}")
     return net
 
 
@@ -54,6 +57,21 @@ def load_net(run: Run, which: str = "best", device: torch.device | str = "cpu") 
     net = build_net(config, empty=True)
     load_weights(net, checkpoint["net"], str(run.folder / f"{which}.pt"))
     return net.to(device).eval()
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Have the network in evaluation mode, and each of its modules as it was at the end.
+
+    One by one: in a network that trains, frozen blocks and norms are in evaluation mode.
+    """
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def load_weights(net: nn.Module, weights: dict[str, Any], source: str) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
-from .backbone import STRIDES, _build_backbone
+from .backbone import STRIDES, build_backbone
 
 SLICE = 16  # channels that each expert works on
 
@@ -27,7 +27,7 @@ class CamoXpert(nn.Module):
     `backbone` is any timm network with features at strides 4, 8, 16 and 32; `experts` (1...7) takes
     the first so many of EXPERTS, of which `top_k` work on each image at each stage; `width` is the
     decoder's number of channels. `weights` is a file of the backbone's weights, `pretrained` asks
-    timm's hub; `weights_source` says in words what came of it. `checkpointing` saves memory by
+    timm's hub; `start` says what came of it. `checkpointing` saves memory by
     computing twice (a batch-norm in the backbone then moves twice). InputError for bad values.
     """
 
@@ -55,7 +55,7 @@ class CamoXpert(nn.Module):
             )
         if experts > 1 and top_k < 2:  # a single choice has weight 1, whatever the router thinks
             raise InputError(f"top_k is {top_k}; choose at least 2, or the router cannot learn.")
-        self.backbone, self.weights_source = _build_backbone(backbone, weights, pretrained)
+        self.backbone, self.start = build_backbone(backbone, weights, pretrained)
         self.checkpointing = checkpointing
         if checkpointing:
             getattr(self.backbone, "model", self.backbone).set_grad_checkpointing(True)

@@ -23,9 +23,6 @@ from .schedule import Plan, build_plan
 SESSION = 12 * 60.0  # minutes of a Kaggle session with GPUs
 RESERVE = 20.0  # minutes of it for what follows the training: scoring, figures, saving of outputs
 QUOTA = 30  # hours with GPUs that Kaggle gives in a week
-# Per training image: two validations, of raw and averaged weights, on the held-out tenth at a third
-# of a step's cost (0.07), and what is written at the end of an epoch.
-AROUND = 1.1
 
 
 def minutes_left() -> float:
@@ -87,18 +84,20 @@ def foresee(
     seconds_per_image: Mapping[int, float],
     minutes: float,
     *,
+    between: float = 0.0,
     step: int = 0,
     elapsed: float = 0.0,
 ) -> Forecast:
     """Return what fits into `minutes` of training from `step` on.
 
     `seconds_per_image` is a device's time for one training image by the number of open backbone
-    blocks; devices work side by side.
+    blocks; devices work side by side. `between`: seconds from an epoch to the next, for validation
+    and saving.
     """
     used, ends = 0.0, []  # seconds until each epoch ends
     for stage in plan.stages:
         images = stage.batches / stage.steps * stage.batch  # a device's, in a step
-        per_step = images * seconds_per_image[stage.open_blocks] * AROUND
+        per_step = images * seconds_per_image[stage.open_blocks] + between / stage.steps
         for first in range(stage.first_step, stage.last_step, stage.steps):
             used += min(max(first + stage.steps - step, 0), stage.steps) * per_step
             ends.append(used)
@@ -128,6 +127,7 @@ def fit_to_budget(
     devices: int,
     seconds_per_image: Mapping[int, float],
     minutes: float,
+    between: float = 0.0,
 ) -> Config:
     """Return the settings with as many epochs as fit into `minutes`, stages in proportion.
 
@@ -138,7 +138,7 @@ def fit_to_budget(
     def too_long(epochs: int) -> bool:
         plan = build_plan(_with_epochs(config, epochs), images, devices)
         start = plan.first_step_of_part(2) if config.skip_stage1 else 0
-        return foresee(plan, seconds_per_image, minutes, step=start).sessions > 1
+        return foresee(plan, seconds_per_image, minutes, between=between, step=start).sessions > 1
 
     options = range(fewest, config.epochs + 1)
     fitting = bisect.bisect_left(options, True, key=too_long)

@@ -260,10 +260,11 @@ class _Session:
 
     def rehearse(self) -> None:
         """Try both parts of the training, so that stage two cannot surprise."""
-        split, pace = rehearse(self.state, self.plan, self.training.config.img_size)
+        config, own = self.training.config, self.training.devices.own
+        split, costs = rehearse(self.state, self.plan, step_settings(config), config.img_size)
         for stage in split:
             self.tell_parts(stage, self.state.parts[stage.open_blocks])
-        self.foretell(pace)
+        self.foretell({blocks: own * cost.seconds_per_image for blocks, cost in costs.items()})
 
     def tell_parts(self, stage: Stage, parts: int) -> int:
         """Log that the stage's batches are computed in so many parts, and return how many."""

@@ -21,6 +21,7 @@ from ..data.selection import Data, build_data
 from ..errors import InputError
 from ..machine.devices import Devices, Precision, choose_precision, cpu_count, pick_devices
 from ..machine.distributed import ALONE, Ranks
+from ..network.backbone import Start
 from ..network.build import build_net
 from ..network.losses import Supervised
 from ..runs.records import performance
@@ -76,7 +77,7 @@ def build_state(
         )
         if config.use_ema
         else None,
-        weights_source=str(getattr(net, "weights_source", "as given")),
+        start=getattr(net, "start", Start(False, "a network of your own")),
     )
 
 
@@ -225,7 +226,8 @@ def summary(training: Training, fingerprint: str, run: Run, *, finished: bool) -
         "performance": figures,
         "precision": training.precision.reason,
         "parameters": sum(p.numel() for p in state.net.parameters()),
-        "weights_source": state.weights_source,
+        "pretrained": state.start.pretrained,
+        "weights_source": state.start.source,
         "versions": versions(),
         "data": {
             "root": str(data.root),

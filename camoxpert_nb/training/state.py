@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..machine.devices import Devices, bare, parallel
 from ..machine.distributed import Ranks
+from ..network.backbone import SCRATCH, Start
 from .schedule import Plan
 
 
@@ -25,7 +26,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None
-    weights_source: str  # of the backbone, in words; begins with "none" for random weights
+    start: Start  # what the backbone began with
     step: int = 0
     seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)  # epoch, iou, weights: "raw" or "ema"
@@ -45,15 +46,10 @@ class TrainState:
         """How many parts a batch is computed in, so that it fits into memory."""
         return self.parts.get(self.opened, 1)
 
-    @property
-    def pretrained(self) -> bool:
-        """Say whether the backbone knew photos before this training."""
-        return not self.weights_source.startswith("none")
-
     def open_blocks(self, count: int) -> None:
         """Make the head and the deepest `count` blocks of the backbone trainable, nothing else."""
         blocks = backbone_blocks(self.net)
-        set_open_blocks(self.net, blocks, count, keep_statistics=self.pretrained)
+        set_open_blocks(self.net, blocks, count, keep_statistics=self.start.pretrained)
         if count != self.opened:
             self.supervised = parallel(bare(self.supervised), self.devices)
         self.opened = count
@@ -69,7 +65,8 @@ class TrainState:
             "ema": self.ema.module.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "weights_source": self.weights_source,
+            "pretrained": self.start.pretrained,
+            "weights_source": self.start.source,
             "step": self.step,
             "seconds": self.seconds,
             "best": self.best,
@@ -87,7 +84,8 @@ class TrainState:
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        self.weights_source = state["weights_source"]
+        source = state["weights_source"]  # all that checkpoints before 0.2 say of it
+        self.start = Start(state.get("pretrained", not source.startswith(SCRATCH[:4])), source)
         self.step, self.seconds = state["step"], state["seconds"]
         self.best, self.sums = dict(state["best"]), dict(state["sums"])
         self.shares, self.skipped_in_row = state["shares"], state["skipped_in_row"]

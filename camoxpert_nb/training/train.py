@@ -55,11 +55,7 @@ def train_epoch(
     started = time.perf_counter()
     for group, waited in _groups(batches, settings.accumulation):
         set_learning_rates(state.optimizer, plan, state.step)
-        weights = {
-            "deep": settings.deep,
-            "balance": settings.balance,
-            "uncertainty": settings.uncertainty * ramp(state.step / plan.steps),
-        }
+        weights = loss_weights(settings, state.step / plan.steps)
         values = train_step(state, group, settings, weights)
         state.step += 1
         seconds = time.perf_counter() - started
@@ -189,6 +185,12 @@ def epoch_record(state: TrainState, plan: Plan, place: Place) -> dict[str, Any]:
         "gates": [[round(value, 4) for value in row] for row in (shares / images).tolist()],
         "skipped_steps": int(skipped),
     }
+
+
+def loss_weights(settings: StepSettings, progress: float) -> dict[str, float]:
+    """Return the weight of each further loss at this share of the training, 0...1."""
+    uncertainty = settings.uncertainty * ramp(progress)
+    return {"deep": settings.deep, "balance": settings.balance, "uncertainty": uncertainty}
 
 
 def ramp(progress: float) -> float:

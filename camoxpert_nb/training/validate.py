@@ -13,6 +13,7 @@ from ..data.augment import to_float
 from ..data.batches import PairDataset
 from ..evaluation.metrics import batch_iou, batch_mae
 from ..machine.distributed import ALONE, Ranks
+from ..network.build import evaluating
 
 CPU = torch.device("cpu")
 PREVIEWS = 12
@@ -76,9 +77,5 @@ def _forward(
 ) -> tuple[dict[str, Any], Tensor]:
     """Return the outputs of `net` in evaluation mode, and the masks (B, 1, S, S) float32."""
     image, mask = to_float(batch["image"].to(device), batch["mask"].to(device))
-    was_training = net.training
-    net.eval()
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-        outputs = net(image)
-    net.train(was_training)
-    return outputs, mask
+    with evaluating(net), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        return net(image), mask

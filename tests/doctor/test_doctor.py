@@ -28,7 +28,7 @@ from camoxpert_nb.errors import STOPPED, RankFailed
 from camoxpert_nb.machine.devices import Devices, choose_precision, pick_devices
 from camoxpert_nb.network.build import build_net
 from camoxpert_nb.settings.config import Config, make_config
-from camoxpert_nb.training.prepare import build_state
+from camoxpert_nb.training.prepare import build_state, step_settings
 
 ALL = tuple(trial.PARTS)
 CPU = Trial("CPU", "none", (), 1, ALL)
@@ -295,11 +295,13 @@ def test_a_batch_that_had_to_be_split_does_not_fit(
 ) -> None:
     devices = pick_devices("cpu")
     state = build_state(tiny, build_net(tiny), devices, choose_precision(devices))
-    doctor._whole_step(state, tiny, 4, 2)
+    settings = step_settings(tiny)
+    state.open_blocks(4)
+    doctor._whole_step(state, settings, 64, 2)
     before = {name: value.clone() for name, value in state.net.state_dict().items()}
-    doctor._whole_step(state, tiny, 4, 2)
+    doctor._whole_step(state, settings, 64, 2)
     moved = [not torch.equal(before[name], value) for name, value in state.net.named_parameters()]
     assert any(moved), "the optimiser takes a step"
-    monkeypatch.setattr(doctor, "take_step", lambda state, config, batch: state.split_further())
+    monkeypatch.setattr(doctor, "run_steps", lambda state, *rest, steps: state.split_further())
     with pytest.raises(torch.OutOfMemoryError):
-        doctor._whole_step(state, tiny, 4, 2)
+        doctor._whole_step(state, settings, 64, 2)

@@ -198,7 +198,7 @@ def classifier(name: str = "test_resnet") -> dict[str, Tensor]:
 def test_a_classifiers_file_fills_the_backbone(name: str, tmp_path: Path) -> None:
     torch.save(classifier(name), tmp_path / "w.pth")
     net = make(name, weights=tmp_path / "w.pth")
-    assert net.weights_source == "file w.pth"
+    assert net.start.source == "file w.pth"
     reference = timm.create_model(name, num_classes=5).eval()
     reference.load_state_dict(classifier(name))
     image = photo(1)
@@ -246,7 +246,7 @@ def test_without_a_connection_it_trains_from_scratch_and_says_so(
 
     monkeypatch.setattr(loading.urllib.request, "urlopen", unreachable)
     monkeypatch.setattr(loading, "try_to_load_from_cache", lambda *_: None)
-    source = make(pretrained=True).weights_source
+    source = make(pretrained=True).start.source
     assert source.startswith("none: trains from scratch") and "no connection" in source
 
 
@@ -257,7 +257,7 @@ def test_weights_in_the_hubs_cache_need_no_connection(
     cached = str(tmp_path / "model.safetensors")
     monkeypatch.setattr(loading, "try_to_load_from_cache", lambda *_: cached)
     net = make(pretrained=True)
-    assert net.weights_source.startswith("hub timm/test_resnet")
+    assert net.start.source.startswith("hub timm/test_resnet")
     for key, value in net.backbone.state_dict().items():
         torch.testing.assert_close(value, classifier_of_1000()[key])
 

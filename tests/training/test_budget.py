@@ -61,7 +61,7 @@ class TestForecast:
     def test_time_adds_up_over_stages_and_devices(self) -> None:
         whole = foresee(PLAN, EVEN, math.inf)
         images = sum(s.epochs * s.batches * s.batch for s in PLAN.stages)  # of one device
-        assert whole.hours == pytest.approx(images * 0.1 * budget.AROUND / 3600)
+        assert whole.hours == pytest.approx(images * 0.1 / 3600)
         assert (whole.fits, whole.sessions) == (140, 1)
         assert "fits all 140 epochs" in str(whole)
 
@@ -92,7 +92,7 @@ class TestForecast:
     def test_slower_stages_cost_what_they_cost(self) -> None:
         slow = {**EVEN, 4: 0.3}
         last = PLAN.stages[-1]
-        more = last.epochs * last.batches * last.batch * 0.2 * budget.AROUND / 3600
+        more = last.epochs * last.batches * last.batch * 0.2 / 3600
         hours = foresee(PLAN, EVEN, math.inf).hours
         assert foresee(PLAN, slow, math.inf).hours == pytest.approx(hours + more)
 
@@ -119,7 +119,7 @@ class TestFitToBudget:
         assert fit_to_budget(GUIDE, 2736, 2, EVEN, math.inf) == GUIDE
 
     def test_both_stages_keep_an_epoch(self) -> None:
-        epoch = 1368 * 0.1 * budget.AROUND / 60
+        epoch = 1368 * 0.1 / 60
         fitted = fit_to_budget(GUIDE, 2736, 2, EVEN, 2 * epoch)
         assert (fitted.epochs, fitted.stage1_epochs) == (2, 1)
         with pytest.raises(InputError, match="not even 2 epochs"):

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 import camoxpert_nb.training.train as train
 from camoxpert_nb.errors import TrainingError
 from camoxpert_nb.network.losses import Supervised
 from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training import memory
+from camoxpert_nb.training.cost import StepCost, Steps
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.memory import (
     Limit,
-    StepCost,
     advice,
     estimate_limit,
     fitting_batches,
     largest_batch,
     limits_text,
     measure_limit,
-    measure_step,
 )
-from camoxpert_nb.training.prepare import prepare
+from camoxpert_nb.training.prepare import prepare, step_settings
+from camoxpert_nb.training.schedule import Stage
 
 GIB = 2**30
-COST = StepCost(seconds_per_image=0.5, fixed_bytes=GIB, bytes_per_image=GIB // 4)
+COST = StepCost(images=4, seconds=2.0, fixed_bytes=GIB, bytes_per_image=GIB // 4)
+WHOLE = Stage("all", 2, 1, 1, 4, 1e-3, 8, 5, 5, 5)
 
 
 @pytest.mark.parametrize("limit", [*range(34), 255, 256, 1000])
@@ -50,34 +49,30 @@ class FakeGpu:
     """A GPU of `total` bytes on which each image of a batch takes a GiB."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, total: int, taken: int = 0) -> None:
-        self.peak = 0
         self.total, self.taken = total, taken
         cuda = {
             "mem_get_info": lambda device: (total - taken, total),
             "memory_reserved": lambda device: 0,
-            "max_memory_reserved": lambda device: self.peak,
-            "reset_peak_memory_stats": lambda device: setattr(self, "peak", 0),
-            "synchronize": lambda device: None,
         }
         for name, function in cuda.items():
             monkeypatch.setattr(torch.cuda, name, function)
 
-    def step(self, batch: int) -> None:
+    def step(self, batch: int) -> Steps:
         if batch * GIB > self.total - self.taken:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        self.peak = max(self.peak, batch * GIB)
+        return Steps(seconds=1.0, peak_bytes=batch * GIB, loss=1.0)
 
 
 def test_a_tenth_of_the_free_memory_stays_free(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = FakeGpu(monkeypatch, total=50 * GIB, taken=10 * GIB)
-    limit = measure_limit(gpu.step, "all", 2, torch.device("cuda"), most=256)
+    limit = measure_limit(gpu.step, WHOLE, torch.device("cuda"), most=256)
     assert (limit.batch, limit.gib, limit.measured) == (36, 36.0, True)
-    assert limit.images_per_second > 0
+    assert limit.images_per_second == 36.0
 
 
 def test_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = FakeGpu(monkeypatch, total=GIB // 2)
-    limit = measure_limit(gpu.step, "all", 2, torch.device("cuda"), most=256)
+    limit = measure_limit(gpu.step, WHOLE, torch.device("cuda"), most=256)
     assert limit.batch == 0
     assert "--img-size" in limits_text([limit], {2: 8})
 
@@ -87,15 +82,15 @@ def test_other_errors_of_a_step_are_not_taken_for_a_full_gpu(
 ) -> None:
     FakeGpu(monkeypatch, total=GIB)
 
-    def step(batch: int) -> None:
+    def step(batch: int) -> Steps:
         raise RuntimeError("misaligned address")
 
     with pytest.raises(RuntimeError, match="misaligned"):
-        measure_limit(step, "all", 2, torch.device("cuda"), most=256)
+        measure_limit(step, WHOLE, torch.device("cuda"), most=256)
 
 
 def test_a_cpus_limit_is_estimated_from_the_ram() -> None:
-    limit = estimate_limit(COST, "decoder", 1, room_gib=20.0, most=256)
+    limit = estimate_limit(COST, WHOLE, room_gib=20.0, most=256)
     assert not limit.measured
     assert COST.gib(limit.batch) <= 18.0 < COST.gib(limit.batch + 1)
     assert limit.images_per_second == 2.0
@@ -155,43 +150,6 @@ def test_advice_leaves_out_what_is_done_already() -> None:
     assert tips == []
 
 
-class Blocks(nn.Module):
-    """Four tanh of a (B, 64, S, S) each: every one keeps its output for the backward pass."""
-
-    def __init__(self, checkpointing: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(64, 1, 1))
-        self.checkpointing = checkpointing
-
-    def forward(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        x = image.mean(1, keepdim=True) * self.weight
-        run: Callable[[Tensor], Tensor] = lambda x: x.tanh().tanh().tanh().tanh()  # noqa: E731
-        if self.checkpointing:
-            x = torch.utils.checkpoint.checkpoint(run, x, use_reentrant=False)
-        else:
-            x = run(x)
-        loss = x.mean((1, 2, 3))
-        router = torch.full((len(image), 4, 2), 0.5)
-        return {"structure": loss, "deep": loss, "uncertainty": loss, "router": router}
-
-
-def test_the_cost_counts_what_the_backward_pass_keeps() -> None:
-    size, block = 32, 64 * 32 * 32 * 4  # bytes of one activation per image
-    device = torch.device("cpu")
-    cost = measure_step(Blocks(False), size, device)
-    assert 5 * block <= cost.bytes_per_image <= 8 * block
-    assert cost.fixed_bytes == memory.COPIES * 64 * 4
-    four = measure_step(Blocks(False), size, device, batch=4)
-    assert four.bytes_per_image == pytest.approx(cost.bytes_per_image, rel=0.05)
-
-
-def test_what_checkpointing_computes_again_is_counted() -> None:
-    """The backward pass holds the activations of the block it recomputes: no less than half."""
-    plain = measure_step(Blocks(False), 32, torch.device("cpu"))
-    saving = measure_step(Blocks(True), 32, torch.device("cpu"))
-    assert saving.bytes_per_image > plain.bytes_per_image / 2
-
-
 def room_for(monkeypatch: pytest.MonkeyPatch, most: dict[bool, int]) -> None:
     """Let the network run out of memory above so many images, by whether the backbone trains."""
     forward = Supervised.forward
@@ -211,9 +169,10 @@ def test_a_rehearsal_splits_the_stages_that_do_not_fit(
     training = prepare(tiny.replace(batch_size=8))
     before = copy.deepcopy(training.state.net.state_dict())
     room_for(monkeypatch, {False: 8, True: 3})
-    split, pace = memory.rehearse(training.state, training.plan, tiny.img_size)
-    assert set(pace) == {0, split[0].open_blocks}
-    assert all(seconds > 0 for seconds in pace.values())
+    settings = step_settings(training.config)
+    split, costs = memory.rehearse(training.state, training.plan, settings, tiny.img_size)
+    assert set(costs) == {0, split[0].open_blocks}
+    assert all(cost.seconds_per_image > 0 for cost in costs.values())
     assert [stage.part for stage in split] == [2]
     training.state.open_blocks(0)
     assert training.state.parts_per_batch == 1
@@ -228,7 +187,9 @@ def test_a_rehearsal_says_when_nothing_fits(tiny: Config, monkeypatch: pytest.Mo
     training = prepare(tiny)
     room_for(monkeypatch, {False: 4, True: 0})
     with pytest.raises(TrainingError, match="not even one image of 64 px"):
-        memory.rehearse(training.state, training.plan, tiny.img_size)
+        memory.rehearse(
+            training.state, training.plan, step_settings(training.config), tiny.img_size
+        )
 
 
 def test_a_batch_in_parts_is_the_same_step(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +198,7 @@ def test_a_batch_in_parts_is_the_same_step(tiny: Config, monkeypatch: pytest.Mon
     whole, parted = prepare(config), prepare(config)
     batch = next(iter(_batches(whole)))
     weights = {"deep": 1.0, "balance": 0.0, "uncertainty": 0.0}
-    settings = _settings(config)
+    settings = step_settings(config)
     for training in (whole, parted):
         training.state.open_blocks(4)
     expected = train.train_step(whole.state, [batch], settings, weights)
@@ -266,9 +227,3 @@ def _batches(training: Any) -> Any:
     from camoxpert_nb.training.prepare import Loaders
 
     return Loaders(training).epoch(training.plan.at(0))
-
-
-def _settings(config: Config) -> Any:
-    from camoxpert_nb.training.prepare import step_settings
-
-    return step_settings(config)

@@ -12,7 +12,7 @@ from camoxpert_nb.data.layouts import is_noncam
 from camoxpert_nb.data.selection import build_data
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.settings.config import Config, make_config
-from camoxpert_nb.training.console import banner
+from camoxpert_nb.training.banner import banner
 from camoxpert_nb.training.prepare import Loaders, prepare
 
 
