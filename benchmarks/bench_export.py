@@ -1,10 +1,9 @@
-"""A network in the file formats of `camoxpert export` against itself: parity, size, CPU speed.
+"""A network as `camoxpert export` writes it against itself: parity, size, CPU speed.
 
     python benchmarks/bench_export.py [--run RUN | --backbone edgenext_base --size 320]
 
-Formats take turns in one process, so a busy machine slows all alike; trust the ratios. Without a
-run the weights are random, which changes neither speed nor size. ONNX is left out, and said so,
-when its packages are missing.
+Both take turns in one process, so a busy machine slows both alike; trust the ratio. Without a
+run the weights are random, which changes neither speed nor size.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ from pathlib import Path
 
 import torch
 
-from camoxpert_nb.errors import InputError
 from camoxpert_nb.network.build import load_net
-from camoxpert_nb.network.export import FORMATS, eager, export, images_per_second, load_exported
+from camoxpert_nb.network.export import eager, export, images_per_second, load_exported
 from camoxpert_nb.network.model import CamoXpert
 from camoxpert_nb.runs.run import Run
 
@@ -35,7 +33,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Export in each format, then time them against the network."""
+    """Export, then time the file against the network."""
     options, images = parse(), None
     torch.set_num_threads(options.threads)
     if options.run:
@@ -45,16 +43,9 @@ def main() -> None:
         net = CamoXpert(options.backbone)
     predictors = {"eager": eager(net)}
     with tempfile.TemporaryDirectory() as folder:
-        for format in FORMATS:
-            try:
-                done = export(
-                    net, Path(folder) / "net", size=options.size, format=format, images=images
-                )
-            except InputError as error:
-                print(error)
-                continue
-            print(done.summary())
-            predictors[format] = load_exported(done.path)
+        done = export(net, Path(folder) / "net", size=options.size, images=images)
+        print(done.summary())
+        predictors["ONNX"] = load_exported(done.path)
         speed = images_per_second(
             predictors, options.size, batch=options.batch, turns=options.turns
         )

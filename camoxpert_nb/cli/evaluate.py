@@ -32,8 +32,8 @@ def add_commands(commands: Any) -> None:
     add_device(sub)
     sub = add_command(commands, "export", export)
     sub.add_argument("run", help="run folder whose best weights are exported")
-    sub.add_argument("--format", default="onnx", choices=("onnx", "torchscript"))
-    sub.add_argument("--output", default="", help="file; default: RUN/model.onnx or model.pt")
+    sub.add_argument("--format", default="onnx", choices=("onnx",))
+    sub.add_argument("--output", default="", help="file; default: RUN/model.onnx")
     sub = add_command(commands, "data", data)
     sub.add_argument("folder", help="data set, or a folder that holds several")
     sub.add_argument("--json", default="", help="file for the findings")
@@ -142,9 +142,9 @@ def export(options: Options) -> int:
     net, size = load_net(run), Config.load(run.config_path).img_size
     path = Path(options["output"] or run.folder / "model")
     images = run.load_preview().get("image")
-    written = write(net, path, size=size, format=options["format"], images=images)
+    written = write(net, path, size=size, images=images)
     Console(()).say(written.summary())
-    ways = {"PyTorch": eager(net), written.format: load_exported(written.path)}
+    ways = {"PyTorch": eager(net), "ONNX": load_exported(written.path)}
     speeds = images_per_second(ways, size)
     said = ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items())
     Console(()).say(f"  images/s on this CPU, one at a time: {said}")

@@ -1,4 +1,4 @@
-"""A network as one file that runs without this package: ONNX or TorchScript.
+"""A network as one file that runs without this package: ONNX.
 
 The file takes photos (B, 3, S, S) of 0...1, any B, and gives probabilities (B, 1, S, S): the colour
 statistics and the sigmoid are inside. It is compared with the network before it is handed over.
@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,6 @@ from torch import Tensor, nn
 
 from ..errors import InputError, KitError
 
-FORMATS = {"onnx": ".onnx", "torchscript": ".pt"}
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 BATCHES = (1, 2, 5)  # of random images: the batch must be free
 
@@ -37,7 +35,6 @@ class Exported:
     """A file and how far its probabilities are from the network's, at most, on how many images."""
 
     path: Path
-    format: str
     size: int
     megabytes: float
     difference: float
@@ -48,7 +45,7 @@ class Exported:
     def summary(self) -> str:
         """Return what was written and how it was tested, as a few lines of text."""
         return (
-            f"{self.path} ({self.format}, {self.megabytes:.1f} MB)\n"
+            f"{self.path} (ONNX, {self.megabytes:.1f} MB)\n"
             f"  in: image (B, 3, {self.size}, {self.size}), RGB, 0...1, any B; "
             f"out: probability (B, 1, {self.size}, {self.size})\n"
             f"  probabilities differ from the network's by at most {self.difference:.1e} "
@@ -62,7 +59,6 @@ def export(
     path: Path | str,
     *,
     size: int,
-    format: str = "onnx",
     images: NDArray[np.uint8] | None = None,
     tolerance: float = 1e-4,
 ) -> Exported:
@@ -73,12 +69,12 @@ def export(
     do not fit, and KitError when the file's probabilities differ by more than `tolerance`.
     """
     real = np.empty((0, size, size, 3), np.uint8) if images is None else images
-    _check(format, size, real)
-    path, plain = Path(path).with_suffix(FORMATS[format]), _plain(net)
+    _check(size, real)
+    path, plain = Path(path).with_suffix(".onnx"), _plain(net)
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of tracing and its future: the file is tested instead
-        _write[format](plain, torch.rand(2, 3, size, size), path)
+        _write(plain, torch.rand(2, 3, size, size), path)
     rng = np.random.default_rng(0)
     batches = [rng.random((count, 3, size, size), np.float32) for count in BATCHES]
     batches += [to_input(real[first : first + 1]) for first in range(len(real))]
@@ -88,32 +84,31 @@ def export(
         path.unlink()
         raise KitError(
             f"The exported network differs by {difference:.1e} from the original, more than "
-            f"{tolerance:.0e}: the file was removed. Try the other format of {', '.join(FORMATS)}."
+            f"{tolerance:.0e}: the file was removed. Update onnx, onnxruntime and onnxscript."
         )
     megabytes = path.stat().st_size / 1e6
-    return Exported(path, format, size, megabytes, difference, tolerance, sum(BATCHES), len(real))
+    return Exported(path, size, megabytes, difference, tolerance, sum(BATCHES), len(real))
 
 
 def load_exported(path: Path | str) -> Predict:
     """Return an exported file as a function of (B, 3, S, S) float32, computed on the CPU."""
-    if Path(path).suffix == ".onnx":
-        _require_onnx()
-        onnxruntime = importlib.import_module("onnxruntime")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        return lambda batch: session.run(None, {"image": batch})[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = torch.jit.load(str(path), "cpu")
-    return _as_function(module)
+    _require_onnx()
+    onnxruntime = importlib.import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda batch: session.run(None, {"image": batch})[0]
 
 
 def eager(net: nn.Module) -> Predict:
     """Return the network itself, on the CPU, as a function like that of `load_exported`."""
-    return _as_function(_plain(net))
+    module = _plain(net)
+
+    def predict(batch: Floats) -> Floats:
+        with torch.inference_mode():
+            return np.asarray(module(torch.from_numpy(batch)))
+
+    return predict
 
 
 def to_input(images: NDArray[np.uint8]) -> Floats:
@@ -149,15 +144,7 @@ def _plain(net: nn.Module) -> nn.Module:
     return _Probability(copy.deepcopy(net)).cpu().float().eval()
 
 
-def _as_function(module: Any) -> Predict:
-    def predict(batch: Floats) -> Floats:
-        with torch.inference_mode():
-            return module(torch.from_numpy(batch)).numpy()
-
-    return predict
-
-
-def _onnx(module: nn.Module, image: Tensor, path: Path) -> None:
+def _write(module: nn.Module, image: Tensor, path: Path) -> None:
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)  # they report each step on the console
     torch.onnx.export(
@@ -173,29 +160,18 @@ def _onnx(module: nn.Module, image: Tensor, path: Path) -> None:
     )
 
 
-def _torchscript(module: nn.Module, image: Tensor, path: Path) -> None:
-    torch.jit.trace(module, image, check_trace=False).save(str(path))
-
-
-_write = {"onnx": _onnx, "torchscript": _torchscript}
-
-
-def _check(format: str, size: int, images: NDArray[np.uint8]) -> None:
-    if format not in FORMATS:
-        raise InputError(f"No format '{format}': choose one of {', '.join(FORMATS)}.")
+def _check(size: int, images: NDArray[np.uint8]) -> None:
     if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
         raise InputError(
             f"The real images are {images.dtype} of shape {images.shape}; give uint8 of "
             f"(n, {size}, {size}, 3), as resize_image makes them."
         )
-    if format == "onnx":
-        _require_onnx()
+    _require_onnx()
 
 
 def _require_onnx() -> None:
     missing = [name for name in NEEDED if not importlib.util.find_spec(name)]
     if missing:
         raise InputError(
-            f"ONNX needs {', '.join(missing)}. Install with `pip install {' '.join(NEEDED)}`, or "
-            "export as torchscript, which needs nothing more."
+            f"ONNX needs {', '.join(missing)}. Install with `pip install {' '.join(NEEDED)}`."
         )

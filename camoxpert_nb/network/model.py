@@ -60,7 +60,7 @@ class CamoXpert(nn.Module):
         if checkpointing:
             getattr(self.backbone, "model", self.backbone).set_grad_checkpointing(True)
         channels = self.backbone.feature_info.channels()[-4:]
-        self.stages = nn.ModuleList(Stage(count, width, experts, top_k) for count in channels)
+        self.stages = nn.ModuleList(Level(count, width, experts, top_k) for count in channels)
         strides = STRIDES if deep_supervision else STRIDES[:1]
         self.heads = nn.ModuleList(nn.Conv2d(width, 1, 1) for _ in strides)
         for head in self.heads:  # start at probability 0.1: a hidden object covers about a tenth
@@ -112,7 +112,7 @@ class CamoXpert(nn.Module):
         return groups
 
 
-class Stage(nn.Module):
+class Level(nn.Module):
     """One step of the decoder: feature and level above are added, experts look, a 3 x 3 settles."""
 
     def __init__(self, channels: int, width: int, experts: int, top_k: int):

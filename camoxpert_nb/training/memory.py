@@ -164,9 +164,7 @@ def advice(
         saved = activations * (1 - CHECKPOINTED)
         tips.append(("--gradient-checkpointing", "about a third slower", saved))
     gains = [f"; saves about {saved:.1f} GiB" if cost else "" for _, _, saved in tips]
-    return [
-        f"{flags} ({price}{gain})" for (flags, price, _), gain in zip(tips, gains, strict=True)
-    ]
+    return [f"{flags} ({price}{gain})" for (flags, price, _), gain in zip(tips, gains, strict=True)]
 
 
 def rehearse(

@@ -143,10 +143,10 @@ def test_what_is_done_with_trained_runs(
     assert run(f"predict --run {{run}} --input {images} --output {maps} --overlay", **places) == 0
     assert len(list((maps / "overlays").glob("*.png"))) == len(list(maps.glob("*.png"))) == 8
 
-    assert run("export {run} --format torchscript", **places) == 0
+    assert run("export {run}", **places) == 0
     said = capsys.readouterr().out
     assert "images/s on this CPU" in said
-    assert (Path(places["run"]) / "model.pt").exists()
+    assert (Path(places["run"]) / "model.onnx").exists()
 
 
 def test_the_largest_batch_is_told_with_the_flags_to_use(
