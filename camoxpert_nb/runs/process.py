@@ -145,8 +145,7 @@ def _spawn(run: Run, flags: list[str]) -> None:
         command += ["train", "--config", str(run.config_path)]
     home = str(Path(__file__).parents[2])  # the kernel may have found the package by sys.path
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-    (run.folder / "failure.json").unlink(missing_ok=True)
-    run.clear_requests()
+    run.clear()
     with (run.folder / "stderr.txt").open("wb") as errors:
         child = subprocess.Popen(
             command,

@@ -187,6 +187,15 @@ class Run:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
 
+    def point_latest(self) -> None:
+        """Let `latest` beside the folder name it, where the file system has links."""
+        newest = self.folder.resolve()  # `folder` may be the link itself: "resume runs/latest"
+        link = newest.parent / "latest"
+        with contextlib.suppress(OSError):
+            if link.is_symlink() or not link.exists():
+                link.unlink(missing_ok=True)
+                link.symlink_to(newest.name, target_is_directory=True)
+
     # -- requests ----------------------------------------------------------------------------
 
     def request(self, name: str, wanted: bool = True) -> None:
@@ -200,10 +209,10 @@ class Run:
         """Say whether that was requested."""
         return (self.folder / name).exists()
 
-    def clear_requests(self) -> None:
-        """Forget old requests; a run starts without them."""
-        for name in REQUESTS:
-            self.request(name, wanted=False)
+    def clear(self) -> None:
+        """Forget requests and a failure of before; a run starts without them."""
+        for name in (*REQUESTS, "failure.json"):
+            (self.folder / name).unlink(missing_ok=True)
 
     # -- one training process at a time ------------------------------------------------------
 
@@ -235,13 +244,14 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder while training; InputError when another process does."""
+        """Hold the folder, made if need be, while training; InputError if another process does."""
         pid = self.training_pid()
         if pid is not None and pid != os.getpid():
             raise InputError(
                 f"{self.folder} is being trained by process {pid}. Watch that run, end it "
                 f"(`touch {self.folder / 'stop'}`), or choose another --checkpoint-dir."
             )
+        self.folder.mkdir(parents=True, exist_ok=True)
         known, here = self.process(), {"host": platform.node()}
         started = known if here.items() <= known.items() else here
         self.save_process({**started, "trainer": os.getpid()})
@@ -252,7 +262,7 @@ class Run:
 
 
 class Onlooker(Run):
-    """The run as the processes beside the first see it: they write nothing.
+    """The run as the processes beside the first see it: they call the same, and write nothing.
 
     A request made in such a process, by a signal, stays there until all are asked.
     """
@@ -261,7 +271,7 @@ class Onlooker(Run):
         super().__init__(folder)
         self._requests: set[str] = set()
 
-    def log(self, kind: str, **values: Any) -> dict[str, Any]:
+    def log(self, kind: str, **values: Any) -> Record:
         """Return the record."""
         return {"kind": kind, **values}
 
@@ -273,10 +283,17 @@ class Onlooker(Run):
         """Say whether this process was asked."""
         return name in self._requests
 
+    def clear(self) -> None:
+        """Forget the requests."""
+        self._requests.clear()
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold nothing."""
         yield
+
+    def point_latest(self) -> None:
+        """Leave the link to the first process."""
 
     def _replace(self, path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         pass

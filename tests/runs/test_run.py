@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from camoxpert_nb.errors import InputError, TrainingError
-from camoxpert_nb.runs.run import Run, bare_keys, load_checkpoint
+from camoxpert_nb.runs.run import Onlooker, Run, bare_keys, load_checkpoint
 from camoxpert_nb.settings.config import Config, make_config
 
 
@@ -167,10 +167,34 @@ def test_bare_keys_takes_only_a_wrappers_prefix_away() -> None:
 def test_requests_travel_through_the_folder(run: Run) -> None:
     Run(run.folder).request("stop")
     assert run.wants("stop")
-    run.clear_requests()
-    assert not run.wants("stop")
+    run.save_json("failure", {"message": "of long ago"})
+    run.clear()
+    assert not run.wants("stop") and not run.load_json("failure")
     with pytest.raises(ValueError, match="no request"):
         run.request("explode")
+
+
+def test_the_processes_beside_the_first_do_the_same_and_write_nothing(run: Run) -> None:
+    folder = run.folder / "run"
+    for each in (Onlooker(folder), Run(folder)):
+        with each.locked():
+            each.save_config(make_config("tiny"))
+            each.log("start", step=0)
+            each.save("last", {"step": 0})
+            each.save_json("failure", {"message": "none"})
+            each.save_preview({"mask": np.ones((2, 3, 3), np.uint8)})
+            each.point_latest()
+            each.request("stop")
+            assert each.wants("stop")
+            each.clear()
+            assert not each.wants("stop")
+        assert folder.exists() == (folder.parent / "latest").exists() == (type(each) is Run)
+    files = {"config.json", "history.jsonl", "last.pt", "preview.npz"}
+    assert {path.name for path in folder.iterdir()} == files
+    with Run(folder).locked():
+        Onlooker(folder).clear()
+        Onlooker(folder).cut_history(-1)
+    assert len(Run(folder).records()) == 1
 
 
 def test_a_folder_is_trained_by_one_process_at_a_time(run: Run) -> None:
