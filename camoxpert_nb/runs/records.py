@@ -59,6 +59,15 @@ def performance(
     }
 
 
+def seconds_per_image(epochs: Records, stages: Mapping[int, str], devices: int) -> dict[int, float]:
+    """Return a device's seconds for one image in each stage, from one epoch record or more.
+
+    stages: their names by any key. One that was not trained yet counts as the slowest that was.
+    """
+    known = {record["stage"]: devices / record["images_per_second"] for record in epochs}
+    return {key: known.get(name, max(known.values())) for key, name in stages.items()}
+
+
 def in_words(figures: Mapping[str, Any]) -> dict[str, str]:
     """Return `performance`'s figures as a row of the guide's table: heading and text."""
     target = f"{figures['target_iou']:g}"

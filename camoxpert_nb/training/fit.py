@@ -20,9 +20,10 @@ from ..errors import InputError, PeerLost, TrainingError
 from ..machine.distributed import ALONE, Ranks, together
 from ..machine.gpu_use import Gauge, verdict
 from ..runs.process import new_folder
+from ..runs.records import seconds_per_image
 from ..runs.run import Onlooker, Run
 from ..settings.config import Config
-from .budget import foresee, minutes_to_train, pace, passed
+from .budget import foresee, minutes_to_train, passed
 from .memory import memory_advice, rehearse
 from .prepare import Loaders, Training, prepare, split, step_settings, summary, versions
 from .resume import restore
@@ -212,14 +213,15 @@ class _Session:
 
     def measured(self) -> dict[int, float]:
         """Return a device's seconds for one image by open blocks, as the epochs so far took."""
-        return pace(self.run.records("epoch"), self.plan, self.training.devices.count)
+        names = {stage.open_blocks: stage.name for stage in self.plan.stages}
+        return seconds_per_image(self.run.records("epoch"), names, self.training.devices.count)
 
-    def forecast(self, seconds_per_image: dict[int, float]) -> None:
-        """Say how far this session comes at this speed, if it ends."""
+    def forecast(self, seconds: dict[int, float]) -> None:
+        """Say how far this session comes, if it ends; `seconds`: a device's for one image."""
         if self.minutes < math.inf:
             left = self.minutes - (time.monotonic() - self.began) / 60
             step, elapsed = self.state.step, passed()
-            self.note(str(foresee(self.plan, seconds_per_image, left, step=step, elapsed=elapsed)))
+            self.note(str(foresee(self.plan, seconds, left, step=step, elapsed=elapsed)))
 
     def utilisation(self) -> dict[str, list[float]]:
         """Return the use and memory of all processes' GPUs since the last time."""
@@ -259,10 +261,10 @@ class _Session:
     def rehearse(self) -> None:
         """Try both parts of the training, so that stage two cannot surprise."""
         size = self.training.config.img_size
-        split, seconds_per_image = rehearse(self.state, self.plan, size)
+        split, seconds = rehearse(self.state, self.plan, size)
         for stage in split:
             self.tell_parts(stage, self.state.parts[stage.open_blocks])
-        self.forecast(seconds_per_image)
+        self.forecast(seconds)
 
     def tell_parts(self, stage: Stage, parts: int) -> int:
         """Log that the stage's batches are computed in so many parts, and return how many."""
