@@ -215,7 +215,7 @@ def _end(server: subprocess.Popen[bytes], folder: Path) -> None:
     except subprocess.TimeoutExpired:
         server.kill()
     for path in folder.glob("runs/*/process.json"):
-        pid = json.loads(path.read_text())["pid"]
+        pid = json.loads(path.read_text()).get("pid", 0)
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             if b"camoxpert_nb" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.killpg(pid, signal.SIGKILL)  # it leads its own session

@@ -1,7 +1,6 @@
 """What this machine is, read once into plain values, and what is wrong with it for training.
 
-PyTorch is imported only where the facts are read: a process that must not touch the GPU can still
-work with them.
+No GPU is touched but where the facts are read: a process that must not can still work with them.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-GIB = 2**30
+from ..machine.devices import GIB
+
 KAGGLE_FIX = (
     "In the notebook's right-hand panel choose Session options, Accelerator, 'GPU T4 x2' (it asks "
     "for a phone-verified account), and start the session again."

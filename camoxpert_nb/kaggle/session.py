@@ -12,7 +12,6 @@ runs/next.json, its newest run in runs/. CAMOXPERT_INPUT names another root than
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import shutil
@@ -27,13 +26,12 @@ from ..data.layouts import ImageSet, find_datasets
 from ..data.selection import input_root, select
 from ..data.synthetic import make_synthetic
 from ..errors import InputError
-from ..runs.run import Run
+from ..runs.run import NEXT, RUNS, Run
 from ..settings.config import Config
 from ..training.budget import SESSION, clock, minutes_left
 
 GROUPS = ("competitions", "datasets", "models", "notebooks")  # folders of the new style
 WEIGHTS = (".bin", ".pt", ".pth", ".safetensors")
-SETTINGS = Path("runs") / "next.json"
 
 
 @dataclass
@@ -233,11 +231,11 @@ def _weights() -> list[Path]:
 
 def _bring_settings(session: Session) -> None:
     """Copy the settings that another notebook saved, unless there are some here."""
-    saved = [path for source in sources() for path in source.glob(str(SETTINGS))]
-    if saved and not SETTINGS.exists():
+    saved = [path for source in sources() for path in source.glob(str(NEXT))]
+    if saved and not NEXT.exists():
         newest = max(saved, key=lambda path: path.stat().st_mtime)
-        SETTINGS.parent.mkdir(exist_ok=True)
-        _replaced(Config.load(newest), session.data).save(SETTINGS)
+        RUNS.mkdir(exist_ok=True)
+        _replaced(Config.load(newest), session.data).save(NEXT)
         session.lines.append(f"settings  {newest}")
 
 
@@ -247,13 +245,10 @@ def _bring_run(session: Session) -> None:
     One that is here already was brought, or went on, in this session.
     """
     for source in find_runs()[-1:]:
-        run = session.run = Run(Path("runs") / source.folder.name)
+        run = session.run = Run(RUNS / source.folder.name)
         if not run.exists():
             source.copy_to(run.folder)
-            link = run.folder.parent / "latest"
-            with contextlib.suppress(OSError):
-                link.unlink(missing_ok=True)
-                link.symlink_to(run.folder.name, target_is_directory=True)
+            run.point_latest()
         config = Config.load(run.config_path)
         if not (session.data or config.dataset_path):  # its images were generated: as then, again
             folder = Path(os.environ["CAMOXPERT_CACHE"]) / f"generated-{config.img_size}px"

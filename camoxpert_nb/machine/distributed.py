@@ -24,6 +24,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from ..errors import STOPPED, InputError, KitError, PeerLost, RankFailed
+from .devices import cpu_count
 
 T = TypeVar("T")
 
@@ -60,10 +61,10 @@ class Ranks:
         """Return the mean over all processes, on the device of `values`."""
         return self.total(values) / self.world
 
-    def any(self, *wishes: bool) -> list[bool]:
-        """Return for each wish whether any process has it."""
-        # On the CPU, so that no process has to wait for its GPU.
-        return [count > 0 for count in self.total(torch.tensor(wishes, dtype=torch.int32)).tolist()]
+    def any(self, *requests: bool) -> list[bool]:
+        """Return for each request whether any process has it."""
+        counts = torch.tensor(requests, dtype=torch.int32)  # on the CPU: no wait for the GPU
+        return [count > 0 for count in self.total(counts).tolist()]
 
     def gather(self, value: T) -> list[T]:
         """Return every process's plain value, by rank."""
@@ -181,7 +182,7 @@ def _threads_for(processes: int) -> Iterator[None]:
     if name in os.environ:
         yield
         return
-    os.environ[name] = str(max((os.cpu_count() or 1) // processes, 1))
+    os.environ[name] = str(max(cpu_count() // processes, 1))
     try:
         yield
     finally:

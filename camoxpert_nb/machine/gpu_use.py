@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-GIB = 2**30
+from .devices import GIB
+
 STARVED = 15.0  # per cent of the time waiting for data
 BUSY = 70.0  # per cent of the time in which a GPU computes
 UNEVEN = 0.6  # of the busiest GPU's use
@@ -18,32 +19,17 @@ UNEVEN = 0.6  # of the busiest GPU's use
 class Gauge:
     """Samples use and memory of GPUs in a thread of its own, until it is closed.
 
-    `ids` are PyTorch's numbers; `nvml` stands in for NVIDIA's library (pynvml, optional). Without
-    it only this process's own peak memory is known, and `reason` says why.
+    PyTorch reads the use through nvidia-ml-py, which is optional. Without it only the memory is
+    known, and `reason` says why.
     """
 
-    def __init__(
-        self,
-        ids: Sequence[int],
-        *,
-        nvml: Any = None,
-        properties: Callable[[int], Any] = torch.cuda.get_device_properties,
-        every: float = 0.5,
-    ) -> None:
+    def __init__(self, ids: Sequence[int], *, every: float = 0.5) -> None:
         self.ids, self.reason = tuple(ids), ""
-        self._nvml, self._handles = nvml, list[Any]()
         self._samples: list[list[tuple[float, float]]] = []  # per moment, per GPU: per cent, GiB
         self._lock, self._closed = threading.Lock(), threading.Event()
-        if not self.ids:
-            return
-        try:
-            self._nvml = nvml or importlib.import_module("pynvml")  # nvidia-ml-py
-            self._nvml.nvmlInit()
-            self._handles = [_find(self._nvml, properties(i)) for i in self.ids]
-        except Exception as error:  # NVML's errors are its own classes, and it may be absent
-            self._give_up(error)
-            return
-        threading.Thread(target=self._watch, args=(every,), daemon=True).start()
+        self.read()  # to know the reason, if there is one; nothing was trained yet
+        if self.ids:
+            threading.Thread(target=self._watch, args=(every,), daemon=True).start()
 
     def read(self) -> dict[str, list[float]]:
         """Return what was seen since the last call, or an empty dict without a GPU.
@@ -51,44 +37,37 @@ class Gauge:
         "gpu_percent": mean share of the time in which each GPU computed; "gpu_memory_gib": the
         highest use of its memory, by all processes.
         """
-        if self._handles and not self._samples:
+        if not self._samples:
             self._sample()
         with self._lock:
             samples, self._samples = self._samples, []
-        if not samples:
-            return {"gpu_memory_gib": [_peak(i) for i in self.ids]} if self.ids else {}
         columns = list(zip(*samples, strict=True))
-        return {
-            "gpu_percent": [round(sum(p for p, _ in c) / len(c), 1) for c in columns],
-            "gpu_memory_gib": [round(max(gib for _, gib in c), 2) for c in columns],
-        }
+        if not columns:
+            return {}
+        memory = {"gpu_memory_gib": [round(max(gib for _, gib in c), 2) for c in columns]}
+        if self.reason:
+            return memory
+        return {"gpu_percent": [round(sum(p for p, _ in c) / len(c), 1) for c in columns], **memory}
 
     def close(self) -> None:
         """End the thread."""
         self._closed.set()
 
     def _watch(self, every: float) -> None:
-        while self._handles and not self._closed.wait(every):
+        while not self._closed.wait(every):
             self._sample()
 
     def _sample(self) -> None:
-        try:
-            sample = [
-                (
-                    float(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
-                    self._nvml.nvmlDeviceGetMemoryInfo(handle).used / GIB,
-                )
-                for handle in self._handles
-            ]
-        except Exception as error:  # a driver that stops answering must not stop the training
-            self._give_up(error)
-            return
-        with self._lock:
-            self._samples.append(sample)
-
-    def _give_up(self, error: Exception) -> None:
-        self._handles = []
-        self.reason = f"GPU use is not known: {type(error).__name__}: {error}"
+        use = [0] * len(self.ids)
+        if not self.reason:
+            try:
+                use = [torch.cuda.utilization(i) for i in self.ids]
+            except Exception as error:  # NVML's errors are its own classes; training goes on
+                self.reason = f"GPU use is not measured: {type(error).__name__}: {error}"
+        with contextlib.suppress(RuntimeError):  # a GPU that is lost ends the training by itself
+            sample = [(float(p), _gib_used(i)) for i, p in zip(self.ids, use, strict=True)]
+            with self._lock:
+                self._samples.append(sample)
 
 
 def verdict(record: Mapping[str, Any]) -> str:
@@ -131,17 +110,6 @@ def _without_use(wait: float, on_gpu: bool) -> str:
     )
 
 
-def _find(nvml: Any, properties: Any) -> Any:
-    """Return NVML's handle of the GPU that PyTorch means.
-
-    NVML numbers all GPUs of the machine, whatever CUDA_VISIBLE_DEVICES hides or reorders.
-    """
-    uuid = str(properties.uuid)  # PyTorch leaves the prefix out
-    name = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-    return nvml.nvmlDeviceGetHandleByUUID(name)
-
-
-def _peak(index: int) -> float:
-    peak = torch.cuda.max_memory_reserved(index)
-    torch.cuda.reset_peak_memory_stats(index)
-    return round(peak / GIB, 2)
+def _gib_used(index: int) -> float:
+    free, total = torch.cuda.mem_get_info(index)
+    return (total - free) / GIB

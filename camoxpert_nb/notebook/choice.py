@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.selection import find_data
+from ..runs.run import NEXT
 from ..settings.config import Config, as_flags, differences, make_config
 from ..settings.presets import suggest
 from ..training.schedule import Plan
 
 Floats = NDArray[np.float64]
 
-CHOICE = Path("runs") / "next.json"  # the settings the next training takes
 FOLLOWING = ("lr_batch", "stage2_lr_batch")  # settings that follow from others
 POINTS = 240  # of a drawn learning rate: a curve as wide as a screen needs no more
 
@@ -35,7 +35,7 @@ def propose(dataset_path: str = "", devices: int | None = None) -> Config:
     return make_config(preset, dataset_path=dataset_path)
 
 
-def chosen(path: Path | str = CHOICE, dataset_path: str = "") -> Config:
+def chosen(path: Path | str = NEXT, dataset_path: str = "") -> Config:
     """Return the settings saved in `path`, or a proposal while there are none.
 
     A `dataset_path` takes the place of the saved one.

@@ -24,8 +24,8 @@ from ..figures.strip import strip
 from ..figures.style import BLUE, GREEN, ORANGE, RED
 from ..runs import process
 from ..runs.process import Status, start, tail
-from ..runs.run import Run
-from ..runs.watch import Watch
+from ..runs.records import Watch
+from ..runs.run import Record, Run
 from ..settings.config import Config
 
 FASTEST, SLOWEST = 1.0, 5.0  # seconds between two looks at the folder
@@ -56,7 +56,8 @@ class Dashboard:
         self._watch = Watch(self.run)
         self._lock = threading.Lock()
         self._parts = dict.fromkeys(("head", "curves", "strip", "log"), "")
-        self._preview: tuple[int, int] | None = None  # time and size of the one drawn
+        self._drawn: list[Record] | None = None  # the records that the curves show
+        self._preview: dict[str, Any] = {}  # the arrays that the strip shows
         self._note = ""
         self._widgets: dict[str, Any] = {}
         self._closed = threading.Event()
@@ -116,7 +117,6 @@ class Dashboard:
                 if asked:
                     raise
                 asked = True
-                self._watch.forget()  # the interrupt may have come in the middle of reading
                 self.stop()
         if self.status.name == "died":
             raise TrainingError(f"{self.status.cause}\n{self._watch.advice()}")
@@ -140,10 +140,12 @@ class Dashboard:
 
     def _read(self) -> None:
         watch, parts = self._watch, self._parts
-        if watch.look() or not parts["curves"]:
+        watch.refresh()
+        if watch.records != self._drawn:
             parts["curves"] = panels(
                 watch.steps, watch.epochs, total=watch.total_epochs, target=watch.target
             )
+            self._drawn = watch.records
         parts["head"] = _head(watch, self._note)
         parts["strip"] = self._strip()
         parts["log"] = _log(self.run)
@@ -227,14 +229,12 @@ class Dashboard:
 
     def _strip(self) -> str:
         """Draw the predictions anew if training has written new ones."""
-        path = self.run.folder / "preview.npz"
-        if not path.exists():
-            return ""
-        written = path.stat().st_mtime_ns, path.stat().st_size
-        if written == self._preview:
+        preview = self.run.load_preview()
+        if preview is self._preview:
             return self._parts["strip"]
-        self._preview = written
-        return f'<div style="{BOX}">{strip(self.run.load_preview())}</div>'
+        drawn = f'<div style="{BOX}">{strip(preview)}</div>' if preview else ""
+        self._preview = preview  # not before: an interrupt may come while drawing
+        return drawn
 
 
 def unattended() -> bool:
@@ -262,7 +262,7 @@ def _head(watch: Watch, note: str) -> str:
     colour = COLOUR.get(now.name, GREY)
     ink = "#000" if colour == ORANGE else "#fff"
     process = f", process {now.pid}" if now.pid else ""
-    folder = f'<span title="{escape(str(watch.run.folder))}">{escape(watch.folder)}</span>'
+    folder = f'<span title="{escape(str(watch.run.folder))}">{escape(watch.name)}</span>'
     advice = re.sub("`(.+?)`", r"<code>\1</code>", escape(watch.advice()))
     facts = ", ".join(filter(None, [watch.place(), watch.best(), watch.saved()]))
     warnings = [

@@ -24,9 +24,10 @@ from ..data.selection import count_images, find_data, forget_images
 from ..errors import InputError
 from ..figures.curves import Line, plot
 from ..figures.style import BLUE, ORANGE
+from ..runs.run import NEXT
 from ..settings.config import GROUPS, PRESETS, Config, differences, flag_of, make_config
 from ..training.schedule import Plan, build_plan, lr_warnings
-from .choice import CHOICE, command_line, count_devices, propose, rates
+from .choice import command_line, count_devices, propose, rates
 from .dashboard import unattended
 from .fields import (
     ITEMS,
@@ -63,7 +64,7 @@ class ConfigPicker:
         *,
         preset: str = "",
         dataset_path: str = "",
-        path: Path | str = CHOICE,
+        path: Path | str = NEXT,
         devices: int | None = None,
     ) -> None:
         forget_images()

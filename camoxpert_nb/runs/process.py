@@ -1,11 +1,7 @@
 """A training as a process of its own: start it, end it, ask how it is.
 
 A started training has a session of its own, so it survives the kernel, the browser and the shell
-that started it. In its run folder it leaves, besides what `run.py` lists:
-
-    launch.json    the settings it was started with
-    process.json   the process that was started last, and when
-    stderr.txt     what that process said on its error stream
+that started it. What it says on its error stream is in stderr.txt of its run folder.
 """
 
 from __future__ import annotations
@@ -23,10 +19,10 @@ from typing import Any
 
 from ..errors import InputError
 from ..settings.config import Config, as_flags, differences
-from .run import Run, alive
+from .run import RUNS, Run, alive
 
 FRESH = 120  # seconds: a run of another machine that wrote a record so lately is alive
-WISHES = {"stop": "stopping", "pause": "paused"}
+ASKED = {"stop": "stopping", "pause": "paused"}  # requests, and how a run is meanwhile
 ENDS = {"stop": "stopped", "end": "finished"}  # how records name the end, and how we do
 # A child that ended looks alive to `kill -0` until its parent asks for its exit code.
 _children: list[subprocess.Popen[bytes]] = []
@@ -50,7 +46,7 @@ class Status:
 
 def new_folder() -> Path:
     """Return runs/DATE-TIME, not used so far."""
-    wanted = Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    wanted = RUNS / time.strftime("%Y%m%d-%H%M%S")
     others = (wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 1000))
     return next(folder for folder in (wanted, *others) if not folder.exists())
 
@@ -72,10 +68,13 @@ def start(config: Config, *, resume: bool = False) -> Run:
             "launch(config.replace(checkpoint_dir='')) chooses a new folder."
         )
     config = config.replace(checkpoint_dir=str(run.folder))
-    changes = differences(config, Config.load(run.config_path)) if run.exists() else {}
-    changes.pop("preset", None)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    config.save(run.folder / "launch.json")
+    changes: dict[str, Any] = {}
+    if run.exists():
+        changes = differences(config, Config.load(run.config_path))
+        changes.pop("preset", None)
+    else:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.save_config(config)
     _spawn(run, as_flags(changes))
     return run
 
@@ -83,7 +82,10 @@ def start(config: Config, *, resume: bool = False) -> Run:
 def restart(run: Run) -> None:
     """Let a stopped or dead run go on from its last save; InputError if it cannot."""
     _refuse_second(run)
-    if not run.exists() and not (run.folder / "launch.json").exists():
+    older = run.folder / "launch.json"  # the settings of a run that an older kit started
+    if older.exists() and not run.config_path.exists():
+        older.rename(run.config_path)
+    if not run.config_path.exists():
         raise InputError(f"{run.folder} holds no run. Start one there: launch(config).")
     _spawn(run, [])
 
@@ -96,30 +98,31 @@ def stop(run: Run, now: Status) -> None:
             os.kill(now.pid, signal.SIGTERM)
 
 
-def status(run: Run, last: dict[str, Any]) -> Status:
-    """Say how the run is; `last` is the newest record of its history, or empty."""
+def status(run: Run) -> Status:
+    """Say how the run is."""
     for each in _children:
         each.poll()
-    lock, child = run.load_json("lock"), run.load_json("process")
-    trainer, starter = run.training_pid() or _far_away(lock, last), _alive_child(child)
+    last, known = (run.records() or [{}])[-1], run.process()
+    trainer, starter = run.training_pid() or _far_away(known, last), _starter(known)
     if trainer is not None:
-        wishes = [name for wish, name in WISHES.items() if run.wants(wish)]
-        return Status([*wishes, "running"][0], trainer)
+        asked = [name for request, name in ASKED.items() if run.wants(request)]
+        return Status([*asked, "running"][0], trainer)
     failure = run.load_json("failure").get("message", "")
-    began = last.get("time", 0) > child.get("started", 0)
+    began = last.get("time", 0) > known.get("started", 0)
     if began and not failure and last["kind"] in ENDS:
         return Status(ENDS[last["kind"]], starter)  # it may still be drawing figures
     if starter is not None and not failure:
         return Status("running" if began else "starting", starter)
-    if not (lock or child or last or failure):
+    if not (known or last or failure):
         return Status("empty")
-    if run.wants("stop") and not (lock or failure):
+    killed = "trainer" in known
+    if run.wants("stop") and not (killed or failure):
         return Status("stopped")  # before it began
-    return Status("died", cause=failure or _last_words(run, lock))
+    return Status("died", cause=failure or _last_words(run, killed))
 
 
 def _refuse_second(run: Run) -> None:
-    now = status(run, (run.records() or [{}])[-1])
+    now = status(run)
     if now.pid is not None and not now.ended:
         raise InputError(
             f"{run.folder} is being trained by process {now.pid}. Watch it: "
@@ -130,8 +133,8 @@ def _refuse_second(run: Run) -> None:
 
 
 def _alive_runs() -> list[Run]:
-    runs = [Run(path.parent) for path in sorted(Path("runs").glob("*/process.json"))]
-    return [run for run in runs if _alive_child(run.load_json("process"))]
+    runs = [Run(path.parent) for path in sorted(RUNS.glob("*/process.json"))]
+    return [run for run in runs if run.training_pid() or _starter(run.process())]
 
 
 def _spawn(run: Run, flags: list[str]) -> None:
@@ -139,11 +142,10 @@ def _spawn(run: Run, flags: list[str]) -> None:
     if run.exists():
         command += ["resume", str(run.folder), *flags]
     else:
-        command += ["train", "--config", str(run.folder / "launch.json")]
+        command += ["train", "--config", str(run.config_path)]
     home = str(Path(__file__).parents[2])  # the kernel may have found the package by sys.path
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-    (run.folder / "failure.json").unlink(missing_ok=True)
-    run.clear_requests()
+    run.clear()
     with (run.folder / "stderr.txt").open("wb") as errors:
         child = subprocess.Popen(
             command,
@@ -154,14 +156,13 @@ def _spawn(run: Run, flags: list[str]) -> None:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
     _children.append(child)
-    own = {"pid": child.pid, "host": platform.node(), "started": time.time()}
-    run.save_json("process", own)
+    run.save_process({"pid": child.pid, "host": platform.node(), "started": time.time()})
 
 
-def _alive_child(child: dict[str, Any]) -> int | None:
+def _starter(known: dict[str, Any]) -> int | None:
     """Return the id of the process that was started here, unless it ended."""
-    pid = child.get("pid", 0)
-    if child.get("host") != platform.node() or not alive(pid):
+    pid = known.get("pid", 0)
+    if known.get("host") != platform.node() or not alive(pid):
         return None
     try:  # after a reboot the id may belong to a stranger
         return pid if b"camoxpert_nb" in Path(f"/proc/{pid}/cmdline").read_bytes() else None
@@ -169,19 +170,24 @@ def _alive_child(child: dict[str, Any]) -> int | None:
         return pid
 
 
-def _far_away(lock: dict[str, Any], last: dict[str, Any]) -> int | None:
-    """Return the id of a process on another machine, if it wrote something lately."""
+def _far_away(known: dict[str, Any], last: dict[str, Any]) -> int | None:
+    """Return the id of a process that trains on another machine, if it wrote something lately."""
     fresh = time.time() - last.get("time", 0) < FRESH and last["kind"] not in ENDS
-    return lock["pid"] if lock and lock["host"] != platform.node() and fresh else None
+    return known.get("trainer") if known.get("host") != platform.node() and fresh else None
 
 
-def _last_words(run: Run, lock: dict[str, Any]) -> str:
-    errors, locked = run.folder / "stderr.txt", run.folder / "lock.json"
-    if errors.exists() and (not lock or errors.stat().st_mtime > locked.stat().st_mtime):
+def _last_words(run: Run, killed: bool) -> str:
+    """Return why it died; `killed`: while it trained, so that older words are of another one."""
+    errors, files = (
+        run.folder / "stderr.txt",
+        (run.folder / "process.json", run.folder / "lock.json"),
+    )
+    began = max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
+    if errors.exists() and (not killed or errors.stat().st_mtime > began):
         said = [line.removeprefix("camoxpert: ") for line in tail(errors, 3)]
         if said:
             return "\n".join(said)
-    if lock:
+    if killed:
         return (
             "the process was killed without a word: most often because the memory ran out, or "
             "because the machine or the session ended."

@@ -1,13 +1,21 @@
-"""How fast a training was and how far it came: its records in a dozen figures."""
+"""How fast a training is and how far it came: its records in figures and in words."""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from .process import status
+from .run import Run
+
 Records = Sequence[Mapping[str, Any]]
+WAITING = {"starting": "loading PyTorch", "running": "reading images and building the network"}
+LOOK_BACK = 40  # step records from which the time left is reckoned: two epochs
 
 
 def performance(
@@ -51,6 +59,15 @@ def performance(
     }
 
 
+def seconds_per_image(epochs: Records, stages: Mapping[int, str], devices: int) -> dict[int, float]:
+    """Return a device's seconds for one image in each stage, from one epoch record or more.
+
+    stages: their names by any key. One that was not trained yet counts as the slowest that was.
+    """
+    known = {record["stage"]: devices / record["images_per_second"] for record in epochs}
+    return {key: known.get(name, max(known.values())) for key, name in stages.items()}
+
+
 def in_words(figures: Mapping[str, Any]) -> dict[str, str]:
     """Return `performance`'s figures as a row of the guide's table: heading and text."""
     target = f"{figures['target_iou']:g}"
@@ -91,3 +108,100 @@ def _stages(values: Sequence[int]) -> str:
 
 def _text(value: float | None, form: str, unit: str = "") -> str:
     return "not measured" if value is None else f"{value:{form}}{unit}"
+
+
+class Watch:
+    """A run in words: its records so far, its plan and its status, as of the last `refresh`."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.name = run, str(run.folder)
+        with contextlib.suppress(ValueError):  # as short as it can be written here
+            self.name = str(run.folder.relative_to(Path.cwd()))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring all up to date."""
+        self.records, self.status = self.run.records(), status(self.run)
+        self.steps, self.epochs = (
+            [record for record in self.records if record["kind"] == kind]
+            for kind in ("step", "epoch")
+        )
+        self._newest = max(
+            [*self.steps[-1:], *self.epochs[-1:]], key=lambda record: record["step"], default={}
+        )
+        settings = self.run.load_json("config")
+        self.total_epochs, self.target = settings.get("epochs", 1), settings.get("target_iou", 0.0)
+
+    def share_done(self) -> float:
+        """Return how much of the training is over, 0 to 1."""
+        return self._newest["step"] / max(self.steps[-1]["steps"], 1) if self.steps else 0.0
+
+    def place(self) -> str:
+        """Say where the training is, how fast, and how long it will take."""
+        newest = self._newest
+        if not newest:
+            return WAITING.get(self.status.name, "")
+        words = [f"epoch {newest['epoch']} of {self.total_epochs}, stage {newest['stage']}"]
+        if self.steps:
+            speeds = sorted(record["images_per_second"] for record in self.steps[-5:])
+            words.append(f"step {newest['step']} of {self.steps[-1]['steps']}")
+            words.append(f"{speeds[len(speeds) // 2]:.3g} images/s")
+        loading = [WAITING["starting"]] if self.status.name == "starting" else []
+        return ", ".join([*loading, *words, *self._time_left()])
+
+    def best(self) -> str:
+        """Say the best validation IoU so far, or nothing."""
+        scores = [
+            (record[key], record["epoch"])
+            for record in self.epochs
+            for key in ("iou", "iou_ema")
+            if record.get(key) is not None
+        ]
+        if not scores:
+            return ""
+        iou, epoch = max(scores, key=lambda score: score[0])
+        return f"best validation IoU {iou:.3f} (epoch {epoch}), target {self.target:g}"
+
+    def saved(self) -> str:
+        """Say when the state was saved last, or that it is about to be."""
+        if self.status.pid is not None and self.run.wants("save"):
+            return "about to save"
+        with contextlib.suppress(FileNotFoundError):
+            moment = time.localtime((self.run.folder / "last.pt").stat().st_mtime)
+            return time.strftime("saved %Y-%m-%d %H:%M:%S", moment)
+        return ""
+
+    def advice(self) -> str:
+        """Say how to go on from here; nothing while the training goes on by itself."""
+        folder, saved = self.name, self.run.has("last")
+        go_on = f"press Resume, or type `camoxpert resume {folder}`"
+        return {
+            "empty": f"No run here yet: {folder}. It is shown as soon as one begins.",
+            "paused": "Nothing is lost; press Resume to go on.",
+            "stopped": f"Everything is saved. To go on: {go_on}."
+            if saved
+            else "It ended before anything was trained. Press Resume to start it again.",
+            "finished": f"Best weights: `{folder}/best.pt`. Score them: notebook 04_evaluate, or "
+            f"`camoxpert evaluate --run {folder} --dataset-path DIR`.",
+            "died": f"What was saved last is whole. To go on from there: {go_on}."
+            if saved
+            else "Nothing was trained yet. Mend the cause, then press Resume or launch again.",
+        }.get(self.status.name, "")
+
+    def line(self) -> str:
+        """Return the run in one line of plain text, with the cause below it when it died."""
+        process = f" (process {self.status.pid})" if self.status.pid else ""
+        known = [f"{self.name}: {self.status.name}{process}", self.place(), self.best()]
+        lines = ["; ".join(filter(None, known)), self.status.cause, self.advice()]
+        return "\n".join(filter(None, lines))
+
+    def _time_left(self) -> list[str]:
+        starts = [i for i, record in enumerate(self.records) if record["kind"] == "start"]
+        since = self.records[starts[-1] if starts else 0 :]  # of the process that trains now
+        recent = [record for record in since if record["kind"] == "step"][-LOOK_BACK:]
+        if self.status.name != "running" or len(recent) < 2:
+            return []
+        first, last = recent[0], recent[-1]
+        per_step = (last["time"] - first["time"]) / max(last["step"] - first["step"], 1)
+        seconds = round(per_step * (last["steps"] - last["step"]))
+        return [f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"]

@@ -4,9 +4,10 @@
     history.jsonl  one record a line                best.pt       the weights that scored best
     summary.json   how it ended                     preview.npz   fixed validation images, predicted
     pause, stop, save   empty files: requests to the training process, from anywhere
-    lock.json      the process that is training now
+    process.json   the process that was started last, and the one that is training now
 
-Only whole files are ever visible: each is written beside itself, flushed to disk and renamed.
+Only whole files are ever visible: each is written beside itself, flushed to disk and renamed. A
+reader reads a file once, and again when it is another one; of the history, what is new.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError, TrainingError
+from ..settings.config import Config
 
+Record = dict[str, Any]
+RUNS = Path("runs")  # where runs live that were given no other place
+NEXT = RUNS / "next.json"  # the settings the next training takes
 REQUESTS = ("pause", "stop", "save")
-# They tell of a process that trains, not of the run.
-OF_A_PROCESS = ("lock.json", "process.json", "launch.json", "stderr.txt", "failure.json")
+# They tell of a process that trains, not of the run; the last two were written by older kits.
+OF_A_PROCESS = ("process.json", "stderr.txt", "failure.json", "lock.json", "launch.json")
 
 
 class Run:
@@ -34,6 +39,10 @@ class Run:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self._read: dict[str, tuple[Any, Any]] = {}  # by name: what told the file, and its contents
+        # Of the history: its records, the offset after them, and the last bytes before that, by
+        # which a file that was written anew is known. One value, so an interrupt cannot split it.
+        self._history: tuple[list[Record], int, bytes] = ([], 0, b"")
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -49,8 +58,8 @@ class Run:
         return self.folder / "history.jsonl"
 
     def exists(self) -> bool:
-        """Say whether a run lives here already."""
-        return self.config_path.exists()
+        """Say whether a run lives here already; settings alone are one that is still to begin."""
+        return self.config_path.exists() and (self.history_path.exists() or self.has("last"))
 
     def has(self, name: str) -> bool:
         """Say whether checkpoint `name` ("last" or "best") was saved."""
@@ -58,32 +67,35 @@ class Run:
 
     # -- records -----------------------------------------------------------------------------
 
-    def log(self, kind: str, **values: Any) -> dict[str, Any]:
+    def log(self, kind: str, **values: Any) -> Record:
         """Append one record and return it."""
         record = {"kind": kind, "time": round(time.time(), 3), **values}
         with self.history_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         return record
 
-    def records(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """Return all records, or those of one kind; a torn last line is left out."""
-        found = list(self._read_records())
-        return [record for record in found if kind is None or record["kind"] == kind]
+    def records(self, kind: str | None = None) -> list[Record]:
+        """Return all records, or those of one kind; a torn line is left out."""
+        records, offset, tail = self._history
+        try:
+            with self.history_path.open("rb") as file:
+                file.seek(offset - len(tail))
+                text = file.read()
+                if not text.startswith(tail):
+                    file.seek(0)
+                    records, offset, tail, text = [], 0, b"", file.read()
+        except FileNotFoundError:
+            records, offset, tail, text = [], 0, b"", b""
+        lines = text[len(tail) : text.rfind(b"\n") + 1]  # a torn last line is read later
+        records = [*records, *_parsed(lines)]
+        self._history = records, offset + len(lines), (tail + lines)[-200:]
+        return [record for record in records if kind in (None, record["kind"])]
 
     def cut_history(self, step: int) -> None:
         """Drop the records after `step`: a killed process may have written past its checkpoint."""
-        kept = [record for record in self._read_records() if record.get("step", 0) <= step]
+        kept = [record for record in self.records() if record.get("step", 0) <= step]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         self._replace(self.history_path, lambda file: file.write(text.encode()))
-
-    def _read_records(self) -> Iterator[dict[str, Any]]:
-        if not self.history_path.exists():
-            return
-        for line in self.history_path.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                return
 
     # -- checkpoints and other whole files ---------------------------------------------------
 
@@ -109,8 +121,12 @@ class Run:
 
     def load_json(self, name: str) -> dict[str, Any]:
         """Return `name`.json, or an empty dict while there is none."""
-        path = self.folder / f"{name}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        read = self._load(f"{name}.json", lambda path: json.loads(path.read_text("utf-8")))
+        return dict(read)
+
+    def save_config(self, config: Config) -> None:
+        """Write config.json."""
+        self._replace(self.config_path, lambda file: config.save(Path(file.name)))
 
     def save_preview(self, arrays: dict[str, Any]) -> None:
         """Write preview.npz: the same validation images each time, as predicted now."""
@@ -119,14 +135,28 @@ class Run:
         self._replace(self.folder / "preview.npz", lambda file: np.savez_compressed(file, **arrays))
 
     def load_preview(self) -> dict[str, Any]:
-        """Return the arrays of preview.npz, or an empty dict while there is none."""
+        """Return the arrays of preview.npz, or an empty dict while there is none.
+
+        The same dict comes back until training has written others.
+        """
         import numpy as np
 
-        path = self.folder / "preview.npz"
-        if not path.exists():
-            return {}
-        with np.load(path) as arrays:
-            return dict(arrays)
+        def read(path: Path) -> dict[str, Any]:
+            with np.load(path) as arrays:
+                return dict(arrays)
+
+        return self._load("preview.npz", read)
+
+    def _load(self, name: str, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            about = path.stat()
+            stamp = about.st_ino, about.st_mtime_ns, about.st_size
+            if self._read.get(name, [None])[0] != stamp:
+                self._read[name] = stamp, read(path)
+        except FileNotFoundError:
+            self._read[name] = None, {}
+        return self._read[name][1]
 
     def _checkpoint(self, name: str) -> Path:
         return self.folder / f"{name}.pt"
@@ -157,6 +187,15 @@ class Run:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
 
+    def point_latest(self) -> None:
+        """Let `latest` beside the folder name it, where the file system has links."""
+        newest = self.folder.resolve()  # `folder` may be the link itself: "resume runs/latest"
+        link = newest.parent / "latest"
+        with contextlib.suppress(OSError):
+            if link.is_symlink() or not link.exists():
+                link.unlink(missing_ok=True)
+                link.symlink_to(newest.name, target_is_directory=True)
+
     # -- requests ----------------------------------------------------------------------------
 
     def request(self, name: str, wanted: bool = True) -> None:
@@ -170,37 +209,60 @@ class Run:
         """Say whether that was requested."""
         return (self.folder / name).exists()
 
-    def clear_requests(self) -> None:
-        """Forget old requests; a run starts without them."""
-        for name in REQUESTS:
-            self.request(name, wanted=False)
+    def clear(self) -> None:
+        """Forget requests and a failure of before; a run starts without them."""
+        for name in (*REQUESTS, "failure.json"):
+            (self.folder / name).unlink(missing_ok=True)
 
     # -- one training process at a time ------------------------------------------------------
 
+    def process(self) -> dict[str, Any]:
+        """Return what process.json says, of which everything may be missing.
+
+        "pid" and "started" (a Unix time): the process that was started last; "trainer": the one
+        that holds the folder; "host": the machine of both. Older kits said the last two elsewhere.
+        """
+        known, lock = self.load_json("process"), self.load_json("lock")
+        if not lock:
+            return known
+        here = known if known.get("host") == lock.get("host") else {}
+        return {**here, "trainer": lock.get("pid", 0), "host": lock.get("host")}
+
+    def save_process(self, values: dict[str, Any]) -> None:
+        """Write process.json, in the place of whatever told of a process before."""
+        (self.folder / "lock.json").unlink(missing_ok=True)
+        if {"pid", "trainer"} & values.keys():
+            self.save_json("process", values)
+        else:
+            (self.folder / "process.json").unlink(missing_ok=True)
+
     def training_pid(self) -> int | None:
         """Return the id of the process that trains here now, on this machine; None if none."""
-        lock = self.load_json("lock")
-        lives = lock.get("host") == platform.node() and alive(lock.get("pid", 0))
-        return lock["pid"] if lives else None
+        known = self.process()
+        pid = known.get("trainer", 0)
+        return pid if known.get("host") == platform.node() and alive(pid) else None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder while training; InputError when another process does."""
+        """Hold the folder, made if need be, while training; InputError if another process does."""
         pid = self.training_pid()
         if pid is not None and pid != os.getpid():
             raise InputError(
                 f"{self.folder} is being trained by process {pid}. Watch that run, end it "
                 f"(`touch {self.folder / 'stop'}`), or choose another --checkpoint-dir."
             )
-        self.save_json("lock", {"pid": os.getpid(), "host": platform.node()})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        known, here = self.process(), {"host": platform.node()}
+        started = known if here.items() <= known.items() else here
+        self.save_process({**started, "trainer": os.getpid()})
         try:
             yield
         finally:
-            (self.folder / "lock.json").unlink(missing_ok=True)
+            self.save_process({key: started[key] for key in started if key != "trainer"})
 
 
 class Onlooker(Run):
-    """The run as the processes beside the first see it: they write nothing.
+    """The run as the processes beside the first see it: they call the same, and write nothing.
 
     A request made in such a process, by a signal, stays there until all are asked.
     """
@@ -209,7 +271,7 @@ class Onlooker(Run):
         super().__init__(folder)
         self._requests: set[str] = set()
 
-    def log(self, kind: str, **values: Any) -> dict[str, Any]:
+    def log(self, kind: str, **values: Any) -> Record:
         """Return the record."""
         return {"kind": kind, **values}
 
@@ -221,13 +283,26 @@ class Onlooker(Run):
         """Say whether this process was asked."""
         return name in self._requests
 
+    def clear(self) -> None:
+        """Forget the requests."""
+        self._requests.clear()
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold nothing."""
         yield
 
+    def point_latest(self) -> None:
+        """Leave the link to the first process."""
+
     def _replace(self, path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         pass
+
+
+def _parsed(lines: bytes) -> Iterator[Record]:
+    for line in lines.splitlines():
+        with contextlib.suppress(ValueError):  # written by a process that was killed meanwhile
+            yield json.loads(line)
 
 
 def load_checkpoint(path: Path, device: Any = "cpu") -> dict[str, Any]:

@@ -11,10 +11,9 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
 from ..settings.config import Config
@@ -110,15 +109,6 @@ def foresee(
         sessions=1 + math.ceil(later / (SESSION - RESERVE)),
         elapsed=elapsed,
     )
-
-
-def pace(epochs: Sequence[Mapping[str, Any]], plan: Plan, devices: int) -> dict[int, float]:
-    """Return a device's seconds for one image by open blocks, from a run's epoch records.
-
-    A stage that was not trained yet counts as the slowest that was; `epochs` holds one or more.
-    """
-    known = {each["stage"]: devices / each["images_per_second"] for each in epochs}
-    return {stage.open_blocks: known.get(stage.name, max(known.values())) for stage in plan.stages}
 
 
 def fit_to_budget(

@@ -20,9 +20,10 @@ from ..errors import InputError, PeerLost, TrainingError
 from ..machine.distributed import ALONE, Ranks, together
 from ..machine.gpu_use import Gauge, verdict
 from ..runs.process import new_folder
+from ..runs.records import seconds_per_image
 from ..runs.run import Onlooker, Run
 from ..settings.config import Config
-from .budget import foresee, minutes_to_train, pace, passed
+from .budget import foresee, minutes_to_train, passed
 from .memory import memory_advice, rehearse
 from .prepare import Loaders, Training, prepare, split, step_settings, summary, versions
 from .resume import restore
@@ -50,8 +51,8 @@ def fit(
     `announce` is told once what will be trained; `report` gets each record: "step", "epoch",
     "note", "stop" or "end". The first Ctrl-C (or SIGTERM) ends the step, saves and returns; a
     second one interrupts. With `resume` the folder's last checkpoint is taken up, exactly. `net`
-    is as in `recipe.prepare`. With `ranks` this is one of several processes that train together;
-    all call it alike, and the first one writes.
+    is as in `recipe.prepare`. With `ranks` this is one of several processes that train together:
+    all do the same, but only the first one's run writes.
 
     Raises InputError for settings or data that cannot work, TrainingError when training breaks;
     RUN/failure.json then says why.
@@ -61,15 +62,12 @@ def fit(
     config = config.replace(checkpoint_dir=str(folder))
     try:
         going_on = ranks.from_first(lambda: resume and run.has("last"))
-        shown = progress if ranks.first else None
-        training = prepare(config, shown, net, ranks=ranks, empty=going_on)
-        if ranks.first:
-            run.folder.mkdir(parents=True, exist_ok=True)
+        training = prepare(config, progress, net, ranks=ranks, empty=going_on)
         with run.locked(), _graceful(run):
             _begin(training, run, going_on)
             announce(training)
             with contextlib.closing(Gauge(training.devices.ids)) as gauge:
-                _Session(training, Loaders(training, shown), run, report, gauge).work()
+                _Session(training, Loaders(training, progress), run, report, gauge).work()
     except Exception as error:
         _note_failure(run, error)
         raise
@@ -88,14 +86,12 @@ def _folder(config: Config, resume: bool) -> Path:
 
 def _begin(training: Training, run: Run, going_on: bool) -> None:
     """Take up the last checkpoint, if there is one to go on from, and write down what starts."""
-    run.clear_requests()
+    run.clear()
     if going_on:
         restore(training, run)
     run.save_json("split", split(training))
-    if training.ranks.first:
-        (run.folder / "failure.json").unlink(missing_ok=True)
-        training.config.save(run.config_path)
-        _point_latest_to(run.folder)
+    run.save_config(training.config)
+    run.point_latest()
     devices = list(training.device_lines)
     run.log("start", step=training.state.step, versions=versions(), devices=devices)
 
@@ -110,7 +106,7 @@ def _note_failure(run: Run, error: Exception) -> None:
 class _Session:
     """One stretch of a training: from its start or a checkpoint to its end or a stop.
 
-    All processes go through it in step; what is written, the run of the first one writes.
+    All processes go through it in step.
     """
 
     def __init__(
@@ -137,7 +133,7 @@ class _Session:
             error.__traceback__ = None  # its frames hold the memory that the advice is measured in
             raise TrainingError(memory_advice(self.training)) from error
         if stopped:
-            self.run.clear_requests()
+            self.run.clear()
             self.report(self.run.log("stop", step=self.state.step, why=stopped))
         self.run.save_json(
             "summary",
@@ -155,8 +151,7 @@ class _Session:
                 return stopped
             self.end_epoch(place)
             if place.epoch == self.plan.at(self.started_at).epoch:  # measured by now
-                records, count = self.run.records("epoch"), self.training.devices.count
-                self.foretell(pace(records, self.plan, count) if self.ranks.first else {})
+                self.forecast(self.ranks.from_first(self.measured))
             stopped = self.between_steps(save=True)
             if stopped and self.state.step < self.plan.steps:
                 return stopped
@@ -206,20 +201,27 @@ class _Session:
             state.best = {"epoch": record["epoch"], "iou": scores[best]["iou"], "weights": best}
             weights = {"net": nets[best].state_dict(), "config": training.config.as_dict()}
             self.run.save("best", weights | state.best | {"version": versions()["camoxpert_nb"]})
-        if self.ranks.first:
-            pictures = preview(nets[best], self.loaders.validation_set, **how)
-            names = [training.data.validation[i].name for i in pictures.pop("index").tolist()]
-            self.run.save_preview(pictures | {"names": names})
+        self.ranks.from_first(lambda: self.save_preview(nets[best], how))
         self.report(self.run.log("epoch", **record))
 
-    def foretell(self, seconds_per_image: dict[int, float]) -> None:
-        """Say how far this session comes at this speed, if it ends."""
-        if self.ranks.first and self.minutes < math.inf:
+    def save_preview(self, net: nn.Module, how: dict[str, Any]) -> None:
+        """Write how the same few validation images are predicted now."""
+        arrays = preview(net, self.loaders.validation_set, **how)
+        pairs = self.training.data.validation
+        names = [pairs[index].name for index in arrays.pop("index").tolist()]
+        self.run.save_preview(arrays | {"names": names})
+
+    def measured(self) -> dict[int, float]:
+        """Return a device's seconds for one image by open blocks, as the epochs so far took."""
+        names = {stage.open_blocks: stage.name for stage in self.plan.stages}
+        return seconds_per_image(self.run.records("epoch"), names, self.training.devices.count)
+
+    def forecast(self, seconds: dict[int, float]) -> None:
+        """Say how far this session comes, if it ends; `seconds`: a device's for one image."""
+        if self.minutes < math.inf:
             left = self.minutes - (time.monotonic() - self.began) / 60
-            seen = foresee(
-                self.plan, seconds_per_image, left, step=self.state.step, elapsed=passed()
-            )
-            self.note(str(seen))
+            step, elapsed = self.state.step, passed()
+            self.note(str(foresee(self.plan, seconds, left, step=step, elapsed=elapsed)))
 
     def utilisation(self) -> dict[str, list[float]]:
         """Return the use and memory of all processes' GPUs since the last time."""
@@ -235,10 +237,9 @@ class _Session:
         config, run = self.training.config, self.run
         while True:
             minutes = (time.monotonic() - self.began) / 60, (time.monotonic() - self.saved) / 60
-            late = self.ranks.first and minutes[0] >= self.minutes
-            overdue = save or minutes[1] > config.save_minutes
-            wishes = (run.wants("pause"), run.wants("stop"), late, overdue or run.wants("save"))
-            pause, stop, late, save = self.ranks.any(*wishes)
+            overdue = save or minutes[1] > config.save_minutes or run.wants("save")
+            requests = (run.wants("pause"), run.wants("stop"), minutes[0] >= self.minutes, overdue)
+            pause, stop, late, save = self.ranks.any(*requests)
             if stop or late or save:
                 self.save()
             if stop or late or not pause:
@@ -253,8 +254,7 @@ class _Session:
         samples = place.step_in_epoch * self.training.images_per_step(place.stage)
         where = {"epoch": place.epoch, "samples": samples}
         made = {"config": config.as_dict(), "version": versions()["camoxpert_nb"]}
-        if self.ranks.first:
-            self.run.save("last", self.state.state_dict() | where | made)
+        self.run.save("last", self.state.state_dict() | where | made)
         self.run.request("save", wanted=False)
         self.saved = time.monotonic()
 
@@ -264,7 +264,7 @@ class _Session:
         split, costs = rehearse(self.state, self.plan, step_settings(config), config.img_size)
         for stage in split:
             self.tell_parts(stage, self.state.parts[stage.open_blocks])
-        self.foretell({blocks: own * cost.seconds_per_image for blocks, cost in costs.items()})
+        self.forecast({blocks: own * cost.seconds_per_image for blocks, cost in costs.items()})
 
     def tell_parts(self, stage: Stage, parts: int) -> int:
         """Log that the stage's batches are computed in so many parts, and return how many."""
@@ -278,16 +278,6 @@ class _Session:
     def note(self, message: str) -> None:
         """Log something the user should know."""
         self.report(self.run.log("note", step=self.state.step, message=message))
-
-
-def _point_latest_to(folder: Path) -> None:
-    """Let runs/latest name the newest run, where the file system has links."""
-    newest = folder.resolve()  # `folder` may be the link itself: "resume runs/latest"
-    link = newest.parent / "latest"
-    with contextlib.suppress(OSError):
-        if link.is_symlink() or not link.exists():
-            link.unlink(missing_ok=True)
-            link.symlink_to(newest.name, target_is_directory=True)
 
 
 @contextlib.contextmanager

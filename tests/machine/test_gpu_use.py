@@ -1,9 +1,10 @@
-"""The gauge with a made-up NVML: which GPU is meant, what is averaged, what happens without."""
+"""The gauge with made-up GPUs: what is averaged, what happens where the use cannot be read."""
 
 from __future__ import annotations
 
+import sys
 import time
-from types import SimpleNamespace
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,57 +15,70 @@ from camoxpert_nb.machine.gpu_use import Gauge, verdict
 GIB = 2**30
 
 
-class FakeNvml:
-    """Three GPUs, of which PyTorch may see any, in any order."""
+class Gpus:
+    """Two GPUs of 8 GiB, as PyTorch tells of them; each answer but the last is given once."""
 
     def __init__(self) -> None:
-        self.use = {"GPU-a": [10], "GPU-b": [90], "GPU-c": [50]}
-        self.memory = {"GPU-a": 1 * GIB, "GPU-b": 2 * GIB, "GPU-c": 3 * GIB}
-        self.broken = False
+        self.use: list[list[int]] = [[10], [90]]
+        self.used = [1, 2]  # GiB
+        self.error: Exception | None = None
 
-    def nvmlInit(self) -> None: ...
+    def utilization(self, index: int) -> int:
+        if self.error:
+            raise self.error
+        values = self.use[index]
+        return values.pop(0) if len(values) > 1 else values[0]
 
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
-        if uuid not in self.use:
-            raise LookupError(f"no {uuid}")
-        return uuid
-
-    def nvmlDeviceGetUtilizationRates(self, handle: str) -> Any:
-        if self.broken:
-            raise RuntimeError("GPU is lost")
-        values = self.use[handle]
-        return SimpleNamespace(gpu=values.pop(0) if len(values) > 1 else values[0])
-
-    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:
-        return SimpleNamespace(used=self.memory[handle])
+    def mem_get_info(self, index: int) -> tuple[int, int]:
+        if self.used[index] is None:
+            raise RuntimeError("CUDA error: the launch timed out")
+        return (8 - self.used[index]) * GIB, 8 * GIB
 
 
-def seen(*names: str) -> Any:
-    """Return PyTorch's properties of its GPUs 0, 1, ...: their UUIDs come without the prefix."""
-    return lambda index: SimpleNamespace(uuid=names[index])
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Gpus:
+    made = Gpus()
+    monkeypatch.setattr(torch.cuda, "utilization", made.utilization)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", made.mem_get_info)
+    return made
 
 
-def test_pytorchs_gpus_are_found_by_uuid_whatever_is_hidden() -> None:
-    gauge = Gauge([0, 1], nvml=FakeNvml(), properties=seen("c", "b"), every=60)
-    assert gauge.read() == {"gpu_percent": [50.0, 90.0], "gpu_memory_gib": [3.0, 2.0]}
+@pytest.fixture
+def gauge(gpus: Gpus) -> Iterator[Gauge]:
+    """A gauge that takes no sample by itself."""
+    made = Gauge([0], every=60)
+    yield made
+    made.close()
+
+
+def test_each_gpu_has_its_own_figures(gpus: Gpus) -> None:
+    gauge = Gauge([1, 0], every=60)
+    assert gauge.reason == ""
+    assert gauge.read() == {"gpu_percent": [90.0, 10.0], "gpu_memory_gib": [2.0, 1.0]}
     gauge.close()
 
 
-def test_use_is_averaged_and_memory_is_the_highest_since_the_last_read() -> None:
-    nvml = FakeNvml()
-    nvml.use["GPU-a"] = [0, 100, 80, 20]
-    gauge = Gauge([0], nvml=nvml, properties=seen("a"), every=60)
+def test_use_is_averaged_and_memory_is_the_highest_since_the_last_read(
+    gpus: Gpus, gauge: Gauge
+) -> None:
+    gpus.use[0] = [0, 100, 80, 20]
     gauge._sample()
-    nvml.memory["GPU-a"] = 5 * GIB
+    gpus.used[0] = 5
     gauge._sample()
-    nvml.memory["GPU-a"] = 4 * GIB
+    gpus.used[0] = 4
     assert gauge.read() == {"gpu_percent": [50.0], "gpu_memory_gib": [5.0]}
     assert gauge.read() == {"gpu_percent": [80.0], "gpu_memory_gib": [4.0]}
+
+
+def test_what_a_gpu_did_before_the_training_does_not_count(gpus: Gpus) -> None:
+    gpus.use[0] = [0, 70]
+    gauge = Gauge([0], every=60)
+    assert gauge.read()["gpu_percent"] == [70.0]
     gauge.close()
 
 
-def test_the_thread_samples_by_itself_and_ends() -> None:
-    gauge = Gauge([0], nvml=FakeNvml(), properties=seen("a"), every=0.01)
+def test_the_thread_samples_by_itself_and_ends(gpus: Gpus) -> None:
+    gauge = Gauge([0], every=0.01)
     deadline = time.monotonic() + 10
     while len(gauge._samples) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -76,22 +90,27 @@ def test_the_thread_samples_by_itself_and_ends() -> None:
     assert len(gauge._samples) == count
 
 
-def test_without_nvml_pytorchs_peak_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda index: (index + 1) * GIB)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda index: None)
-    gauge = Gauge([0, 1], nvml=FakeNvml(), properties=seen("a", "unknown"))
-    assert "unknown" in gauge.reason
+def test_without_nvidias_library_the_memory_is_known_and_the_reason_said(
+    gpus: Gpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # PyTorch's own answer ...
+    monkeypatch.setattr(torch.cuda, "mem_get_info", gpus.mem_get_info)
+    monkeypatch.setattr(torch.cuda, "_HAS_PYNVML", False)  # ... where the package is missing
+    monkeypatch.setattr(torch.cuda, "_PYNVML_ERR", None, raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    gauge = Gauge([0, 1], every=60)
+    assert gauge.reason.startswith("GPU use is not measured: ModuleNotFoundError: nvidia-ml-py")
     assert gauge.read() == {"gpu_memory_gib": [1.0, 2.0]}
+    gauge.close()
 
 
-def test_a_driver_that_stops_answering_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda index: GIB)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda index: None)
-    nvml = FakeNvml()
-    gauge = Gauge([0], nvml=nvml, properties=seen("a"), every=60)
-    nvml.broken = True
+def test_a_driver_that_stops_answering_stops_nothing(gpus: Gpus, gauge: Gauge) -> None:
+    assert gauge.reason == ""
+    gpus.error = RuntimeError("GPU is lost")
     assert gauge.read() == {"gpu_memory_gib": [1.0]}
     assert "GPU is lost" in gauge.reason
+    gpus.used[0] = None
+    assert gauge.read() == {}
 
 
 def test_without_a_gpu_nothing_is_said() -> None:

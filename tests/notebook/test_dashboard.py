@@ -17,9 +17,8 @@ from fabricated import fabricated
 
 from camoxpert_nb.notebook import dashboard as dashboards
 from camoxpert_nb.notebook.dashboard import BUTTONS, Dashboard
-from camoxpert_nb.runs import watch
+from camoxpert_nb.runs import run as runs
 from camoxpert_nb.runs.run import Run
-from camoxpert_nb.runs.watch import Follower
 from camoxpert_nb.settings.config import make_config
 
 NOBODY = 2**22 + 1  # no process has this number
@@ -32,7 +31,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def folder_with(
-    path: Path, epochs: int = 0, end: str = "", lock: dict[str, Any] | None = None
+    path: Path, epochs: int = 0, end: str = "", process: dict[str, Any] | None = None
 ) -> Run:
     """A run folder as a training leaves it."""
     run = Run(path)
@@ -44,24 +43,24 @@ def folder_with(
         )
         text = "".join(json.dumps(record) + "\n" for record in records)
         run.history_path.write_text(text, encoding="utf-8")
-    if lock:
-        run.save_json("lock", lock)
+    if process:
+        run.save_process(process)
     return run
 
 
-MINE = {"pid": os.getpid(), "host": platform.node()}
-GONE = {"pid": NOBODY, "host": platform.node()}
+MINE = {"trainer": os.getpid(), "host": platform.node()}
+GONE = {"trainer": NOBODY, "host": platform.node()}
 
 
 def test_every_kind_of_folder_is_told(tmp_path: Path) -> None:
     kinds = {
         "empty": folder_with(tmp_path / "empty"),
-        "running": folder_with(tmp_path / "running", 3, lock=MINE),
-        "paused": folder_with(tmp_path / "paused", 3, lock=MINE),
-        "stopping": folder_with(tmp_path / "stopping", 3, lock=MINE),
+        "running": folder_with(tmp_path / "running", 3, process=MINE),
+        "paused": folder_with(tmp_path / "paused", 3, process=MINE),
+        "stopping": folder_with(tmp_path / "stopping", 3, process=MINE),
         "stopped": folder_with(tmp_path / "stopped", 3, "stop"),
         "finished": folder_with(tmp_path / "finished", 3, "end"),
-        "died": folder_with(tmp_path / "died", 3, lock=GONE),
+        "died": folder_with(tmp_path / "died", 3, process=GONE),
     }
     kinds["paused"].request("pause")
     kinds["stopping"].request("stop")
@@ -83,7 +82,7 @@ def test_every_kind_of_folder_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("left", ["failure", "stderr", "nothing"])
 def test_a_dead_runs_cause_is_shown_with_a_way_on(left: str, tmp_path: Path) -> None:
-    run = folder_with(tmp_path, 2, lock=GONE if left == "nothing" else None)
+    run = folder_with(tmp_path, 2, process=GONE if left == "nothing" else None)
     cause = "killed without a word"
     if left == "failure":
         cause = "out of GPU memory <b>: try --batch-size 4"
@@ -102,11 +101,11 @@ def test_a_dead_runs_cause_is_shown_with_a_way_on(left: str, tmp_path: Path) -> 
 def test_an_old_complaint_is_not_the_cause_of_a_later_death(tmp_path: Path) -> None:
     (tmp_path / "stderr.txt").write_text("UserWarning: of long ago")
     os.utime(tmp_path / "stderr.txt", (1e9, 1e9))
-    assert "long ago" not in str(Dashboard(folder_with(tmp_path, 2, lock=GONE)))
+    assert "long ago" not in str(Dashboard(folder_with(tmp_path, 2, process=GONE)))
 
 
 def test_a_run_on_another_machine_lives_while_it_writes(tmp_path: Path) -> None:
-    run = folder_with(tmp_path, 2, lock={"pid": 7, "host": "elsewhere"})
+    run = folder_with(tmp_path, 2, process={"trainer": 7, "host": "elsewhere"})
     assert Dashboard(run).status.name == "died"
     run.log("step", **{k: v for k, v in fabricated(1)[1].items() if k not in ("kind", "time")})
     assert Dashboard(run).status.name == "running"
@@ -114,12 +113,12 @@ def test_a_run_on_another_machine_lives_while_it_writes(tmp_path: Path) -> None:
 
 def test_a_starting_process_is_not_mistaken_for_a_stranger(tmp_path: Path) -> None:
     run = folder_with(tmp_path)
-    run.save_json("process", {"pid": 1, "host": platform.node(), "started": time.time()})
+    run.save_process({"pid": 1, "host": platform.node(), "started": time.time()})
     assert Dashboard(run).status.name == "died"  # process 1 is none of ours
 
 
 def test_the_line_says_where_the_training_is(tmp_path: Path) -> None:
-    run = folder_with(tmp_path, 5, lock=MINE)
+    run = folder_with(tmp_path, 5, process=MINE)
     lines = run.history_path.read_text().splitlines()
     run.history_path.write_text("\n".join(lines[:64]) + "\n")  # half a step into epoch 4
     line = str(Dashboard(run))
@@ -128,37 +127,36 @@ def test_the_line_says_where_the_training_is(tmp_path: Path) -> None:
     assert "best validation IoU 0.480 (epoch 3), target 0.72" in line
 
 
-def test_records_are_read_once_torn_lines_later_and_a_cut_history_anew(tmp_path: Path) -> None:
-    path, run = tmp_path / "history.jsonl", Run(tmp_path)
-    follower = Follower(path)
-    assert follower.read() == ([], False)
-    run.log("step", step=1)
-    with path.open("a") as file:
-        file.write('{"kind": "st')
-    assert [record["step"] for record in follower.read()[0]] == [1]
-    assert follower.read() == ([], False)
-    with path.open("a") as file:
-        file.write('ep", "step": 2}\n')
-    assert [record["step"] for record in follower.read()[0]] == [2]
-    for step in range(3, 40):
-        run.log("step", step=step)
-    follower.read()
-    run.cut_history(20)
-    run.log("step", step=21)
-    records, anew = follower.read()
-    assert anew and [record["step"] for record in records] == list(range(1, 22))
-    path.unlink()
-    assert follower.read() == ([], True)
+@pytest.mark.parametrize(
+    ("lock", "end", "name"),
+    [(os.getpid(), "", "running"), (NOBODY, "", "died"), (0, "end", "finished"), (0, "", "died")],
+)
+def test_a_run_that_an_older_kit_left_is_understood(
+    lock: int, end: str, name: str, tmp_path: Path
+) -> None:
+    run, here = folder_with(tmp_path, 2, end), {"host": platform.node()}
+    run.save_json("process", {"pid": NOBODY, "started": 5.0, **here})
+    run.save_json("launch", {"epochs": 2})
+    if lock:
+        run.save_json("lock", {"pid": lock, **here})
+    dashboard = Dashboard(run)
+    assert dashboard.status.name == name
+    assert dashboard.status.pid == (lock if name == "running" else None)
+    assert ("killed without a word" in dashboard.status.cause) == (lock == NOBODY)
+    if name != "running":
+        with run.locked():  # what the older kit left is forgotten
+            assert dashboard.run.training_pid() == os.getpid()
+        assert not (tmp_path / "lock.json").exists()
 
 
 def test_a_look_costs_what_is_new_not_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = folder_with(tmp_path, 500, lock=MINE)
+    run = folder_with(tmp_path, 500, process=MINE)
     dashboard = Dashboard(run)
     parsed: list[Any] = []
     loads = json.loads
-    monkeypatch.setattr(watch.json, "loads", lambda text: parsed.append(text) or loads(text))
+    monkeypatch.setattr(runs.json, "loads", lambda text: parsed.append(text) or loads(text))
     run.log("step", **{k: v for k, v in fabricated(1)[1].items() if k not in ("kind", "time")})
     assert dashboard.refresh()
     assert len([text for text in parsed if b"kind" in bytes(str(text), "utf-8")]) == 1
@@ -175,7 +173,7 @@ def preview(size: int = 32) -> dict[str, Any]:
 def test_the_strip_is_drawn_when_its_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = folder_with(tmp_path, 2, lock=MINE)
+    run = folder_with(tmp_path, 2, process=MINE)
     draws: list[int] = []
     monkeypatch.setattr(dashboards, "strip", lambda arrays: draws.append(1) or "strip")
     dashboard = Dashboard(run)
@@ -202,7 +200,7 @@ def test_a_long_run_leaves_a_small_notebook(tmp_path: Path) -> None:
 
 
 def test_two_dashboards_keep_up_by_themselves_and_end_with_the_run(tmp_path: Path) -> None:
-    run = folder_with(tmp_path, 2, lock=MINE)
+    run = folder_with(tmp_path, 2, process=MINE)
     both = [Dashboard(run), Dashboard(tmp_path)]
     for dashboard in both:
         dashboard._repr_mimebundle_()
@@ -213,13 +211,13 @@ def test_two_dashboards_keep_up_by_themselves_and_end_with_the_run(tmp_path: Pat
     both[1].close()
     wait_until(lambda: not both[1]._thread.is_alive())
     run.log("end", step=40)
-    (tmp_path / "lock.json").unlink()
+    run.save_process({})
     wait_until(lambda: "finished" in both[0]._widgets["head"].value)
     wait_until(lambda: not both[0]._thread.is_alive())
 
 
 def test_a_dashboard_that_nobody_holds_ends_its_thread(tmp_path: Path) -> None:
-    dashboard = Dashboard(folder_with(tmp_path, 2, lock=MINE))
+    dashboard = Dashboard(folder_with(tmp_path, 2, process=MINE))
     dashboard._keep_fresh()
     thread = dashboard._thread
     assert isinstance(thread, threading.Thread) and thread.daemon and thread.is_alive()
@@ -231,7 +229,7 @@ def test_a_dashboard_that_nobody_holds_ends_its_thread(tmp_path: Path) -> None:
 def test_a_button_that_fails_says_so(tmp_path: Path) -> None:
     dashboard = Dashboard(folder_with(tmp_path, 2, "stop"))
     dashboard._repr_mimebundle_()
-    dashboard.run.save_json("lock", MINE)  # somebody else was quicker
+    dashboard.run.save_process(MINE)  # somebody else was quicker
     dashboard._widgets["Resume"].click()
     assert "is being trained by process" in dashboard._widgets["head"].value
 
@@ -239,13 +237,13 @@ def test_a_button_that_fails_says_so(tmp_path: Path) -> None:
 def test_an_interrupt_of_waiting_stops_the_training_and_a_second_one_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = folder_with(tmp_path, 2, lock=MINE)
+    run = folder_with(tmp_path, 2, process=MINE)
     dashboard = Dashboard(run)
 
     def end() -> None:
         assert run.wants("stop")
         run.log("stop", step=40)
-        (tmp_path / "lock.json").unlink()
+        run.save_process({})
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -256,7 +254,7 @@ def test_an_interrupt_of_waiting_stops_the_training_and_a_second_one_raises(
     )
     assert dashboard.wait().name == "stopped"
 
-    run.save_json("lock", MINE)
+    run.save_process(MINE)
     pauses = iter([interrupt, interrupt])
     with pytest.raises(KeyboardInterrupt):
         dashboard.wait()

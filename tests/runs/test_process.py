@@ -18,6 +18,7 @@ from camoxpert_nb.errors import InputError, TrainingError
 from camoxpert_nb.notebook import dashboard as dashboards
 from camoxpert_nb.notebook.dashboard import Dashboard, launch, unattended
 from camoxpert_nb.runs import process
+from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config
 
 PATIENCE = 120  # seconds: a child imports torch first, and machines are busy
@@ -68,7 +69,7 @@ def live(
 
 
 def test_a_second_start_is_refused_with_a_way_on(live: Dashboard) -> None:
-    config = Config.load(live.run.folder / "launch.json")
+    config = Config.load(live.run.config_path)
     with pytest.raises(InputError, match=r"Dashboard\("):
         launch(config)
     until(live, lambda: steps(live) > 3)
@@ -162,8 +163,8 @@ def test_a_cell_that_is_run_again_starts_no_second_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(process, "_spawn", lambda run, flags: run.save_json("process", {"pid": 7}))
-    monkeypatch.setattr(process, "_alive_child", lambda child: child.get("pid"))
+    monkeypatch.setattr(process, "_spawn", lambda run, flags: run.save_process({"pid": 7}))
+    monkeypatch.setattr(process, "_starter", lambda known: known.get("pid"))
     config = make_config("tiny")
     folder = process.start(config).folder
     with pytest.raises(InputError, match=rf"Dashboard\('{folder}'\)"):
@@ -190,11 +191,11 @@ def test_settings_changed_for_a_run_that_goes_on_become_flags(
     monkeypatch.setattr(process, "_children", [])
     folder = Path(tiny.checkpoint_dir)
     process.start(tiny)
-    assert commands[-1] == ["train", "--config", str(folder / "launch.json")]
-    assert Config.load(folder / "launch.json") == tiny
+    assert commands[-1] == ["train", "--config", str(folder / "config.json")]
+    assert Config.load(folder / "config.json") == tiny
     monkeypatch.setattr(process, "_children", [])
 
-    tiny.save(folder / "config.json")
+    Run(folder).log("start", step=0)
     with pytest.raises(InputError, match="resume=True"):
         process.start(tiny)
     process.start(tiny.replace(epochs=9, use_ema=False, preset=""), resume=True)
@@ -203,6 +204,22 @@ def test_settings_changed_for_a_run_that_goes_on_become_flags(
     tiny.replace(stage2_lr=1e-4).save(folder / "config.json")
     process.start(tiny, resume=True)
     assert commands[-1] == ["resume", str(folder), "--stage2-lr", "none"]
+
+
+def test_settings_that_an_older_kit_left_for_a_run_that_never_began_are_taken(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tiny.checkpoint_dir)
+    with pytest.raises(InputError, match="holds no run"):
+        process.restart(run)
+    run.folder.mkdir(parents=True)
+    tiny.save(run.folder / "launch.json")
+    spawned: list[Config] = []
+    monkeypatch.setattr(
+        process, "_spawn", lambda run, flags: spawned.append(Config.load(run.config_path))
+    )
+    process.restart(run)
+    assert spawned == [tiny]
 
 
 def test_a_folder_is_chosen_that_no_run_has(

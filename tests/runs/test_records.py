@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from camoxpert_nb.runs.records import in_words, performance
+from camoxpert_nb.runs.records import in_words, performance, seconds_per_image
 
 CONFIG = {"batch_size": 16, "stage2_batch_size": 12, "accumulation_steps": 2, "target_iou": 0.72}
 GPUS = ["GPU 0: T4, 14.6 GiB", "GPU 1: T4, 14.6 GiB"]
@@ -34,6 +34,17 @@ def test_figures_are_those_of_the_records() -> None:
     assert found["gpu_percent"] == [95.0, 85.0]
     assert (found["minutes_to_target"], found["epoch_of_target"]) == (1.5, 2)
     assert (found["best_iou"], found["best_epoch"]) == (0.73, 2)
+
+
+def test_a_stage_that_was_not_trained_is_as_slow_as_the_slowest_known() -> None:
+    records = [
+        {"stage": "decoder", "images_per_second": 50.0},
+        {"stage": "decoder", "images_per_second": 40.0},  # the last epoch counts
+        {"stage": "top", "images_per_second": 20.0},
+    ]
+    stages = {0: "decoder", 1: "top", 2: "more", 4: "all"}
+    found = seconds_per_image(records, stages, devices=2)
+    assert found == {0: 0.05, 1: 0.1, 2: 0.1, 4: 0.1}
 
 
 def test_what_was_not_reached_or_measured_is_said_so() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 import torch
 
 from camoxpert_nb.errors import InputError, TrainingError
-from camoxpert_nb.runs.run import Run, bare_keys, load_checkpoint
+from camoxpert_nb.runs.run import Onlooker, Run, bare_keys, load_checkpoint
+from camoxpert_nb.settings.config import Config, make_config
 
 
 @pytest.fixture
@@ -28,6 +30,67 @@ def test_records_come_back_in_order_and_a_torn_line_is_left_out(run: Run) -> Non
         file.write('{"kind": "step", "st')
     assert [record["kind"] for record in run.records()] == ["step", "epoch"]
     assert run.records("epoch")[0]["iou"] == 0.1
+
+
+def test_records_are_read_once_torn_lines_later_and_a_cut_history_anew(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, parsed = Run(run.folder), list[Any]()
+    loads = json.loads
+    monkeypatch.setattr("json.loads", lambda text: parsed.append(text) or loads(text))
+
+    def steps() -> list[int]:
+        parsed.clear()
+        return [record["step"] for record in reader.records()]
+
+    assert steps() == []
+    run.log("step", step=1)
+    with run.history_path.open("a") as file:
+        file.write('{"kind": "st')
+    assert (steps(), len(parsed)) == ([1], 1)
+    assert (steps(), len(parsed)) == ([1], 0)
+    with run.history_path.open("a") as file:
+        file.write('ep", "step": 2}\n')
+    assert (steps(), len(parsed)) == ([1, 2], 1)
+    for step in range(3, 40):
+        run.log("step", step=step)
+    assert steps() == list(range(1, 40))
+    run.cut_history(20)
+    run.log("step", step=21)
+    assert (steps(), len(parsed)) == (list(range(1, 22)), 21)
+    with run.history_path.open("a") as file:
+        file.write('{"kind": "st{"kind": "start"}\n')  # a killed process, and the next one
+    run.log("step", step=22)
+    assert steps() == list(range(1, 23))
+    run.history_path.unlink()
+    assert steps() == []
+
+
+def test_a_file_is_read_again_when_it_is_another_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, parsed = Run(run.folder), list[Any]()
+    loads = json.loads
+    monkeypatch.setattr("json.loads", lambda text: parsed.append(text) or loads(text))
+    for number in (1, 2):  # as long as the one before, and perhaps as old
+        run.save_json("process", {"pid": number})
+        for _ in range(3):
+            assert reader.load_json("process") == {"pid": number}
+        reader.load_json("process")["pid"] = 7  # what a reader does with it is its own
+        assert reader.load_json("process") == {"pid": number}
+        assert len(parsed) == number
+    run.save_preview({"mask": np.ones((2, 3, 3), np.uint8)})
+    assert reader.load_preview() is reader.load_preview()
+    (run.folder / "process.json").unlink()
+    assert reader.load_json("process") == {}
+
+
+def test_settings_alone_are_a_run_that_is_still_to_begin(run: Run) -> None:
+    run.save_config(make_config("tiny"))
+    assert Config.load(run.config_path) == make_config("tiny")
+    assert not run.exists()
+    run.log("start", step=0)
+    assert run.exists()
 
 
 def test_history_is_cut_back_to_a_step(run: Run) -> None:
@@ -104,28 +167,63 @@ def test_bare_keys_takes_only_a_wrappers_prefix_away() -> None:
 def test_requests_travel_through_the_folder(run: Run) -> None:
     Run(run.folder).request("stop")
     assert run.wants("stop")
-    run.clear_requests()
-    assert not run.wants("stop")
+    run.save_json("failure", {"message": "of long ago"})
+    run.clear()
+    assert not run.wants("stop") and not run.load_json("failure")
     with pytest.raises(ValueError, match="no request"):
         run.request("explode")
+
+
+def test_the_processes_beside_the_first_do_the_same_and_write_nothing(run: Run) -> None:
+    folder = run.folder / "run"
+    for each in (Onlooker(folder), Run(folder)):
+        with each.locked():
+            each.save_config(make_config("tiny"))
+            each.log("start", step=0)
+            each.save("last", {"step": 0})
+            each.save_json("failure", {"message": "none"})
+            each.save_preview({"mask": np.ones((2, 3, 3), np.uint8)})
+            each.point_latest()
+            each.request("stop")
+            assert each.wants("stop")
+            each.clear()
+            assert not each.wants("stop")
+        assert folder.exists() == (folder.parent / "latest").exists() == (type(each) is Run)
+    files = {"config.json", "history.jsonl", "last.pt", "preview.npz"}
+    assert {path.name for path in folder.iterdir()} == files
+    with Run(folder).locked():
+        Onlooker(folder).clear()
+        Onlooker(folder).cut_history(-1)
+    assert len(Run(folder).records()) == 1
 
 
 def test_a_folder_is_trained_by_one_process_at_a_time(run: Run) -> None:
     with run.locked():
         assert run.training_pid() == os.getpid()
-        lock = run.load_json("lock")
-        run.save_json("lock", lock | {"pid": os.getppid()})
+        run.save_process(run.process() | {"trainer": os.getppid()})
         with pytest.raises(InputError, match=f"trained by process {os.getppid()}"), run.locked():
             pass
     assert run.training_pid() is None
+    assert run.process() == {}
+
+
+def test_the_process_that_was_started_is_known_while_and_after_it_trains(run: Run) -> None:
+    started = {"pid": 7, "host": platform.node(), "started": 5.0}
+    run.save_process(started)
+    with run.locked():
+        assert run.process() == {**started, "trainer": os.getpid()}
+    assert run.process() == started
+    run.save_process({**started, "host": "elsewhere", "trainer": 7})
+    with run.locked():  # by now its folder is here
+        assert run.process() == {"host": platform.node(), "trainer": os.getpid()}
 
 
 def test_a_dead_process_holds_nothing(run: Run) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     with run.locked():
-        run.save_json("lock", run.load_json("lock") | {"pid": child.pid})
-    run.save_json("lock", {"pid": child.pid, "host": os.uname().nodename})
+        run.save_process(run.process() | {"trainer": child.pid})
+    run.save_process({"trainer": child.pid, "host": platform.node()})
     with run.locked():
         assert run.training_pid() == os.getpid()
 

@@ -96,15 +96,6 @@ class TestForecast:
         hours = foresee(PLAN, EVEN, math.inf).hours
         assert foresee(PLAN, slow, math.inf).hours == pytest.approx(hours + more)
 
-    def test_the_pace_of_untrained_stages_is_the_slowest_known(self) -> None:
-        first, second, *_ = PLAN.stages
-        records = [
-            {"stage": first.name, "images_per_second": 50.0},
-            {"stage": first.name, "images_per_second": 40.0},  # the last epoch counts
-            {"stage": second.name, "images_per_second": 20.0},
-        ]
-        assert budget.pace(records, PLAN, devices=2) == {0: 0.05, 1: 0.1, 2: 0.1, 4: 0.1}
-
 
 class TestFitToBudget:
     def test_the_most_epochs_that_fit_with_stages_in_proportion(self) -> None:
