@@ -33,6 +33,7 @@ class Order:
     dry_run: bool = False
     fit_to_budget: bool = False
     json: str = ""
+    began: float | None = None  # when the command was given, as time.time() tells it
     reason: str = ""
 
 
@@ -55,6 +56,7 @@ def add_commands(commands: Any) -> None:
     sub.set_defaults(command=rank)
     sub.add_argument("config")
     sub.add_argument("--resume", action="store_true")
+    sub.add_argument("--began", type=float)
     _add_fit_to_budget(sub)
     _add_dry_run(sub)
 
@@ -154,8 +156,10 @@ def _train(decide: Callable[[], Order]) -> int:
     from ..machine.distributed import expected, joined
 
     hand_over()
+    began = time.time()
     with joined() as ranks:
         order = ranks.from_first(decide)
+        order = replace(order, began=order.began or began)
         config = order.config
         if not expected():
             processes = processes_to_start(config.device, config.parallel, config.gpus)
@@ -215,6 +219,7 @@ def _start(order: Order, processes: int) -> int:
 def _flags(order: Order) -> list[str]:
     names = ("resume", "dry_run", "fit_to_budget")
     flags = [flag_of(name) for name in names if getattr(order, name)]
+    flags += ["--began", str(order.began)]
     return [*flags, *(["--json", order.json] if order.json else [])]
 
 
@@ -249,6 +254,7 @@ def _fit(order: Order, ranks: Ranks) -> int:
         announce=announce,
         progress=console.progress,
         ranks=ranks,
+        began=order.began,
     )
     summary = ranks.from_first(lambda: run.load_json("summary"))
     console.say(_ending(summary, str(run.folder)))

@@ -77,13 +77,18 @@ class Batches(Sampler[list[int]]):
     ) -> None:
         self.count, self.per_rank, self.seed, self.training = count, per_rank, seed, training
         self.rank, self.world = rank, world
-        self.epoch = self.start = 0
+        self.epoch, self.seen, self.limit = 0, 0, count
         if training and count < per_rank * world:
             raise _batch_too_large(count, per_rank, world)
 
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Make the next pass that of `epoch` (from 0), without its first `start` batches."""
-        self.epoch, self.start = epoch, start
+    def set_epoch(self, epoch: int, seen: int = 0, limit: int | None = None) -> None:
+        """Make the next pass that of `epoch` (from 0), from its image number `seen` on.
+
+        `seen` images were taken by all ranks together, in batches of whatever size; at most
+        `limit` batches follow.
+        """
+        self.epoch, self.seen = epoch, seen
+        self.limit = self.count if limit is None else limit
 
     def __len__(self) -> int:
         """Return the batches of a whole epoch on this rank, wherever the next pass starts."""
@@ -95,8 +100,9 @@ class Batches(Sampler[list[int]]):
         order = np.arange(self.count)
         if self.training:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        mine = (order + self.epoch * self.count)[self.rank :: self.world].tolist()
-        for batch in range(self.start, len(self)):
+        mine = (order + self.epoch * self.count)[self.seen :][self.rank :: self.world].tolist()
+        whole = (self.count - self.seen) // (self.per_rank * self.world)
+        for batch in range(min(whole, self.limit) if self.training else len(self)):
             yield mine[batch * self.per_rank : (batch + 1) * self.per_rank]
 
 

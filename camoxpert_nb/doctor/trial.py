@@ -189,7 +189,8 @@ def _gradients(config: Config, devices: Devices, inputs: Sequence[Tensor], ranks
     set_open_blocks(net, net.backbone_blocks(), 4, keep_statistics=True)
     module = parallel(Supervised(net), devices)
     parts = module(*(tensor.to(devices.main) for tensor in inputs))
-    loss, _terms = total(parts, average=ranks.mean if ranks.world > 1 else None)
+    even = torch.full_like(parts["router"][0], 1 / parts["router"].shape[-1]).detach()
+    loss, _terms = total(parts, usage=even)
     loss.backward()
     return torch.cat([ranks.mean(loss.detach()).cpu().view(1), _flat(net)])
 

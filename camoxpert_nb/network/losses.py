@@ -7,13 +7,9 @@ have been gathered. So one device, DataParallel and DDP see the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-Average = Callable[[Tensor], Tensor]
 
 DEEP_WEIGHTS = (1 / 2, 1 / 4, 1 / 8)  # of the heads at strides 8, 16 and 32
 
@@ -57,19 +53,18 @@ def uncertainty_loss(logits: Tensor) -> Tensor:
     return (1 - (2 * logits.float().sigmoid() - 1).square()).mean((1, 2, 3))
 
 
-def balance_loss(router: Tensor, average: Average | None = None) -> Tensor:
+def balance_loss(router: Tensor, usage: Tensor | None = None) -> Tensor:
     """Return how unevenly a batch uses the experts: 0 when evenly, experts - 1 when only one.
 
     `router` (B, stages, experts), probabilities. It is the squared coefficient of variation of
-    each expert's mean probability, averaged over stages (Shazeer et al., ICLR 2017). `average`
-    gives the mean of a tensor over the processes that share the batch.
+    each expert's mean probability, averaged over stages (Shazeer et al., ICLR 2017). With `usage`
+    (stages, experts), the mean probabilities of the steps before, it is that function's tangent
+    there: linear in the batch, so that the parts of a batch, however it is split, add up to it.
     """
     share = router.float().mean(0)  # (stages, experts)
-    if average:
-        # The value of the whole batch, the gradient of this part: averaged, the parts' gradients
-        # are then the whole batch's.
-        share = share + (average(share.detach()) - share.detach())
-    return (share.shape[-1] * share.square().sum(-1) - 1).mean()
+    usage = share if usage is None else usage
+    uneven = 2 * (usage * share).sum(-1) - usage.square().sum(-1)
+    return (share.shape[-1] * uneven - 1).mean()
 
 
 class Supervised(nn.Module):
@@ -112,16 +107,16 @@ def total(
     deep: float = 1.0,
     uncertainty: float = 0.0,
     balance: float = 0.1,
-    average: Average | None = None,
+    usage: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss to minimise, 0-dim, and its unweighted parts, 0-dim each, for the record.
 
-    `parts` are Supervised's, of the whole batch; `deep`, `uncertainty` and `balance` are weights.
-    Where several processes share the batch, `average` is balance_loss's, and the mean of their
-    losses and gradients is the whole batch's.
+    `parts` are Supervised's; `deep`, `uncertainty` and `balance` are weights, `usage` is
+    balance_loss's. With it the mean over the parts of a batch, weighed by their images, is the
+    whole batch's, in value and gradient.
     """
     means = {name: parts[name].mean() for name in ("structure", "deep", "uncertainty")}
-    means["balance"] = balance_loss(parts["router"], average)
+    means["balance"] = balance_loss(parts["router"], usage)
     loss = means["structure"] + deep * means["deep"]
     loss = loss + uncertainty * means["uncertainty"] + balance * means["balance"]
     return loss, means

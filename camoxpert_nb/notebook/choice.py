@@ -57,12 +57,11 @@ def count_devices(config: Config) -> int:
 
 def rates(plan: Plan) -> tuple[Floats, dict[str, Floats]]:
     """Return epochs (from 0, with fractions) and the learning rates of head and backbone there."""
-    steps = range(0, plan.steps, max(plan.steps // POINTS, 1))
-    places = [(plan.at(step), step) for step in steps]
-    epochs = [place.epoch + place.step_in_epoch / place.stage.steps for place, _ in places]
-    return np.array(epochs), {
-        "head": np.array([plan.lr(step, None) for step in steps]),
-        "backbone": np.array([plan.lr(step, 1) for step in steps]),
+    times = [time for stage in plan.stages for time in plan.times(stage)]
+    times = times[:: max(len(times) // POINTS, 1)]
+    return np.array(times), {
+        "head": np.array([plan.lr(time, None) for time in times]),
+        "backbone": np.array([plan.lr(time, 1) for time in times]),
     }
 
 

@@ -91,9 +91,12 @@ class Run:
         self._history = records, offset + len(lines), (tail + lines)[-200:]
         return [record for record in records if kind in (None, record["kind"])]
 
-    def cut_history(self, step: int) -> None:
-        """Drop the records after `step`: a killed process may have written past its checkpoint."""
-        kept = [record for record in self.records() if record.get("step", 0) <= step]
+    def cut_history(self, epoch: int, step: int) -> None:
+        """Drop the steps and epochs after a checkpoint that a killed process may have written.
+
+        epoch: how many are done; step: of the epoch in progress, the last that is kept.
+        """
+        kept = [each for each in self.records() if not _is_after(each, epoch, step)]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         self._replace(self.history_path, lambda file: file.write(text.encode()))
 
@@ -259,6 +262,15 @@ class Run:
             yield
         finally:
             self.save_process({key: started[key] for key in started if key != "trainer"})
+
+
+def _is_after(record: Record, epoch: int, step: int) -> bool:
+    if record["kind"] not in ("step", "epoch"):
+        return False
+    if record["kind"] == "epoch":
+        return bool(record["epoch"] > epoch)
+    before = record["epoch"] - 1  # epochs that were over by then
+    return bool(before > epoch or (before == epoch and record["step"] > step))
 
 
 class Onlooker(Run):

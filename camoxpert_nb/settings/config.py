@@ -24,6 +24,20 @@ EXPERTS = ("texture", "attention", "hybrid", "frequency", "edge", "context", "co
 GROUPS = ("data", "network", "schedule", "loss", "memory", "devices", "saving")
 
 
+# What a run that goes on may change. A new run is needed for what its scores and weights hang on;
+# what it began with has no effect any more; the rest is taken over.
+ON_RESUME = {
+    "a new run": "backbone num_experts top_k width deep_supervision img_size val_share noncam seed",
+    "no effect": "pretrained weights init_from skip_stage1 preset",
+    "of the machine": "dataset_path cache_dir checkpoint_dir num_workers device parallel gpus amp "
+    "gradient_checkpointing save_minutes time_budget",
+    "taken over": "augment epochs stage1_epochs lr stage2_lr lr_batch stage2_lr_batch scale_lr "
+    "backbone_lr_factor weight_decay scheduler min_lr warmup_epochs t_mult progressive_unfreeze "
+    "use_ema ema_decay target_iou deep_weight uncertainty balance legacy_loss clip batch_size "
+    "stage2_batch_size accumulation_steps keep",
+}
+
+
 def option(default: Any, group: str, help: str, **limits: Any) -> Any:
     """Return a dataclass field with its help sentence, group and limits.
 
@@ -135,6 +149,12 @@ class Config:
     seed: int = option(42, "devices", "every random choice follows from it", low=0)
 
     checkpoint_dir: str = option("", "saving", "folder of the run; empty: runs/DATE-TIME")
+    keep: str = option(
+        "best",
+        "saving",
+        "what best.pt holds: the last epoch unless one was better by more than chance, or the last",
+        choices=("best", "last"),
+    )
     save_minutes: float = option(
         5.0, "saving", "longest time between two saves", above=0.0, unit="min"
     )
@@ -193,11 +213,17 @@ def make_config(preset: str = "balanced-2gpu", **changes: Any) -> Config:
         raise InputError(
             f"no preset '{preset}'. Presets: {', '.join(PRESETS)}{_near(preset, PRESETS)}."
         )
-    values = {"preset": preset, **PRESETS[preset], **changes}
-    for rate, batch in (("lr", "lr_batch"), ("stage2_lr", "stage2_lr_batch")):
-        if rate in changes and batch not in changes:
-            values[batch] = 0  # whoever gives a rate gives it for the batch at hand
-    return Config().replace(**values)
+    return Config().replace(**{"preset": preset, **PRESETS[preset], **with_rates(changes)})
+
+
+def with_rates(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes of which a new learning rate counts for the batch at hand, unless it is told.
+
+    Command line, form and resume all follow this rule.
+    """
+    rates = ("lr", "stage2_lr")
+    fresh = {f"{rate}_batch": 0 for rate in rates if rate in changes}
+    return {**fresh, **changes}
 
 
 def differences(config: Config, base: Config) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def banner(training: Training) -> str:
         ("resolution", f"{config.img_size} x {config.img_size} px"),
         *zip(("stage 1", ""), _part(training, 1), strict=False),
         *zip(("stage 2", ""), _part(training, 2), strict=False),
-        ("epochs", f"{config.epochs}, {training.plan.steps} steps"),
+        ("epochs", f"{config.epochs}, {training.plan.steps_from(0)} steps"),
         ("deep supervision", _on(config.deep_supervision)),
         ("checkpointing", _on(config.gradient_checkpointing)),
         ("progressive", _unfreezing(training)),
@@ -78,7 +78,8 @@ def estimate(training: Training) -> dict[str, Any]:
     minutes, fits = minutes_to_train(training.config.time_budget), None
     if minutes < math.inf:
         per_image, between = costs.per_image(own), costs.between
-        how: dict[str, Any] = {"step": training.state.step, "elapsed": passed()}
+        place = (training.state.epoch, training.state.seen)
+        how: dict[str, Any] = {"place": place, "elapsed": passed()}
         fits = str(foresee(training.plan, per_image, minutes, between=between, **how))
     seconds = costs.decoding + sum(row["seconds"] for row in stages)
     found = {
@@ -146,7 +147,7 @@ def _part(training: Training, part: int) -> list[str]:
     return [
         f"{epochs} epochs, {what}, learning rate {first.lr:g}",
         f"batch {first.batch} per {device} x {count} {device}{'s' if count > 1 else ''} "
-        f"x {config.accumulation_steps} accumulated = {training.images_per_step(first)} effective, "
+        f"x {config.accumulation_steps} accumulated = {first.effective} effective, "
         f"{first.steps} steps an epoch",
     ]
 
@@ -170,7 +171,7 @@ def _rates(training: Training, stage: Stage) -> str:
     span = f"epochs {stage.first_epoch + 1}-{stage.last_epoch}"
     texts = []
     for block in (None, 1):
-        rates = [training.plan.lr(step, block) for step in range(stage.first_step, stage.last_step)]
+        rates = [training.plan.lr(time, block) for time in training.plan.times(stage)]
         texts.append(" / ".join(f"{rate:.2e}" for rate in (rates[0], max(rates), rates[-1])))
     return f"  {stage.name:<12} {span:<15} head {texts[0]}   backbone {texts[1]}"
 

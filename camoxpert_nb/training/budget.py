@@ -33,10 +33,11 @@ def minutes_left() -> float:
     return (float(end) - time.time()) / 60 if end else math.inf
 
 
-def minutes_to_train(wished: float = 0.0) -> float:
+def minutes_to_train(wished: float = 0.0, used: float = 0.0) -> float:
     """Return after how many minutes a training that starts now has to end; infinite: never.
 
-    `wished` is `--time-budget`, 0 for none. Raises InputError when the session is nearly over.
+    `wished` is `--time-budget`, 0 for none, of which `used` minutes are over. Raises InputError
+    when the session is nearly over.
     """
     left = minutes_left() - RESERVE
     if left <= 0:
@@ -44,7 +45,7 @@ def minutes_to_train(wished: float = 0.0) -> float:
             f"the session ends in {max(left + RESERVE, 0):.0f} minutes, too few to train and save. "
             "Start a new one (Save Version > Save & Run All); a run among its inputs goes on there."
         )
-    return min(left, wished or math.inf)
+    return min(left, max(wished - used, 0.0) if wished else math.inf)
 
 
 def passed() -> float:
@@ -84,10 +85,10 @@ def foresee(
     minutes: float,
     *,
     between: float = 0.0,
-    step: int = 0,
+    place: tuple[int, int] = (0, 0),
     elapsed: float = 0.0,
 ) -> Forecast:
-    """Return what fits into `minutes` of training from `step` on.
+    """Return what fits into `minutes` of training from `place` on: an epoch and its images seen.
 
     `seconds_per_image` is a device's time for one training image by the number of open backbone
     blocks; devices work side by side. `between`: seconds from an epoch to the next, for validation
@@ -95,10 +96,11 @@ def foresee(
     """
     used, ends = 0.0, []  # seconds until each epoch ends
     for stage in plan.stages:
-        images = stage.batches / stage.steps * stage.batch  # a device's, in a step
-        per_step = images * seconds_per_image[stage.open_blocks] + between / stage.steps
-        for first in range(stage.first_step, stage.last_step, stage.steps):
-            used += min(max(first + stage.steps - step, 0), stage.steps) * per_step
+        images = stage.effective / plan.devices  # a device's, in a step
+        for epoch in range(stage.first_epoch, stage.last_epoch):
+            if epoch >= place[0]:
+                steps = plan.steps_left(epoch, place[1] if epoch == place[0] else 0)
+                used += steps * images * seconds_per_image[stage.open_blocks] + between
             ends.append(used)
     later = max(used / 60 - minutes, 0.0)
     return Forecast(
@@ -127,8 +129,8 @@ def fit_to_budget(
 
     def too_long(epochs: int) -> bool:
         plan = build_plan(_with_epochs(config, epochs), images, devices)
-        start = plan.first_step_of_part(2) if config.skip_stage1 else 0
-        return foresee(plan, seconds_per_image, minutes, between=between, step=start).sessions > 1
+        place = (plan.first_epoch_of_part(2) if config.skip_stage1 else 0, 0)
+        return foresee(plan, seconds_per_image, minutes, between=between, place=place).sessions > 1
 
     options = range(fewest, config.epochs + 1)
     fitting = bisect.bisect_left(options, True, key=too_long)

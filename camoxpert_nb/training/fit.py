@@ -27,9 +27,9 @@ from .budget import foresee, minutes_to_train, passed
 from .memory import memory_advice, rehearse
 from .prepare import Loaders, Training, prepare, split, step_settings, summary, versions
 from .resume import restore
-from .schedule import Place, Stage
-from .train import epoch_record, train_epoch
-from .validate import preview, validate
+from .schedule import Stage
+from .train import end_epoch, train_epoch
+from .validate import choose_weights, preview, share_statistics, update_best, validate
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -45,19 +45,22 @@ def fit(
     progress: Progress | None = None,
     net: nn.Module | None = None,
     ranks: Ranks = ALONE,
+    began: float | None = None,
 ) -> Run:
     """Train as `config` says, in `config.checkpoint_dir`, and return the run.
 
     `announce` is told once what will be trained; `report` gets each record: "step", "epoch",
     "note", "stop" or "end". The first Ctrl-C (or SIGTERM) ends the step, saves and returns; a
     second one interrupts. With `resume` the folder's last checkpoint is taken up, exactly. `net`
-    is as in `recipe.prepare`. With `ranks` this is one of several processes that train together:
-    all do the same, but only the first one's run writes.
+    is as in `prepare.prepare`. With `ranks` this is one of several processes that train together:
+    all do the same, but only the first one's run writes. The time budget counts from `began`, as
+    time.time() tells it, by default from now.
 
     Raises InputError for settings or data that cannot work, TrainingError when training breaks;
     RUN/failure.json then says why.
     """
     folder = ranks.from_first(lambda: _folder(config, resume))
+    end = ranks.from_first(lambda: _end(config.time_budget, began))
     run = Run(folder) if ranks.first else Onlooker(folder)
     config = config.replace(checkpoint_dir=str(folder))
     try:
@@ -67,11 +70,18 @@ def fit(
             _begin(training, run, going_on)
             announce(training)
             with contextlib.closing(Gauge(training.devices.ids)) as gauge:
-                _Session(training, Loaders(training, progress), run, report, gauge).work()
+                loaders = Loaders(training, progress)
+                _Trainer(training, loaders, run, report, gauge, end).work()
     except Exception as error:
         _note_failure(run, error)
         raise
     return run
+
+
+def _end(budget: float, began: float | None) -> float:
+    """Return when training has to end, as time.time() tells it; infinite: when it is done."""
+    passed_minutes = 0.0 if began is None else (time.time() - began) / 60
+    return time.time() + 60 * (minutes_to_train(budget, passed_minutes))
 
 
 def _folder(config: Config, resume: bool) -> Path:
@@ -93,7 +103,8 @@ def _begin(training: Training, run: Run, going_on: bool) -> None:
     run.save_config(training.config)
     run.point_latest()
     devices = list(training.device_lines)
-    run.log("start", step=training.state.step, versions=versions(), devices=devices)
+    started = {"step": training.state.step, "epoch": training.state.epoch}
+    run.log("start", **started, versions=versions(), devices=devices, changes=training.changes)
 
 
 def _note_failure(run: Run, error: Exception) -> None:
@@ -103,22 +114,29 @@ def _note_failure(run: Run, error: Exception) -> None:
         run.save_json("failure", {"kind": type(error).__name__, "message": str(error)})
 
 
-class _Session:
+class _Trainer:
     """One stretch of a training: from its start or a checkpoint to its end or a stop.
 
     All processes go through it in step.
     """
 
     def __init__(
-        self, training: Training, loaders: Loaders, run: Run, report: Report, gauge: Gauge
+        self,
+        training: Training,
+        loaders: Loaders,
+        run: Run,
+        report: Report,
+        gauge: Gauge,
+        end: float,
     ) -> None:
+        self.end = end  # when the time is used up, as time.time() tells it
         self.training, self.loaders, self.run, self.report = training, loaders, run, report
         self.gauge = gauge
         self.state, self.plan, self.ranks = training.state, training.plan, training.ranks
-        self.began = self.saved = time.monotonic()
-        budget = training.config.time_budget
-        self.minutes = self.ranks.from_first(lambda: minutes_to_train(budget))
-        self.started_at = self.state.step
+        self.saved = time.monotonic()
+        self.settings = step_settings(training.config)
+        self.between = 0.0  # seconds from the last epoch to this one
+        self.first_epoch = self.state.epoch
 
     def work(self) -> None:
         """Train, and sum up what was reached."""
@@ -144,64 +162,68 @@ class _Session:
 
     def train(self) -> str:
         """Train to the end, or to the stop whose reason is returned, with everything saved."""
-        while self.state.step < self.plan.steps:
-            place = self.plan.at(self.state.step)
-            stopped = self.train_epoch(place)
-            if stopped:
+        state = self.state
+        while state.epoch < self.plan.epochs:
+            if stopped := self.train_epoch():
                 return stopped
-            self.end_epoch(place)
-            if place.epoch == self.plan.at(self.started_at).epoch:  # measured by now
-                self.forecast(self.ranks.from_first(self.measured))
+            started = time.monotonic()
+            self.end_epoch()
             stopped = self.between_steps(save=True)
-            if stopped and self.state.step < self.plan.steps:
+            self.between = time.monotonic() - started
+            if stopped and state.epoch < self.plan.epochs:
                 return stopped
+            if state.epoch == self.first_epoch + 1:  # measured by now
+                self.forecast(*self.ranks.from_first(self.measured))
         return ""
 
-    def train_epoch(self, place: Place) -> str:
+    def train_epoch(self) -> str:
         """Train to the end of the epoch, whose last step the epoch's own end saves and obeys."""
-        state, steps = self.state, place.stage.steps
-        end, parts = state.step - place.step_in_epoch + steps, state.parts_per_batch
-        settings, batches = step_settings(self.training.config), self.loaders.epoch(place)
-        for record in train_epoch(state, self.plan, batches, settings):
-            record |= {"steps": self.plan.steps, "step_in_epoch": state.step - end + steps}
+        state, stage = self.state, self.plan.stage_at(self.state.epoch)
+        parts, left = state.parts_per_batch, self.plan.steps_left(state.epoch, state.seen)
+        batches = self.loaders.epoch(stage, state.epoch, state.seen)
+        for record in train_epoch(state, self.plan, batches, self.settings):
+            left -= 1
             self.report({"kind": "step", **record})
             if state.parts_per_batch > parts:
-                parts = self.tell_parts(place.stage, state.parts_per_batch)
-            if state.step == end:
+                parts = self.tell_parts(stage, state.parts_per_batch)
+            if not left:
                 break
-            if state.step % max(steps // STEP_RECORDS, 1) == 0:
+            if left % max(stage.steps // STEP_RECORDS, 1) == 0:
                 self.run.log("step", **record)
-            stopped = self.between_steps()
-            if stopped:
+            if stopped := self.between_steps():
                 return stopped
         return ""
 
-    def end_epoch(self, place: Place) -> None:
+    def end_epoch(self) -> None:
         """Score raw and averaged weights, keep the best, and log the epoch."""
         training, state = self.training, self.state
-        record = epoch_record(state, self.plan, place) | self.utilisation()
+        batch = self.plan.stage_at(state.epoch).batch
+        record = end_epoch(state, self.plan) | self.utilisation()
         record["verdict"] = verdict(record)
         nets = {"raw": state.net} | ({"ema": state.ema.module} if state.ema else {})
+        share_statistics(state.net, nets.get("ema"), self.ranks)
         how: dict[str, Any] = {
             "dtype": training.precision.dtype,
             "device": training.devices.main,
         }
         scores = {
-            name: validate(net, self.loaders.validation(place.stage.batch), ranks=self.ranks, **how)
+            name: validate(net, self.loaders.validation(batch), ranks=self.ranks, **how)
             for name, net in nets.items()
         }
-        best = max(scores, key=lambda name: scores[name]["iou"])
+        weights = choose_weights(scores)
+        config, scored = training.config, scores[weights]
+        state.best, taken = update_best(state.best, state.epoch, weights, scored, config.keep)
         record |= {
-            "iou": scores["raw"]["iou"],
-            "iou_ema": scores["ema"]["iou"] if "ema" in scores else None,
-            "mae": scores[best]["mae"],
-            "best": scores[best]["iou"] > state.best.get("iou", -1.0),
+            "iou": scores["raw"].iou,
+            "iou_ema": scores["ema"].iou if "ema" in scores else None,
+            "mae": scored.mae,
+            "empty_masks": scored.empty,
+            "best": taken,
         }
-        if record["best"]:
-            state.best = {"epoch": record["epoch"], "iou": scores[best]["iou"], "weights": best}
-            weights = {"net": nets[best].state_dict(), "config": training.config.as_dict()}
-            self.run.save("best", weights | state.best | {"version": versions()["camoxpert_nb"]})
-        self.ranks.from_first(lambda: self.save_preview(nets[best], how))
+        if taken:
+            saved = {"net": nets[weights].state_dict(), "config": config.as_dict()}
+            self.run.save("best", saved | state.best | {"version": versions()["camoxpert_nb"]})
+        self.ranks.from_first(lambda: self.save_preview(nets[weights], how))
         self.report(self.run.log("epoch", **record))
 
     def save_preview(self, net: nn.Module, how: dict[str, Any]) -> None:
@@ -211,17 +233,20 @@ class _Session:
         names = [pairs[index].name for index in arrays.pop("index").tolist()]
         self.run.save_preview(arrays | {"names": names})
 
-    def measured(self) -> dict[int, float]:
-        """Return a device's seconds for one image by open blocks, as the epochs so far took."""
+    def measured(self) -> tuple[dict[int, float], float]:
+        """Return a device's seconds for one image by open blocks, and those between epochs."""
         names = {stage.open_blocks: stage.name for stage in self.plan.stages}
-        return seconds_per_image(self.run.records("epoch"), names, self.training.devices.count)
+        records, count = self.run.records("epoch"), self.training.devices.count
+        return seconds_per_image(records, names, count), self.between
 
-    def forecast(self, seconds: dict[int, float]) -> None:
+    def forecast(self, seconds: dict[int, float], between: float = 0.0) -> None:
         """Say how far this session comes, if it ends; `seconds`: a device's for one image."""
-        if self.minutes < math.inf:
-            left = self.minutes - (time.monotonic() - self.began) / 60
-            step, elapsed = self.state.step, passed()
-            self.note(str(foresee(self.plan, seconds, left, step=step, elapsed=elapsed)))
+        if self.end < math.inf:
+            left, place = (self.end - time.time()) / 60, (self.state.epoch, self.state.seen)
+            found = foresee(
+                self.plan, seconds, left, between=between, place=place, elapsed=passed()
+            )
+            self.note(str(found))
 
     def utilisation(self) -> dict[str, list[float]]:
         """Return the use and memory of all processes' GPUs since the last time."""
@@ -236,9 +261,10 @@ class _Session:
         """
         config, run = self.training.config, self.run
         while True:
-            minutes = (time.monotonic() - self.began) / 60, (time.monotonic() - self.saved) / 60
-            overdue = save or minutes[1] > config.save_minutes or run.wants("save")
-            requests = (run.wants("pause"), run.wants("stop"), minutes[0] >= self.minutes, overdue)
+            late = self.ranks.first and time.time() >= self.end
+            minutes = (time.monotonic() - self.saved) / 60
+            overdue = save or minutes > config.save_minutes or run.wants("save")
+            requests = (run.wants("pause"), run.wants("stop"), late, overdue)
             pause, stop, late, save = self.ranks.any(*requests)
             if stop or late or save:
                 self.save()
@@ -250,18 +276,15 @@ class _Session:
 
     def save(self) -> None:
         """Write last.pt, from which the run can go on exactly."""
-        config, place = self.training.config, self.plan.at(self.state.step)
-        samples = place.step_in_epoch * self.training.images_per_step(place.stage)
-        where = {"epoch": place.epoch, "samples": samples}
-        made = {"config": config.as_dict(), "version": versions()["camoxpert_nb"]}
-        self.run.save("last", self.state.state_dict() | where | made)
+        made = {"config": self.training.config.as_dict(), "version": versions()["camoxpert_nb"]}
+        self.run.save("last", self.state.state_dict() | made)
         self.run.request("save", wanted=False)
         self.saved = time.monotonic()
 
     def rehearse(self) -> None:
         """Try both parts of the training, so that stage two cannot surprise."""
-        config, own = self.training.config, self.training.devices.own
-        split, costs = rehearse(self.state, self.plan, step_settings(config), config.img_size)
+        size, own = self.training.config.img_size, self.training.devices.own
+        split, costs = rehearse(self.state, self.plan, self.settings, size)
         for stage in split:
             self.tell_parts(stage, self.state.parts[stage.open_blocks])
         self.forecast({blocks: own * cost.seconds_per_image for blocks, cost in costs.items()})

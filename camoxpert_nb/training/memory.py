@@ -218,7 +218,7 @@ BATCH_FLAGS = {1: "--batch-size", 2: "--stage2-batch-size"}
 def memory_advice(training: Training) -> str:
     """Return what ran out where, and what to try, with what each would save."""
     config, state = training.config, training.state
-    stage = training.plan.at(state.step).stage
+    stage = training.plan.stage_at(state.epoch)
     alone = replace(state, supervised=bare(state.supervised), ranks=ALONE)
     cost = None
     with contextlib.suppress(torch.OutOfMemoryError), untouched(alone):

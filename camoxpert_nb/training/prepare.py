@@ -27,7 +27,7 @@ from ..network.losses import Supervised
 from ..runs.records import performance
 from ..runs.run import Run
 from ..settings.config import Config
-from .schedule import Place, Plan, Stage, build_plan, settle_lr_batches
+from .schedule import Plan, Stage, build_plan, settle_lr_batches
 from .state import TrainState, backbone_blocks, parameter_groups
 from .train import StepSettings
 
@@ -46,10 +46,7 @@ class Training:
     workers_reason: str
     ranks: Ranks
     device_lines: Sequence[str]  # of all processes
-
-    def images_per_step(self, stage: Stage) -> int:
-        """Return the effective batch: per device x devices x accumulation."""
-        return stage.batch * self.devices.count * self.config.accumulation_steps
+    changes: Sequence[str] = ()  # since the run was saved, if it goes on
 
 
 def build_state(
@@ -112,7 +109,7 @@ def prepare(
     net = net or ranks.in_turn(lambda: build_net(config, empty=empty))
     state = build_state(config, net, devices, precision, ranks)
     if config.skip_stage1:
-        state.step = plan.first_step_of_part(2)
+        state.epoch = plan.first_epoch_of_part(2)
     lines = _device_lines(devices, ranks)
     return Training(config, data, devices, precision, plan, state, workers, reason, ranks, lines)
 
@@ -131,14 +128,13 @@ class Loaders:
         self._train, self.validation_set = (PairDataset(c, seed=config.seed) for c in caches)
         self._made: dict[int, tuple[Batches, DataLoader[Any]]] = {}
 
-    def epoch(self, place: Place) -> DataLoader[Any]:
-        """Return the batches of `place`'s epoch from its step on."""
-        if place.stage.batch not in self._made:
-            self._made = {place.stage.batch: self._make(place.stage.batch)}
-        batches, loader = self._made[place.stage.batch]
-        batches.set_epoch(
-            place.epoch, start=place.step_in_epoch * self._training.config.accumulation_steps
-        )
+    def epoch(self, stage: Stage, epoch: int, seen: int = 0) -> DataLoader[Any]:
+        """Return the batches of an epoch, after its first `seen` images, in whole steps."""
+        if stage.batch not in self._made:
+            self._made = {stage.batch: self._make(stage.batch)}
+        batches, loader = self._made[stage.batch]
+        left = self._training.plan.steps_left(epoch, seen)
+        batches.set_epoch(epoch, seen, left * self._training.config.accumulation_steps)
         return loader
 
     def validation(self, batch: int) -> DataLoader[Any]:

@@ -8,10 +8,13 @@ from typing import Any
 
 from ..errors import InputError
 from ..runs.run import Run, bare_keys, load_checkpoint
-from ..settings.config import Config, differences
+from ..settings.config import ON_RESUME, Config, differences, flag_of, with_rates
 from .prepare import Training
+from .schedule import Origin, build_plan
 
-NETWORK = ("backbone", "num_experts", "top_k", "width", "deep_supervision")
+# Settings that shape the learning rate over time; the rate itself is not among them.
+SHAPE = {"epochs", "stage1_epochs", "scheduler", "warmup_epochs", "t_mult", "min_lr"}
+SHAPE |= {"progressive_unfreeze"}
 
 
 def resumed_config(source: Path, changes: dict[str, Any]) -> Config:
@@ -31,7 +34,7 @@ def resumed_config(source: Path, changes: dict[str, Any]) -> Config:
     else:
         config = Config().replace(**_whole(source)["config"])
         folder = Path(changes.get("checkpoint_dir") or folder / source.stem)
-    return config.replace(**{**changes, "checkpoint_dir": _target(folder, changes)})
+    return config.replace(**{**with_rates(changes), "checkpoint_dir": _target(folder, changes)})
 
 
 def take_over(source: Path, config: Config) -> None:
@@ -56,37 +59,71 @@ def take_over(source: Path, config: Config) -> None:
 
 
 def restore(training: Training, run: Run) -> None:
-    """Take up the run's last checkpoint: state, place in the plan, history up to it.
+    """Take up the run's last checkpoint: state, history up to it, and the schedule from there.
 
-    Raises InputError when it belongs to another network.
+    What changed since is left in `training.changes`, a line each. Raises InputError where it
+    needs a new run.
     """
     checkpoint = training.ranks.from_first(lambda: run.load("last"))
     source = str(run.folder / "last.pt")
-    _check_same_network(training.config, checkpoint, source)
+    was, config, state = Config().replace(**checkpoint["config"]), training.config, training.state
+    training.changes = compare_settings(was, config, source)
     for key in ("net", "ema"):
         checkpoint[key] = checkpoint[key] and bare_keys(checkpoint[key])
     try:
-        training.state.load_state_dict(checkpoint)
+        state.load_state_dict(checkpoint)
     except (RuntimeError, KeyError, ValueError) as error:
         raise InputError(
             f"{source} does not fit this network or kit ({str(error).splitlines()[0]}). Use the "
             "kit version named in its summary, or take its weights alone with --init-from."
         ) from error
-    run.cut_history(checkpoint["step"])
-    plan, epoch = training.plan, checkpoint["epoch"]
-    per_step = training.images_per_step(plan.at(plan.step_of(epoch, 0, 1)).stage)
-    training.state.step = plan.step_of(epoch, checkpoint["samples"], per_step)
+    run.cut_history(state.epoch, state.step)
+    if SHAPE & set(differences(config, was)):
+        state.origin = _origin(training, was)
+    images, devices = training.plan.images, training.plan.devices
+    training.plan = build_plan(config, images, devices, state.origin)
 
 
-def _check_same_network(config: Config, checkpoint: dict[str, Any], source: str) -> None:
-    was = Config().replace(**checkpoint["config"])
-    changed = [name for name in differences(config, was) if name in NETWORK]
-    if changed:
-        listed = ", ".join(f"{n} {getattr(was, n)} -> {getattr(config, n)}" for n in changed)
-        raise InputError(
-            f"{source} was trained as another network ({listed}). A run goes on with the network "
-            "it began with; to start a new run from its weights use --init-from."
-        )
+def compare_settings(was: Config, now: Config, source: str) -> list[str]:
+    """Return a line for each setting that changed since `source` was saved.
+
+    Raises InputError for settings that need a new run.
+    """
+    changed = differences(now, was)
+    lines = {}
+    for kind, names in ON_RESUME.items():
+        listed = [
+            f"{flag_of(name)} {_shown(getattr(was, name))} -> {_shown(value)}"
+            for name, value in changed.items()
+            if name in names.split()
+        ]
+        if listed and kind == "a new run":
+            raise InputError(
+                f"{source} was trained with other settings ({', '.join(listed)}). A run goes on "
+                "with the network and the images it began with, or its scores would not be true. "
+                "Leave these flags out, or start a new run from its weights: --init-from."
+            )
+        lines[kind] = listed
+    goes_on = [f"goes on with {line}" for line in lines["taken over"] + lines["of the machine"]]
+    ignored = lines["no effect"]
+    return [*goes_on, *(f"{line} has no effect: the run began long ago" for line in ignored)]
+
+
+def _shown(value: Any) -> str:
+    return (
+        "none" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)
+    )
+
+
+def _origin(training: Training, was: Config) -> Origin:
+    """Return where the run leaves its old schedule; its rate falls on from there."""
+    state, plan = training.state, training.plan
+    # Times and factors do not hang on batches, which may not even fit any more.
+    single = was.replace(batch_size=1, stage2_batch_size=1, accumulation_steps=1)
+    before = build_plan(single, plan.images, 1, state.origin)
+    now = min(plan.time(state.epoch, state.seen), before.epochs)
+    opened = before.stage_at(now).open_blocks if state.epoch or state.seen else 0
+    return Origin(plan.time(state.epoch, state.seen), before.factor(now), opened)
 
 
 def _whole(source: Path) -> dict[str, Any]:

@@ -1,18 +1,22 @@
-"""Stages and learning rates: data tables and pure functions of the step, without torch.
+"""Stages and learning rates: data tables and pure functions of the time, without torch.
 
-Nothing here has a state to save: what trains at which step, with which batch and at which rate,
-is known before the first one.
+Time is counted in epochs, with fractions: half of the third epoch is 2.5, whatever the batch and
+the number of processes. Nothing here has a state to save: what trains when, with which batch and
+at which rate, is known before the first step.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import InputError
 from ..settings.config import Config
 
 START_SHARE = 0.04  # of the learning rate, where a one-cycle schedule begins
+RISE = 0.1  # of a part, in which one-cycle rises where no warm-up is asked for
+PERIODS = 4  # the first period of cosine_restart is about this part of the whole
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Stage:
     """A stretch of epochs in which the same blocks train with the same batch.
 
     `part` is 1 (decoder alone) or 2 (with the backbone); the learning rate runs over a part, which
-    may hold several stages. Batches are micro-batches, of `batch` images per device.
+    may hold several stages. `batch` images a device, `effective` in a step of all devices.
     """
 
     name: str
@@ -30,28 +34,22 @@ class Stage:
     open_blocks: int
     lr: float
     batch: int
-    batches: int  # per epoch
-    steps: int  # optimiser steps per epoch
-    first_step: int
+    effective: int
+    steps: int  # optimiser steps in a whole epoch
 
     @property
     def last_epoch(self) -> int:
         """The first epoch that no longer belongs to the stage."""
         return self.first_epoch + self.epochs
 
-    @property
-    def last_step(self) -> int:
-        """The first step that no longer belongs to the stage."""
-        return self.first_step + self.epochs * self.steps
-
 
 @dataclass(frozen=True)
-class Place:
-    """Where a step stands: its stage, its epoch and its number within the epoch, from 0."""
+class Origin:
+    """Where a training took up a changed schedule: its time, and what held then."""
 
-    stage: Stage
-    epoch: int
-    step_in_epoch: int
+    time: float
+    factor: float  # of the learning rate
+    open_blocks: int
 
 
 @dataclass(frozen=True)
@@ -59,69 +57,101 @@ class Plan:
     """The whole training, before it starts: stages and the shape of the learning rate."""
 
     stages: tuple[Stage, ...]
+    images: int  # that train, in an epoch
+    devices: int
     backbone_factor: float
     scheduler: str
     min_lr: float
     warmup_epochs: int
     t_mult: int
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps in all."""
-        return self.stages[-1].last_step
+    origin: Origin | None = None
 
     @property
     def epochs(self) -> int:
         """Epochs in all."""
         return self.stages[-1].last_epoch
 
-    def at(self, step: int) -> Place:
-        """Return where `step` stands; past the end, the last step's stage."""
-        stage = next((s for s in self.stages if step < s.last_step), self.stages[-1])
-        epochs, rest = divmod(step - stage.first_step, stage.steps)
-        return Place(stage, stage.first_epoch + epochs, rest)
+    def stage_at(self, time: float) -> Stage:
+        """Return the stage of a time, or of an epoch; past the end, the last one."""
+        return next((s for s in self.stages if time < s.last_epoch), self.stages[-1])
 
-    def step_of(self, epoch: int, samples: int, per_step: int) -> int:
-        """Return the step that stands `samples` images into `epoch` at `per_step` images a step.
+    def first_epoch_of_part(self, part: int) -> int:
+        """Return the first epoch of part 1 or 2."""
+        return next(stage.first_epoch for stage in self.stages if stage.part == part)
 
-        A run that goes on with another number of devices has other steps; epochs and images stay.
+    def steps_left(self, epoch: int, seen: int = 0) -> int:
+        """Return the steps to the end of an epoch of which `seen` images are done.
+
+        Images that do not fill a step are left out: they would make one of another batch.
         """
-        stage = next((s for s in self.stages if epoch < s.last_epoch), self.stages[-1])
-        into = min(samples // per_step, stage.steps)
-        return stage.first_step + (epoch - stage.first_epoch) * stage.steps + into
+        return max(self.images - seen, 0) // self.stage_at(epoch).effective
 
-    def first_step_of_part(self, part: int) -> int:
-        """Return the first step of part 1 or 2."""
-        return next(stage.first_step for stage in self.stages if stage.part == part)
+    def steps_from(self, epoch: int, seen: int = 0) -> int:
+        """Return the steps from there to the end of the training."""
+        later = (
+            stage.steps * max(stage.last_epoch - max(stage.first_epoch, epoch + 1), 0)
+            for stage in self.stages
+        )
+        return sum(later) + (self.steps_left(epoch, seen) if epoch < self.epochs else 0)
 
-    def lr(self, step: int, block: int | None) -> float:
-        """Return the learning rate at `step` of the head (None) or backbone block 1 (deepest)...4.
+    def time(self, epoch: int, seen: int = 0) -> float:
+        """Return the time in the middle of the step that begins after `seen` images of an epoch."""
+        effective = self.stage_at(epoch).effective
+        usable = seen + self.steps_left(epoch, seen) * effective
+        return epoch + (min((seen + effective / 2) / usable, 1.0) if usable else 0.0)
+
+    def times(self, stage: Stage) -> Iterator[float]:
+        """Yield the time of each step of a stage."""
+        for epoch in range(stage.first_epoch, stage.last_epoch):
+            for step in range(stage.steps):
+                yield epoch + (step + 0.5) / stage.steps
+
+    def lr(self, time: float, block: int | None) -> float:
+        """Return the learning rate then of the head (None) or backbone block 1 (deepest)...4.
 
         Base rate of the part x backbone factor x `factor`; a block that opens in the middle of a
         part rises over one epoch, as its Adam moments are still empty.
         """
-        stage = self.at(step).stage
-        rate = stage.lr * self.factor(step)
+        stage = self.stage_at(time)
+        rate = stage.lr * self.factor(time)
         if block is None:
             return rate
         if block > stage.open_blocks:
             return 0.0
         opened = next(s for s in self.stages if s.open_blocks >= block)
-        rise = min(1.0, (step - opened.first_step + 1) / opened.steps)
-        return rate * self.backbone_factor * rise
+        return rate * self.backbone_factor * min(1.0, time - opened.first_epoch)
 
-    def factor(self, step: int) -> float:
-        """Return the shape of the learning rate at `step`, from its lowest ratio to 1."""
-        part = [s for s in self.stages if s.part == self.at(step).stage.part]
-        first, last, epochs = part[0].first_step, part[-1].last_step, sum(s.epochs for s in part)
-        wanted = self.warmup_epochs if part[0].part == 2 else min(self.warmup_epochs, epochs / 10)
-        warmup = round(min(wanted, epochs / 2) * part[0].steps)
-        done, total = step - first, max(last - first, 1)
-        if done < warmup:
-            return (done + 1) / (warmup + 1)
-        lowest = self.min_lr / part[0].lr
-        progress = (done - warmup) / max(total - warmup, 1)
-        return lowest + (1 - lowest) * _shape(self.scheduler, progress, self.t_mult)
+    def factor(self, time: float) -> float:
+        """Return the shape of the learning rate at a time, from its lowest ratio to 1.
+
+        Within a part it rises once, over the warm-up, and falls to its floor; cosine_restart falls
+        several times. After `origin` it falls from what it was there.
+        """
+        part = [s for s in self.stages if s.part == self.stage_at(time).part]
+        first, last = part[0].first_epoch, part[-1].last_epoch
+        lowest = min(self.min_lr / part[0].lr, 1.0)
+        origin = self.origin
+        if origin and first <= origin.time <= time:
+            share = (time - origin.time) / max(last - origin.time, 1e-9)
+            fall = 1.0 if self.scheduler == "none" else _cosine(share)
+            return lowest + max(origin.factor - lowest, 0.0) * fall
+        warmup = self._warmup(part[0].part, last - first)
+        if time - first < warmup:
+            return self._rise((time - first) / warmup)
+        share = (time - first - warmup) / max(last - first - warmup, 1e-9)
+        return lowest + (1 - lowest) * _fall(self.scheduler, share, self.t_mult)
+
+    def _warmup(self, part: int, epochs: int) -> float:
+        """Return the epochs in which the rate rises: of part one at most the first tenth."""
+        wanted = min(self.warmup_epochs, epochs / 2)
+        if self.scheduler == "onecycle":
+            return wanted or RISE * epochs
+        return wanted if part == 2 else min(wanted, epochs / 10)
+
+    def _rise(self, share: float) -> float:
+        if self.scheduler == "onecycle":  # Smith and Topin, 2018
+            return START_SHARE + (1 - START_SHARE) * _cosine(1 - share)
+        return share
 
 
 def plan_stages(
@@ -136,68 +166,73 @@ def plan_stages(
     accumulation: int,
     devices: int,
     images: int,
+    origin: Origin | None = None,
     blocks: int = 4,
 ) -> tuple[Stage, ...]:
     """Return the table of stages.
 
     Stage one trains the decoder alone. Stage two opens the whole backbone, or (progressive) its
-    deepest block, then two, then all, each for a third of the stage.
+    deepest block, then two, then all, each for a third of the stage. What was open at `origin`
+    stays open.
     """
     rest = epochs - stage1_epochs
-    opening = [(1, "block 4"), (2, "blocks 3-4"), (blocks, "all")] if progressive else []
-    bounds = [rest * i // 3 for i in range(4)] if progressive else [0, rest]
-    rows = [("decoder", 1, stage1_epochs, 0, lr, batch)]
-    for (open_blocks, name), start, end in zip(
-        opening or [(blocks, "all")], bounds, bounds[1:], strict=False
-    ):
-        rows.append((name, 2, end - start, open_blocks, stage2_lr, stage2_batch))
+    opening = [(1, "block 4"), (2, "blocks 3-4"), (blocks, "all")]
+    if not progressive:
+        opening = opening[-1:]
+    bounds = [rest * i // len(opening) for i in range(len(opening) + 1)]
+    rows = [("decoder", 1, stage1_epochs, 0, lr, batch)] if stage1_epochs else []
+    for (open_blocks, name), start, end in zip(opening, bounds, bounds[1:], strict=False):
+        if end > start:
+            rows.append((name, 2, end - start, open_blocks, stage2_lr, stage2_batch))
+    names, least = dict(opening), origin.open_blocks if origin else 0
     stages: list[Stage] = []
-    epoch = step = 0
+    epoch = 0
     for name, part, count, open_blocks, rate, size in rows:
-        if count == 0:
-            continue
-        batches = images // (size * devices)
-        steps = math.ceil(batches / accumulation)
-        stages.append(
-            Stage(name, part, epoch, count, open_blocks, rate, size, batches, steps, step)
-        )
-        epoch, step = epoch + count, step + count * steps
+        if part == 2 and open_blocks < least and origin and epoch + count > origin.time:
+            open_blocks, name = least, names.get(least, "all")
+        effective = size * devices * accumulation
+        steps = images // effective
+        stages.append(Stage(name, part, epoch, count, open_blocks, rate, size, effective, steps))
+        epoch += count
     return tuple(stages)
 
 
-def _shape(scheduler: str, progress: float, growth: int) -> float:
-    """Return 1...0 for progress 0...1 after warm-up."""
+def _fall(scheduler: str, share: float, growth: int) -> float:
+    """Return 1...0 for the share 0...1 of a part after its rise; 0 at its end."""
     if scheduler == "none":
         return 1.0
-    if scheduler == "onecycle":  # Smith and Topin, 2018: a tenth of the way up, the rest down
-        if progress < 0.1:
-            return START_SHARE + (1 - START_SHARE) * _cosine(1 - progress / 0.1)
-        return _cosine((progress - 0.1) / 0.9)
-    if scheduler == "cosine_restart":  # Loshchilov and Hutter, ICLR 2017: first period a quarter
-        length, start = 0.25, 0.0
-        while progress >= start + length:
-            start, length = start + length, length * growth
-        return _cosine((progress - start) / length)
-    return _cosine(progress)
+    if scheduler == "cosine_restart":  # Loshchilov and Hutter, ICLR 2017
+        return _restarts(share, growth)
+    return _cosine(share)
 
 
-def _cosine(progress: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+def _restarts(share: float, growth: int) -> float:
+    """Fall in periods, each `growth` times as long as the one before, of which the last ends at 1.
+
+    Their number is that which makes the first come closest to a quarter.
+    """
+    count = PERIODS if growth == 1 else round(math.log(1 + PERIODS * (growth - 1), growth))
+    lengths = [float(growth**period) for period in range(max(count, 1))]
+    start, whole = 0.0, sum(lengths)
+    for length in lengths[:-1]:
+        if share < start + length / whole:
+            return _cosine((share - start) * whole / length)
+        start += length / whole
+    return _cosine((share - start) * whole / lengths[-1])
 
 
-def build_plan(config: Config, images: int, devices: int) -> Plan:
+def _cosine(share: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
+
+
+def build_plan(config: Config, images: int, devices: int, origin: Origin | None = None) -> Plan:
     """Return stages and learning rates for this many training images and devices.
 
-    Raises InputError when a batch is larger than the data.
+    `origin` is where a run took up these settings, if it began with others. Raises InputError when
+    a step needs more images than there are.
     """
+    _check_batches(config, images, devices)
     batches = batches_per_device(config)
-    largest = max(batches) * devices
-    if largest > images:
-        raise InputError(
-            f"a batch of {largest} images ({largest // devices} per device x "
-            f"{devices}) is larger than the {images} training images. Lower --batch-size "
-            f"and --stage2-batch-size to at most {images // devices}, or add images."
-        )
     factors = lr_factors(config, devices) if config.scale_lr else (1.0, 1.0)
     stages = plan_stages(
         epochs=config.epochs,
@@ -210,14 +245,32 @@ def build_plan(config: Config, images: int, devices: int) -> Plan:
         accumulation=config.accumulation_steps,
         devices=devices,
         images=images,
+        origin=origin,
     )
     return Plan(
         stages,
+        images,
+        devices,
         backbone_factor=config.backbone_lr_factor,
         scheduler=config.scheduler,
         min_lr=config.min_lr * min(*factors, 1.0),  # a floor must stay below what it bounds
         warmup_epochs=config.warmup_epochs,
         t_mult=config.t_mult,
+        origin=origin,
+    )
+
+
+def _check_batches(config: Config, images: int, devices: int) -> None:
+    batch, accumulated = max(batches_per_device(config)), config.accumulation_steps
+    effective = batch * devices * accumulated
+    if effective <= images:
+        return
+    parts = f"{batch} per device x {devices}" + f" x {accumulated} accumulated" * (accumulated > 1)
+    fewer = ", fewer --accumulation-steps" if accumulated > 1 else ""
+    raise InputError(
+        f"a batch of {effective} images ({parts}) is larger than the {images} training images. "
+        f"Lower --batch-size and --stage2-batch-size to at most "
+        f"{max(images // (devices * accumulated), 1)}{fewer}, or add images."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..machine.devices import Devices, bare, parallel
 from ..machine.distributed import Ranks
 from ..network.backbone import SCRATCH, Start
-from .schedule import Plan
+from .schedule import Origin, Plan
 
 
 @dataclass
@@ -27,11 +27,16 @@ class TrainState:
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None
     start: Start  # what the backbone began with
-    step: int = 0
+    epoch: int = 0  # where it is: the epoch, from 0,
+    seen: int = 0  # and its images that all processes have trained on
+    step: int = 0  # optimiser steps taken, of whatever size
+    averaged: int = 0  # of these, steps that went into the average
+    origin: Origin | None = None  # where the schedule changed
     seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)  # epoch, iou, weights: "raw" or "ema"
     sums: dict[str, float] = field(default_factory=dict)  # over the steps of this epoch so far
     shares: Tensor | None = None  # (stages, experts) summed gates of this epoch so far
+    usage: Tensor | None = None  # (stages, experts) mean probability of the last steps
     skipped_in_row: int = 0
     opened: int = -1  # blocks of the backbone that train now
     parts: dict[int, int] = field(default_factory=dict)  # by open blocks; 1 where none is named
@@ -67,11 +72,16 @@ class TrainState:
             "scaler": self.scaler.state_dict(),
             "pretrained": self.start.pretrained,
             "weights_source": self.start.source,
+            "epoch": self.epoch,
+            "samples": self.seen,
             "step": self.step,
+            "averaged": self.averaged,
+            "origin": asdict(self.origin) if self.origin else None,
             "seconds": self.seconds,
             "best": self.best,
             "sums": self.sums,
             "shares": self.shares,
+            "usage": self.usage,
             "skipped_in_row": self.skipped_in_row,
         }
 
@@ -81,14 +91,21 @@ class TrainState:
         if self.ema:
             # A run that used no average so far starts it from the weights, not from random ones.
             self.ema.module.load_state_dict(state["ema"] or state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        _load_moments(self.optimizer, state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         source = state["weights_source"]  # all that checkpoints before 0.2 say of it
         self.start = Start(state.get("pretrained", not source.startswith(SCRATCH[:4])), source)
+        self.epoch, self.seen = state["epoch"], state["samples"]
         self.step, self.seconds = state["step"], state["seconds"]
+        self.averaged = state.get("averaged", self.step)
+        self.origin = Origin(**state["origin"]) if state.get("origin") else None
         self.best, self.sums = dict(state["best"]), dict(state["sums"])
-        self.shares, self.skipped_in_row = state["shares"], state["skipped_in_row"]
+        self.skipped_in_row = state["skipped_in_row"]
+        self.shares, self.usage = (
+            None if state.get(name) is None else state[name].to(self.device)
+            for name in ("shares", "usage")
+        )
 
 
 def backbone_blocks(net: nn.Module) -> list[list[nn.Module]]:
@@ -120,10 +137,20 @@ def parameter_groups(
     ]
 
 
-def set_learning_rates(optimizer: torch.optim.Optimizer, plan: Plan, step: int) -> None:
-    """Give each group its rate for `step`."""
+def _load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over the moments; rates and weight decay stay those of the settings."""
+    own = optimizer.state_dict()["param_groups"]
+    groups = [
+        {**saved, **{name: value for name, value in mine.items() if name != "params"}}
+        for saved, mine in zip(state["param_groups"], own, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, plan: Plan, time: float) -> None:
+    """Give each group its rate for that time."""
     for group in optimizer.param_groups:
-        group["lr"] = plan.lr(step, group["block"])
+        group["lr"] = plan.lr(time, group["block"])
 
 
 def set_open_blocks(

@@ -21,10 +21,11 @@ from ..data.augment import augment_batch
 from ..errors import TrainingError
 from ..machine.devices import seed_step
 from ..network.losses import total
-from .schedule import Place, Plan
+from .schedule import Plan, Stage
 from .state import TrainState, set_learning_rates
 
 MOST_SKIPPED = 30  # non-finite steps in a row before a run is given up
+NEWEST = 0.1  # weight of a step in the experts' usage, which the balance looks at
 
 Batch = dict[str, Tensor]
 
@@ -45,25 +46,25 @@ class StepSettings:
 def train_epoch(
     state: TrainState, plan: Plan, batches: Iterable[Batch], settings: StepSettings
 ) -> Iterator[dict[str, Any]]:
-    """Train to the end of the epoch that `state.step` stands in; yield a record per step.
+    """Train to the end of the state's epoch; yield a record per step.
 
     `batches` are the epoch's remaining ones. The epoch's sums live in the state, so an epoch that
     was interrupted ends with the same means as one that was not.
     """
-    place = plan.at(state.step)
-    state.open_blocks(place.stage.open_blocks)
+    stage = plan.stage_at(state.epoch)
+    state.open_blocks(stage.open_blocks)
     started = time.perf_counter()
     for group, waited in _groups(batches, settings.accumulation):
-        set_learning_rates(state.optimizer, plan, state.step)
-        weights = loss_weights(settings, state.step / plan.steps)
-        values = train_step(state, group, settings, weights)
-        state.step += 1
+        now = plan.time(state.epoch, state.seen)
+        set_learning_rates(state.optimizer, plan, now)
+        values = train_step(state, group, settings, loss_weights(settings, now / plan.epochs))
+        images = _count(group) * state.ranks.world
+        state.step, state.seen = state.step + 1, state.seen + images
         seconds = time.perf_counter() - started
         state.seconds += seconds
-        images = _count(group) * state.ranks.world
         values |= {"seconds": seconds, "data_wait": waited, "images": images}
         _add(state.sums, values)
-        yield _record(state, plan, place, values)
+        yield _record(state, plan, stage, now, values)
         started = time.perf_counter()
 
 
@@ -76,18 +77,22 @@ def train_step(
     finds its scale. A step that does not fit into memory is taken again in smaller parts. Raises
     TrainingError after too many skipped in a row, OutOfMemoryError when nothing is left to split.
     """
-    sums, shares, terms = _gradients(state, batches, settings, weights)
+    sums, experts, terms = _gradients(state, batches, settings, weights)
     state.scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(state.net.parameters(), settings.clip)
-    packed = state.ranks.total(torch.cat([sums / state.ranks.world, shares.flatten()]))
-    shares = packed[len(sums) :].view_as(shares)
-    state.shares = shares if state.shares is None else state.shares + shares
+    packed = state.ranks.total(torch.cat([sums / state.ranks.world, experts.flatten()]))
     # The one wait for the device:
     *numbers, norm_value = torch.cat([packed[: len(sums)], norm.view(1)]).tolist()
-    _apply(state, skip=not math.isfinite(norm_value))
+    skip = not math.isfinite(norm_value)
+    if not skip:
+        gates, router = packed[len(sums) :].view_as(experts)
+        state.shares = gates if state.shares is None else state.shares + gates
+        router = router / (_count(batches) * state.ranks.world)
+        state.usage = router if state.usage is None else torch.lerp(state.usage, router, NEWEST)
+    _apply(state, skip=skip)
     return dict(zip(terms, numbers, strict=True)) | {
         "gradient_norm": norm_value,
-        "skipped": float(state.skipped_in_row > 0),
+        "skipped": float(skip),
     }
 
 
@@ -107,22 +112,27 @@ def _gradients(
 def _accumulate(
     state: TrainState, batches: list[Batch], settings: StepSettings, weights: dict[str, float]
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """Add up the gradients of all parts; return loss and terms, summed gates, and the names."""
+    """Add up the gradients of all parts.
+
+    Returns loss and terms, (2, stages, experts) summed gates and probabilities, and the names.
+    """
     seed_step(settings.seed, state.step, state.ranks.rank)
     state.optimizer.zero_grad(set_to_none=True)
     images = _count(batches)
-    average = state.ranks.mean if state.ranks.world > 1 else None
-    values, gates, names = [], [], ["loss"]
+    values, experts, names = [], [], ["loss"]
     for image, mask, last in _parts(state, batches, settings.augment):
         with _in_step(state.supervised, last):
             parts = state.supervised(image, mask)
-            loss, terms = total(parts, **weights, average=average)
+            router = parts["router"].detach().float()
+            usage = torch.full_like(router[0], 1 / router.shape[-1])  # as if evenly, at the start
+            usage = usage if state.usage is None else state.usage
+            loss, terms = total(parts, **weights, usage=usage)
             share = len(image) / images  # parts may differ by an image
             state.scaler.scale(loss * share).backward()
         values.append(torch.stack([loss, *terms.values()]).detach() * share)
-        gates.append(parts["gates"].detach().sum(0))
+        experts.append(torch.stack([parts["gates"].detach().float().sum(0), router.sum(0)]))
         names = ["loss", *terms]
-    return torch.stack(values).sum(0), torch.stack(gates).sum(0), names
+    return torch.stack(values).sum(0), torch.stack(experts).sum(0), names
 
 
 def _parts(
@@ -149,11 +159,10 @@ def _in_step(module: nn.Module, last: bool) -> contextlib.AbstractContextManager
 def _apply(state: TrainState, *, skip: bool) -> None:
     if not skip:
         state.scaler.step(state.optimizer)
+        state.averaged += 1
         if state.ema:
-            state.ema.update(state.net, step=state.step + 1)
-    elif state.scaler.is_enabled():
-        state.scaler.step(state.optimizer)  # finds the infinity itself and skips
-    state.scaler.update()
+            state.ema.update(state.net, step=state.averaged)
+    state.scaler.update()  # it knows from `unscale_` whether the gradients were finite
     state.skipped_in_row = state.skipped_in_row + 1 if skip else 0
     if state.skipped_in_row >= MOST_SKIPPED:
         raise TrainingError(
@@ -163,26 +172,29 @@ def _apply(state: TrainState, *, skip: bool) -> None:
         )
 
 
-def epoch_record(state: TrainState, plan: Plan, place: Place) -> dict[str, Any]:
-    """Return the finished epoch's means and start the next epoch's sums from nothing.
+def end_epoch(state: TrainState, plan: Plan) -> dict[str, Any]:
+    """Return the finished epoch's means, and let the state stand at the start of the next one.
 
-    Losses and the gradient norm are means over steps, expert shares over images.
+    Losses and the gradient norm are means over the steps that were not skipped, None without one;
+    expert shares over their images.
     """
-    sums, shares = state.sums, state.shares
-    state.sums, state.shares = {}, None
+    stage, sums, shares = plan.stage_at(state.epoch), state.sums, state.shares
     steps, images = sums.pop("steps"), sums.pop("images")
     seconds, wait, skipped = (sums.pop(key) for key in ("seconds", "data_wait", "skipped"))
-    assert shares is not None  # an epoch has at least one step
+    last = plan.time(state.epoch, max(state.seen - stage.effective, 0))
+    state.epoch, state.seen, state.sums, state.shares = state.epoch + 1, 0, {}, None
+    taken = steps - skipped
+    share = None if shares is None else (shares / shares.sum(-1, keepdim=True)).tolist()
     return {
-        "epoch": place.epoch + 1,
+        "epoch": state.epoch,
         "step": state.step,
-        "stage": place.stage.name,
+        "stage": stage.name,
         "seconds": round(seconds, 3),
-        **{name: value / steps for name, value in sums.items()},
-        "lr": _rates(plan, state.step - 1),
+        **{name: value / taken if taken else None for name, value in sums.items()},
+        "lr": _rates(plan, last),
         "images_per_second": images / seconds,
         "data_wait_percent": 100 * wait / seconds,
-        "gates": [[round(value, 4) for value in row] for row in (shares / images).tolist()],
+        "gates": share and [[round(value, 4) for value in row] for row in share],
         "skipped_steps": int(skipped),
     }
 
@@ -199,24 +211,26 @@ def ramp(progress: float) -> float:
 
 
 def _record(
-    state: TrainState, plan: Plan, place: Place, values: dict[str, float]
+    state: TrainState, plan: Plan, stage: Stage, now: float, values: dict[str, float]
 ) -> dict[str, Any]:
+    left = plan.steps_from(state.epoch, state.seen)
     return {
-        "epoch": place.epoch + 1,
+        "epoch": state.epoch + 1,
         "step": state.step,
-        "stage": place.stage.name,
-        "lr": _rates(plan, state.step - 1),
+        "steps": state.step + left,
+        "stage": stage.name,
+        "lr": _rates(plan, now),
         "images_per_second": values["images"] / values["seconds"],
         **{name: value for name, value in values.items() if name != "images"},
     }
 
 
-def _rates(plan: Plan, step: int) -> dict[str, float]:
-    return {"head": plan.lr(step, None), "backbone": plan.lr(step, 1)}
+def _rates(plan: Plan, time: float) -> dict[str, float]:
+    return {"head": plan.lr(time, None), "backbone": plan.lr(time, 1)}
 
 
 def _groups(batches: Iterable[Batch], size: int) -> Iterator[tuple[list[Batch], float]]:
-    """Yield up to `size` batches at a time, and the seconds spent waiting for them."""
+    """Yield `size` batches at a time, and the seconds spent waiting for them."""
     group: list[Batch] = []
     waited, started = 0.0, time.perf_counter()
     for batch in batches:
@@ -226,14 +240,14 @@ def _groups(batches: Iterable[Batch], size: int) -> Iterator[tuple[list[Batch], 
             yield group, waited
             group, waited = [], 0.0
         started = time.perf_counter()
-    if group:
-        yield group, waited
 
 
 def _add(sums: dict[str, float], values: dict[str, float]) -> None:
+    """Add a step to the epoch's sums; the losses of a skipped one, perhaps infinite, are not."""
+    always = ("seconds", "data_wait", "images", "skipped")
     for name, value in {**values, "steps": 1.0}.items():
-        # A skipped step's loss may be infinite; it is counted as skipped, not averaged.
-        sums[name] = sums.get(name, 0.0) + (value if math.isfinite(value) else 0.0)
+        counts = name in (*always, "steps") or not values["skipped"]
+        sums[name] = sums.get(name, 0.0) + (value if counts else 0.0)
 
 
 def _count(batches: list[Batch]) -> int:

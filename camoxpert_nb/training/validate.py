@@ -1,8 +1,10 @@
-"""Scores and pictures of the validation images, each of which is seen exactly once."""
+"""Scores and pictures of the validation images, and which epoch is the best by them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,20 @@ PREVIEWS = 12
 Batch = dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What a network scores on the validation images, at the network's size.
+
+    iou (threshold 0.5), mae: means over the images with an object, as `evaluate` takes them; 0 and
+    1 where none has one. ious: of those images, in the order of the set. empty: how many have none.
+    """
+
+    iou: float
+    mae: float
+    ious: tuple[float, ...]
+    empty: int
+
+
 @torch.inference_mode()
 def validate(
     net: nn.Module,
@@ -29,21 +45,75 @@ def validate(
     dtype: torch.dtype | None = None,
     device: torch.device = CPU,
     ranks: Ranks = ALONE,
-) -> dict[str, float]:
-    """Return "iou" (threshold 0.5) and "mae", means over all images at the network's size.
+) -> Validation:
+    """Score the images of `batches`, which are this process's; all together hold each image once.
 
-    `batches` are this process's; together the processes' hold each image once.
+    All processes return the same.
     """
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    rows: list[tuple[int, float, float, bool]] = []
     for batch in batches:
         outputs, mask = _forward(net, batch, dtype, device)
         probability = outputs["logits"].float().sigmoid()
-        scores = batch_iou(probability, mask), batch_mae(probability, mask)
-        sums += torch.stack(
-            [*(score.double().sum() for score in scores), sums.new_tensor(len(mask))]
-        )
-    iou, mae, count = ranks.total(sums).tolist()
-    return {"iou": iou / count, "mae": mae / count}
+        columns = (batch_iou(probability, mask), batch_mae(probability, mask), mask.amax((1, 2, 3)))
+        table = torch.stack([column.double() for column in columns], 1).tolist()
+        rows += [(i, *row) for i, row in zip(batch["index"].tolist(), table, strict=True)]
+    every = sorted(row for part in ranks.gather(rows) for row in part)
+    ious = tuple(iou for _, iou, _, some in every if some)
+    maes = [mae for _, _, mae, some in every if some]
+    if not ious:
+        return Validation(0.0, 1.0, (), len(every))
+    return Validation(fmean(ious), fmean(maes), ious, len(every) - len(ious))
+
+
+def share_statistics(net: nn.Module, average: nn.Module | None, ranks: Ranks) -> None:
+    """Give all processes the same batch-norm statistics: what is validated is what is saved.
+
+    Each process saw other images. The network takes the mean; the average, which followed the
+    first process's network, takes that one's.
+    """
+    for buffer in net.buffers() if ranks.world > 1 else ():
+        if buffer.is_floating_point():
+            buffer.copy_(ranks.mean(buffer))
+    ranks.spread(iter(average.buffers()) if average else iter(()))
+
+
+def choose_weights(scores: Mapping[str, Validation]) -> str:
+    """Return "raw" or "ema": the average, unless the raw weights are better by more than chance."""
+    if "ema" not in scores:
+        return "raw"
+    return "ema" if is_as_good(scores["ema"].ious, scores["raw"].ious) else "raw"
+
+
+def update_best(
+    best: dict[str, Any], epoch: int, weights: str, scored: Validation, keep: str = "best"
+) -> tuple[dict[str, Any], bool]:
+    """Return what is known of the best epoch, and whether this one is it.
+
+    keep: "last" takes every epoch. "best" keeps an earlier one only where it is better than this
+    one by more than the paired error over the images: on few images the highest of many epochs is
+    chosen by chance. `best` holds "epoch", "iou", "weights", and of the highest "highest" and
+    "ious".
+    """
+    if best and "ious" not in best and scored.iou <= best["iou"] and keep == "best":
+        return best, False  # of an older kit, which kept the mean alone
+    highest = best.get("highest", {"epoch": epoch, "iou": scored.iou})
+    ious = best.get("ious", scored.ious)
+    if scored.iou >= highest["iou"] or len(ious) != len(scored.ious):
+        highest, ious = {"epoch": epoch, "iou": scored.iou}, scored.ious
+    taken = not best or keep == "last" or is_as_good(scored.ious, ious)
+    this = {"epoch": epoch, "iou": scored.iou, "weights": weights} if taken else best
+    return {**this, "highest": highest, "ious": list(ious)}, taken
+
+
+def is_as_good(ious: Sequence[float], others: Sequence[float]) -> bool:
+    """Say whether the mean of `ious` is below that of `others` by no more than its paired error.
+
+    The error is that of the mean difference over the same images, one standard error.
+    """
+    difference = np.asarray(others) - np.asarray(ious)
+    if len(difference) < 2:
+        return bool(difference.sum() <= 0)
+    return bool(difference.mean() <= difference.std(ddof=1) / len(difference) ** 0.5)
 
 
 @torch.inference_mode()
