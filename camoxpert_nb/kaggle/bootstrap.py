@@ -50,11 +50,11 @@ def find_kit(archive: str = "", built: str = "") -> str:
             "camoxpert_kaggle.ipynb, which carries the kit."
         ) from error
     own = print_of(Path(camoxpert_nb.__file__).parent)
-    said = f"{NAME} {camoxpert_nb.__version__} ({own}), {how}, Python {sys.version.split()[0]}"
+    kit = f"{NAME} {camoxpert_nb.__version__} ({own}), {how}, Python {sys.version.split()[0]}"
     if built in ("", own):
-        return said
+        return kit
     return (
-        f"{said}\nNOTE: this notebook was made with kit {built}. Upload the newer one of both: the "
+        f"{kit}\nNOTE: this notebook was made with kit {built}. Upload the newer one of both: the "
         "data set camoxpert-kit (a new version of it), or the notebooks."
     )
 

@@ -132,11 +132,7 @@ def _kernel(
     about = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook = {
         "cells": cells,
-        "metadata": {
-            "kaggle": options,
-            "kernelspec": about,
-            "language_info": {"name": "python"},
-        },
+        "metadata": {"kaggle": options, "kernelspec": about, "language_info": {"name": "python"}},
         "nbformat": 4,
         "nbformat_minor": 5,
     }

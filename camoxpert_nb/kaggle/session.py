@@ -32,6 +32,10 @@ from ..training.budget import SESSION, clock, minutes_left
 
 GROUPS = ("competitions", "datasets", "models", "notebooks")  # folders of the new style
 WEIGHTS = (".bin", ".pt", ".pth", ".safetensors")
+NO_WEIGHTS = (
+    "none attached. Without internet a pretrained backbone then starts from scratch: attach a data "
+    "set with its file, named as timm names it (edgenext_base.safetensors), or switch internet on"
+)
 
 
 @dataclass
@@ -89,12 +93,12 @@ def hand_over() -> None:
     What is set already stays. Nothing is set where there are no inputs and no session ends.
     """
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
-        os.environ.setdefault("CAMOXPERT_DEADLINE", str(began() + 60 * SESSION))
+        os.environ.setdefault("CAMOXPERT_DEADLINE", str(session_start() + 60 * SESSION))
     if weights := _weights():
         os.environ.setdefault("CAMOXPERT_WEIGHTS", os.pathsep.join(map(str, weights)))
 
 
-def began(proc: Path = Path("/proc")) -> float:
+def session_start(proc: Path = Path("/proc")) -> float:
     """Return when this machine's first process started, as a Unix time; now, if that is unknown.
 
     In a container, as Kaggle's, that is the start of the session.
@@ -137,12 +141,12 @@ def find_runs() -> list[Run]:
         and Run(folder).exists()
         and zipfile.is_zipfile(folder / "last.pt")  # its directory stands at the end of the file
     ]
-    return sorted(whole, key=lambda run: (run.records() or [{"time": 0}])[-1]["time"])
+    return sorted(whole, key=lambda run: run.newest().get("time", 0))
 
 
 def finished(run: Run) -> bool:
     """Say whether the run came to its last epoch."""
-    return (run.records() or [{}])[-1].get("kind") == "end"
+    return run.newest().get("kind") == "end"
 
 
 def how_to_go_on(run: Run) -> str:
@@ -166,31 +170,25 @@ def how_to_go_on(run: Run) -> str:
     )
 
 
-NO_WEIGHTS = (
-    "none attached. Without internet a pretrained backbone then starts from scratch: attach a data "
-    "set with its file, named as timm names it (edgenext_base.safetensors), or switch internet on"
-)
-
-
 def _link_data(lines: list[str]) -> str:
     """Put all attached image sets into one folder, as links; return it, or "" if there is none.
 
     The outputs of notebooks are no data sets, whatever images they hold. Of two sets with the same
     images one is enough; names that are only numbers tell nothing.
     """
-    links, seen, sets = dict[str, Path](), set[str](), list[ImageSet]()
+    links, attached, sets = dict[str, Path](), set[str](), list[ImageSet]()
     for source in sources():
         found = _image_sets(source)
         pairs = [pair for each in found for pair in (*each.train, *each.test)]
         names = {pair.name for pair in pairs if not pair.name.isdigit()}
         if not pairs:
             continue
-        if len(names & seen) > len(pairs) / 2:
+        if len(names & attached) > len(pairs) / 2:
             lines.append(f"left out  {source}: its images are attached already")
             continue
         again = source.name in links
         links[f"{source.parent.name}-{source.name}" if again else source.name] = source
-        seen |= names
+        attached |= names
         sets += found
     folder = scratch() / "data"
     shutil.rmtree(folder, ignore_errors=True)

@@ -194,9 +194,9 @@ def _failed(codes: dict[int, int], processes: int) -> RankFailed:
 
     Bad input and a stop are told by the process itself; a killed process tells nothing.
     """
-    told = {rank: code for rank, code in codes.items() if code in (InputError.exit_code, STOPPED)}
+    own = {r: c for r, c in codes.items() if c in (InputError.exit_code, STOPPED)}
     causes = {r: c for r, c in codes.items() if c not in (PeerLost.exit_code, -signal.SIGTERM)}
-    rank, code = min((told or causes or codes).items(), key=lambda item: (item[1], item[0]))
+    rank, code = min((own or causes or codes).items(), key=lambda item: (item[1], item[0]))
     if code >= 0:
         return RankFailed(f"process {rank} of {processes} ended with code {code}.", code, True)
     name = signal.Signals(-code).name

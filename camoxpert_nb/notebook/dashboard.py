@@ -166,12 +166,11 @@ class Dashboard:
         self.refresh()
         text = {"text/plain": self._watch.line()}
         if unattended():
-            return {**text, "text/html": self._page()}
+            return text | {"text/html": self._page()}
         if not self._widgets:
             self._build_widgets()
         self._keep_fresh()
-        view = {"version_major": 2, "version_minor": 0, "model_id": self._widgets["all"].model_id}
-        return {**text, "application/vnd.jupyter.widget-view+json": view}
+        return text | view_of(self._widgets["all"])
 
     def _page(self) -> str:
         return "".join(self._parts.values())
@@ -237,6 +236,12 @@ class Dashboard:
         return drawn
 
 
+def view_of(widget: Any) -> dict[str, Any]:
+    """Return what shows a widget, as a part of a cell's output."""
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    return {"application/vnd.jupyter.widget-view+json": view}
+
+
 def unattended() -> bool:
     """Say whether nobody sits in front of this notebook: then a training cell has to wait.
 
@@ -244,9 +249,8 @@ def unattended() -> bool:
     KAGGLE_KERNEL_RUN_TYPE. Otherwise the front end does: one that takes no answer to `input()`
     (nbclient, nbconvert, papermill, nbval) has nobody in front of it. A script is attended.
     """
-    wish = os.environ.get("CAMOXPERT_BATCH", "")
-    if wish:
-        return wish != "0"
+    if batch := os.environ.get("CAMOXPERT_BATCH", ""):
+        return batch != "0"
     if os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Batch":
         return True
     shell = _kernel_shell()

@@ -21,7 +21,7 @@ from PIL import Image
 from ..data.images import Array, read_grey, read_image
 from ..data.layouts import Pair
 from ..errors import InputError
-from .dashboard import unattended
+from .dashboard import unattended, view_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +34,8 @@ class Panel:
     def __init__(self, controls: Sequence[widgets.Widget]) -> None:
         hidden = widgets.Layout(max_width="100%", display="none")  # until there is a picture
         self.picture = widgets.Image(format="png", layout=hidden)
-        self.said = widgets.HTML()
-        self.box = widgets.VBox([widgets.HBox(controls), self.said, self.picture])
+        self.message = widgets.HTML()
+        self.box = widgets.VBox([widgets.HBox(controls), self.message, self.picture])
 
     def figure(self) -> Figure:
         """Return what is shown now as a matplotlib figure."""
@@ -47,15 +47,14 @@ class Panel:
             self.picture.value = self.figure()._repr_png_()  # type: ignore[attr-defined]
             self.picture.layout.display = ""
         except InputError as error:
-            self.said.value = html.escape(str(error))
+            self.message.value = html.escape(str(error))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         text = {"text/plain": repr(self)}
-        if unattended():
-            drawn = self.figure()._repr_png_()  # type: ignore[attr-defined]
-            return {**text, "image/png": base64.b64encode(drawn).decode()}
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
-        return {**text, "application/vnd.jupyter.widget-view+json": view}
+        if not unattended():
+            return text | view_of(self.box)
+        drawn = self.figure()._repr_png_()  # type: ignore[attr-defined]
+        return text | {"image/png": base64.b64encode(drawn).decode()}
 
 
 class Gallery(Panel):
@@ -125,7 +124,7 @@ class Gallery(Panel):
             "notes": [f"{by} {self.table[by][row]:.3f}" * (by != "iou") for row in rows],
         }
         place = f"{self.page * self.rows + 1} to {self.page * self.rows + len(rows)}"
-        self.said.value = (
+        self.message.value = (
             f"images {place} of {len(every)}" if rows else "no image passes the filters"
         )
         return show_predictions(preview, rows=self.rows, title=f"{place} of {len(every)} images")
@@ -167,10 +166,10 @@ class OwnPicture(Panel):
         self.upload.observe(self._take, "value")
 
     def __repr__(self) -> str:
-        return f"OwnPicture for {self.run}, {len(self.results)} pictures seen"
+        return f"OwnPicture for {self.run}, {len(self.results)} pictures so far"
 
-    def look(self, path: Path | str) -> Figure:
-        """Look at a picture in a file and return it with what was found."""
+    def predict(self, path: Path | str) -> Figure:
+        """Return the picture in a file with what was found on it."""
         from ..figures.explore import open_looker
 
         self._looker = self._looker or open_looker(self.run, self.device)
@@ -189,41 +188,40 @@ class OwnPicture(Panel):
         return show_overlay(image, probability, name=name)
 
     def _take(self, change: dict[str, Any]) -> None:
-        self.results, self.said.value = [], "looking..."
-        said = []
+        self.results, self.message.value, lines = [], "looking...", list[str]()
         for name, content in uploaded(change["new"]):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / Path(name).name
                 path.write_bytes(content)
                 try:
-                    self.look(path)
-                    said.append(downloads(*self.results[-1]))
+                    self.predict(path)
+                    lines.append(downloads(*self.results[-1]))
                 except InputError as error:
-                    said.append(f"<p>{html.escape(str(error))}</p>")
-        self.said.value, self.picture.value = "".join(said), b""
+                    lines.append(f"<p>{html.escape(str(error))}</p>")
+        self.message.value, self.picture.value = "".join(lines), b""
         if self.results:
             self.draw()
 
 
-def gallery(seen: Any, maps: Path | str = "", rows: int = 4) -> Gallery:
+def gallery(scored: Any, maps: Path | str = "", rows: int = 4) -> Gallery:
     """Return a gallery of an `explore.Explored`, or of a `judge.Judged` and its folder of maps."""
     from ..figures.predictions import fitted
     from ..figures.ranking import describe
 
     if not maps:
-        return Gallery(seen.table, seen.pairs, seen.map_of, rows)
+        return Gallery(scored.table, scored.pairs, scored.map_of, rows)
 
     def map_of(row: int) -> Array:
-        pair = seen.pairs[row]
+        pair = scored.pairs[row]
         return fitted(read_grey(Path(maps) / f"{pair.name}.png"), read_grey(pair.mask).shape)
 
-    return Gallery(describe(seen.scores.per_image, seen.pairs), seen.pairs, map_of, rows)
+    return Gallery(describe(scored.scores.per_image, scored.pairs), scored.pairs, map_of, rows)
 
 
-def threshold_slider(seen: Any, image: str | int = 0) -> ThresholdSlider:
+def threshold_slider(explored: Any, image: str | int = 0) -> ThresholdSlider:
     """Return a slider for one image (its name, or row) of an `explore.Explored`."""
-    picture, mask, name = seen.files_of(image)
-    return ThresholdSlider(picture, seen.map_of(image), mask, name)
+    picture, mask, name = explored.files_of(image)
+    return ThresholdSlider(picture, explored.map_of(image), mask, name)
 
 
 def own_picture(run: Any, device: str = "auto") -> OwnPicture:

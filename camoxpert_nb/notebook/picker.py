@@ -20,7 +20,7 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.display import display
 
-from ..data.selection import count_images, find_data, forget_images
+from ..data.selection import Images, count_images, find_data, forget_images
 from ..errors import InputError
 from ..figures.curves import Line, plot
 from ..figures.style import BLUE, ORANGE
@@ -28,7 +28,7 @@ from ..runs.run import NEXT
 from ..settings.config import GROUPS, PRESETS, Config, differences, flag_of, make_config
 from ..training.schedule import Plan, build_plan, lr_warnings
 from .choice import command_line, count_devices, propose, rates
-from .dashboard import unattended
+from .dashboard import unattended, view_of
 from .fields import (
     ITEMS,
     LABEL,
@@ -45,6 +45,15 @@ from .fields import (
 )
 
 ESSENTIAL = ("dataset_path", "img_size", "backbone", "epochs", "batch_size", "lr")
+STAGE_COLUMNS = {  # heading: width in plain text
+    "stage": 7,
+    "epochs": 9,
+    "trains": 13,
+    "batch x GPUs x accumulated": 28,
+    "effective": 11,
+    "steps an epoch": 16,
+    "lr": 0,
+}
 # Where things are on this machine: choosing a preset leaves these alone.
 PLACES = ("dataset_path", "weights", "cache_dir", "checkpoint_dir")
 
@@ -70,7 +79,10 @@ class ConfigPicker:
         forget_images()
         self.path, self._devices, self._quiet = Path(path), devices, False
         self.problem = ""
-        self._config = config or _beginning(preset, find_data(dataset_path), devices)
+        if config is None:
+            data = find_data(dataset_path)
+            config = make_config(preset, dataset_path=data) if preset else propose(data, devices)
+        self._config = config
         if not self._config.preset:
             self._config = self._config.replace(preset=next(iter(PRESETS)))
         self.fields = {name: make_field(name) for name in ITEMS}
@@ -149,10 +161,7 @@ class ConfigPicker:
         # What a widget says of itself differs between ipywidgets 7 and 8, and is no table.
         settings = f"<pre>{html.escape(self._settings())}</pre>"
         bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": settings + self._outlook()}
-        if not unattended():
-            view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
-            bundle["application/vnd.jupyter.widget-view+json"] = view
-        display(bundle, raw=True)
+        display(bundle if unattended() else bundle | view_of(self.box), raw=True)
 
     # -- building ----------------------------------------------------------------------------
 
@@ -167,18 +176,8 @@ class ConfigPicker:
         head = widgets.HBox([self.preset, about])
         first = widgets.VBox([head, *(self._row(name) for name in ESSENTIAL)])
         buttons = widgets.HBox([self.estimate_button, self.save_button, self.saved])
-        return widgets.VBox(
-            [
-                first,
-                self.message,
-                every,
-                self.changed,
-                self.outlook,
-                buttons,
-                self.estimated,
-                self.command,
-            ]
-        )
+        below = [self.changed, self.outlook, buttons, self.estimated, self.command]
+        return widgets.VBox([first, self.message, every, *below])
 
     def _row(self, name: str) -> widgets.HBox:
         return widgets.HBox([self.fields[name], self.helps[name]])
@@ -265,63 +264,41 @@ class ConfigPicker:
 
     # -- what it will do ---------------------------------------------------------------------
 
-    def _plan(self) -> Plan:
-        return build_plan(self._config, count_images(self._config).train, self._count())
-
     def _count(self) -> int:
         return count_devices(self._config) if self._devices is None else self._devices
 
+    def _forecast(self) -> tuple[Images | None, Plan | None, list[str]]:
+        """Return the images, the plan, and warnings; or, of what cannot be told, the reason."""
+        images, config, count = None, self._config, self._count()
+        try:
+            images = count_images(config)
+            plan = build_plan(config, images.train, count)
+        except InputError as error:
+            return images, None, [str(error)]
+        return images, plan, lr_warnings(config, count)
+
     def _stages(self, plan: Plan) -> Iterator[Sequence[str]]:
-        count, config = self._count(), self._config
-        yield (
-            "stage",
-            "epochs",
-            "trains",
-            "batch x GPUs x accumulated",
-            "effective",
-            "steps an epoch",
-            "lr",
-        )
+        count, parts = self._count(), self._config.accumulation_steps
+        yield tuple(STAGE_COLUMNS)
         for number, stage in enumerate(plan.stages, start=1):
-            effective = stage.batch * count * config.accumulation_steps
-            parts = f"{stage.batch} x {count} x {config.accumulation_steps}"
+            batch = (f"{stage.batch} x {count} x {parts}", stage.batch * count * parts)
             span = f"{stage.first_epoch + 1}-{stage.last_epoch}"
-            cells = (number, span, stage.name, parts, effective, stage.steps, f"{stage.lr:g}")
-            yield tuple(map(str, cells))
+            yield tuple(map(str, (number, span, stage.name, *batch, stage.steps, f"{stage.lr:g}")))
 
     def _plain_outlook(self) -> list[str]:
-        try:
-            lines = [str(count_images(self._config))]
-            plan = self._plan()
-        except InputError as error:
-            return [str(error)]
-        for cells in self._stages(plan):
-            widths = (7, 9, 13, 28, 11, 16, 0)
-            padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-            lines.append("".join(padded).rstrip())
-        return [*lines, *lr_warnings(self._config, self._count())]
+        images, plan, warnings = self._forecast()
+        widths, rows = STAGE_COLUMNS.values(), self._stages(plan) if plan else ()
+        lines = ["".join(map(str.ljust, cells, widths)).rstrip() for cells in rows]
+        return [*([str(images)] if images else []), *lines, *warnings]
 
     def _outlook(self) -> str:
-        try:
-            images = table(count_images(self._config).rows())
-        except InputError as error:
-            return alarm(str(error))
-        try:
-            plan = self._plan()
-        except InputError as error:
-            return images + alarm(str(error))
-        head, *stages = self._stages(plan)
-        warnings = "".join(map(alarm, lr_warnings(self._config, self._count())))
-        return (
-            f'<div style="display:flex;flex-wrap:wrap;gap:24px"><div>{images}</div>'
-            f"{_curve(plan)}</div>{table(stages, head)}{warnings}"
-        )
-
-
-def _beginning(preset: str, dataset_path: str, devices: int | None) -> Config:
-    if preset:
-        return make_config(preset, dataset_path=dataset_path)
-    return propose(dataset_path, devices)
+        images, plan, warnings = self._forecast()
+        drawn, stages = f"<div>{table(images.rows())}</div>" if images else "", ""
+        if plan:
+            head, *rows = self._stages(plan)
+            drawn, stages = drawn + _curve(plan), table(rows, head)
+        drawn = f'<div style="display:flex;flex-wrap:wrap;gap:24px">{drawn}</div>'
+        return drawn + stages + "".join(map(alarm, warnings))
 
 
 def _curve(plan: Plan) -> str:

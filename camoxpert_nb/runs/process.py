@@ -102,7 +102,7 @@ def status(run: Run) -> Status:
     """Say how the run is."""
     for each in _children:
         each.poll()
-    last, known = (run.records() or [{}])[-1], run.process()
+    last, known = run.newest(), run.process()
     trainer, starter = run.training_pid() or _far_away(known, last), _starter(known)
     if trainer is not None:
         asked = [name for request, name in ASKED.items() if run.wants(request)]
@@ -118,7 +118,7 @@ def status(run: Run) -> Status:
     killed = "trainer" in known
     if run.wants("stop") and not (killed or failure):
         return Status("stopped")  # before it began
-    return Status("died", cause=failure or _last_words(run, killed))
+    return Status("died", cause=failure or _cause(run, killed))
 
 
 def _refuse_second(run: Run) -> None:
@@ -176,17 +176,13 @@ def _far_away(known: dict[str, Any], last: dict[str, Any]) -> int | None:
     return known.get("trainer") if known.get("host") != platform.node() and fresh else None
 
 
-def _last_words(run: Run, killed: bool) -> str:
+def _cause(run: Run, killed: bool) -> str:
     """Return why it died; `killed`: while it trained, so that older words are of another one."""
-    errors, files = (
-        run.folder / "stderr.txt",
-        (run.folder / "process.json", run.folder / "lock.json"),
-    )
+    errors, *files = (run.folder / name for name in ("stderr.txt", "process.json", "lock.json"))
     began = max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
-    if errors.exists() and (not killed or errors.stat().st_mtime > began):
-        said = [line.removeprefix("camoxpert: ") for line in tail(errors, 3)]
-        if said:
-            return "\n".join(said)
+    lines = tail(errors, 3)
+    if lines and (not killed or errors.stat().st_mtime > began):
+        return "\n".join(line.removeprefix("camoxpert: ") for line in lines)
     if killed:
         return (
             "the process was killed without a word: most often because the memory ran out, or "

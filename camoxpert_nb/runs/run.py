@@ -39,6 +39,8 @@ class Run:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self.config_path = self.folder / "config.json"
+        self.history_path = self.folder / "history.jsonl"
         self._read: dict[str, tuple[Any, Any]] = {}  # by name: what told the file, and its contents
         # Of the history: its records, the offset after them, and the last bytes before that, by
         # which a file that was written anew is known. One value, so an interrupt cannot split it.
@@ -46,16 +48,6 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
-
-    @property
-    def config_path(self) -> Path:
-        """The settings file."""
-        return self.folder / "config.json"
-
-    @property
-    def history_path(self) -> Path:
-        """The records, one JSON object a line."""
-        return self.folder / "history.jsonl"
 
     def exists(self) -> bool:
         """Say whether a run lives here already; settings alone are one that is still to begin."""
@@ -90,6 +82,10 @@ class Run:
         records = [*records, *_parsed(lines)]
         self._history = records, offset + len(lines), (tail + lines)[-200:]
         return [record for record in records if kind in (None, record["kind"])]
+
+    def newest(self) -> Record:
+        """Return the last record, or an empty one while there is none."""
+        return (self.records() or [{}])[-1]
 
     def cut_history(self, epoch: int, step: int) -> None:
         """Drop the steps and epochs after a checkpoint that a killed process may have written.

@@ -13,13 +13,13 @@ from camoxpert_nb.data.selection import select
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.kaggle import session
 from camoxpert_nb.kaggle.session import (
-    began,
     begin,
     find_runs,
     finished,
     hand_over,
     how_to_go_on,
     input_root,
+    session_start,
     sources,
 )
 from camoxpert_nb.network.build import find_weights
@@ -155,7 +155,7 @@ class TestTheEnd:
         self, monkeypatch: pytest.MonkeyPatch, inputs: Path
     ) -> None:
         monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-        monkeypatch.setattr(session, "began", lambda: time.time() - 100 * 60)
+        monkeypatch.setattr(session, "session_start", lambda: time.time() - 100 * 60)
         hand_over()
         assert minutes_left() == pytest.approx(620, abs=0.1)
 
@@ -173,14 +173,14 @@ class TestTheEnd:
         (tmp_path / "stat").write_text(f"cpu 1 2\nbtime {boot}\nprocesses 3\n")
         fields = ["S", *["0"] * 18, str(ticks), "0"]
         (tmp_path / "1" / "stat").write_text(f"1 (a ) b) {' '.join(fields)}\n")
-        assert began(tmp_path) == pytest.approx(boot + 2000)
+        assert session_start(tmp_path) == pytest.approx(boot + 2000)
 
     @pytest.mark.parametrize("stat", ["", "btime 12\n"])
     def test_a_start_that_cannot_be_is_now(self, tmp_path: Path, stat: str) -> None:
         (tmp_path / "1").mkdir()
         (tmp_path / "stat").write_text(stat)
         (tmp_path / "1" / "stat").write_text(f"1 (x) {' '.join(['0'] * 22)}\n")
-        assert began(tmp_path) == pytest.approx(time.time(), abs=5)
+        assert session_start(tmp_path) == pytest.approx(time.time(), abs=5)
 
 
 class TestWeights:

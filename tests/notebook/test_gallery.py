@@ -69,7 +69,7 @@ def test_pages_are_sorted_and_end_where_the_images_do(shown: gallery.Gallery) ->
     for expected in (["1", "4"], ["2"], ["2"]):
         shown.turn(1)
         assert names(shown) == expected
-    assert shown.said.value == "images 5 to 5 of 5"
+    assert shown.message.value == "images 5 to 5 of 5"
     assert png(shown.picture.value).shape != png(first).shape
     shown.turn(-9)
     assert shown.picture.value == first
@@ -84,7 +84,7 @@ def test_filters_and_order_go_back_to_the_first_page(shown: gallery.Gallery) -> 
     assert shown.chosen() == [1, 3]
     shown.filters["size"].value = "no object"
     assert shown.chosen() == []
-    assert shown.said.value == "no image passes the filters"
+    assert shown.message.value == "no image passes the filters"
     shown.filters["class"].value = "A"
     assert shown.chosen() == [0]
 
@@ -107,7 +107,7 @@ def test_maps_of_a_folder_and_of_a_network_show_the_same(judged: Any) -> None:
 
 def test_a_missing_map_is_said_in_the_place_of_the_picture(judged: Any) -> None:
     (judged.maps / f"{judged.pairs[0].name}.png").unlink()
-    assert "no such file" in gallery.gallery(judged, judged.maps).said.value
+    assert "no such file" in gallery.gallery(judged, judged.maps).message.value
 
 
 def test_the_slider_cuts_the_map_anew() -> None:
@@ -164,7 +164,9 @@ def own(monkeypatch: pytest.MonkeyPatch) -> gallery.OwnPicture:
 def test_an_uploaded_picture_comes_back_with_files(own: gallery.OwnPicture) -> None:
     assert own.picture.value == b""
     upload(own, "a <b>.png", photo())
-    links = re.findall(r'download="([^"]+)" href="data:image/png;base64,([^"]+)"', own.said.value)
+    links = re.findall(
+        r'download="([^"]+)" href="data:image/png;base64,([^"]+)"', own.message.value
+    )
     files = {name: png(base64.b64decode(data)) for name, data in links}
     assert list(files) == [f"a &lt;b&gt;_{kind}.png" for kind in ("overlay", "mask", "map")]
     overlay, mask, probability = files.values()
@@ -172,13 +174,13 @@ def test_an_uploaded_picture_comes_back_with_files(own: gallery.OwnPicture) -> N
     assert (mask[:10] == 255).all() and (mask[10:] == 0).all()
     assert (probability[:10] == 200).all()
     np.testing.assert_array_equal(overlay[12:], png(photo())[12:])
-    assert "50.0% of the picture" in own.said.value
+    assert "50.0% of the picture" in own.message.value
     assert len(own.picture.value) > 1000
 
 
 def test_an_upload_that_is_no_picture_is_answered(own: gallery.OwnPicture) -> None:
     upload(own, "notes.png", b"no picture")
-    assert "cannot be read as an image" in own.said.value
+    assert "cannot be read as an image" in own.message.value
     assert own.results == []
     for name in ("photo.png", "second.png"):  # each upload takes the place of the one before
         upload(own, name, photo())
@@ -195,10 +197,10 @@ def test_a_file_can_be_looked_at_without_a_front_end(
     own: gallery.OwnPicture, tmp_path: Path
 ) -> None:
     (tmp_path / "photo.png").write_bytes(photo())
-    said = [text.get_text() for text in own.look(tmp_path / "photo.png").findobj(Text)]
+    said = [text.get_text() for text in own.predict(tmp_path / "photo.png").findobj(Text)]
     assert any("photo.png" in text and "50.0% of the image" in text for text in said)
     with pytest.raises(InputError, match="no such file"):
-        own.look(tmp_path / "missing.png")
+        own.predict(tmp_path / "missing.png")
 
 
 def test_a_gallery_of_files_needs_no_torch() -> None:
