@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..runs.run import Run, bare_keys, load_checkpoint
+from ..runs.checkpoint import bare_keys, load_checkpoint
+from ..runs.run import Run
 from ..settings.config import Config
 from .backbone import Start
 from .model import CamoXpert

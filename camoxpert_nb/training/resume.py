@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..runs.run import Run, bare_keys, load_checkpoint
+from ..runs.checkpoint import bare_keys, load_checkpoint
+from ..runs.run import Run
 from ..settings.config import ON_RESUME, Config, differences, flag_of, with_rates
 from .prepare import Training
 from .schedule import Origin, build_plan

@@ -124,6 +124,21 @@ def test_balance_is_zero_when_even_and_largest_when_one_expert_takes_all() -> No
     torch.testing.assert_close(balance_loss(taking_turns), torch.tensor(0.0), atol=1e-6, rtol=0)
 
 
+def test_balance_against_the_steps_before_is_linear_in_the_batch() -> None:
+    """Value and slope are those of the balance where batch and usage agree; parts add up."""
+    router = noise(6, 2, 7).softmax(2).requires_grad_()
+    usage = router.detach().mean(0)
+    (own,) = torch.autograd.grad(balance_loss(router), router)
+    (slope,) = torch.autograd.grad(balance_loss(router, usage), router)
+    torch.testing.assert_close(slope, own)
+    torch.testing.assert_close(balance_loss(router, usage), balance_loss(router))
+    other = noise(2, 7).softmax(1)
+    parts = sum(len(part) / 6 * balance_loss(part, other) for part in router.split([1, 3, 2]))
+    torch.testing.assert_close(parts, balance_loss(router, other))
+    even = torch.full((2, 7), 1 / 7)
+    torch.testing.assert_close(balance_loss(router, even), torch.tensor(0.0), atol=1e-6, rtol=0)
+
+
 # ---- the module that training runs ---------------------------------------------------------------
 
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from camoxpert_nb.errors import InputError, TrainingError
-from camoxpert_nb.runs.run import Onlooker, Run, bare_keys, load_checkpoint
+from camoxpert_nb.runs.checkpoint import bare_keys, load_checkpoint
+from camoxpert_nb.runs.run import Onlooker, Run
 from camoxpert_nb.settings.config import Config, make_config
 
 

@@ -246,7 +246,7 @@ def test_the_best_weights_are_the_ones_that_scored(tiny: Config) -> None:
     training = prepare(tiny)
     loaders = Loaders(training)
     scores = validate(load_net(run), loaders.validation(4))
-    assert scores["iou"] == pytest.approx(run.load_json("summary")["best"]["iou"], abs=1e-6)
+    assert scores.iou == pytest.approx(run.load_json("summary")["best"]["iou"], abs=1e-6)
 
 
 def test_pause_save_and_stop_are_obeyed_from_outside(tiny: Config, tmp_path: Path) -> None:

@@ -226,4 +226,4 @@ def test_a_run_that_is_short_of_memory_goes_on_and_says_so(
 def _batches(training: Any) -> Any:
     from camoxpert_nb.training.prepare import Loaders
 
-    return Loaders(training).epoch(training.plan.at(0))
+    return Loaders(training).epoch(training.plan.stages[0], 0)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.settings.config import make_config
 from camoxpert_nb.training.schedule import (
+    Origin,
     Plan,
     build_plan,
     effective_batches,
@@ -22,7 +24,7 @@ from camoxpert_nb.training.state import parameter_groups, set_learning_rates, se
 
 
 def make_plan(**changes: Any) -> Plan:
-    stages = {
+    stages: dict[str, Any] = {
         "epochs": 140,
         "stage1_epochs": 30,
         "progressive": True,
@@ -34,7 +36,7 @@ def make_plan(**changes: Any) -> Plan:
         "devices": 2,
         "images": 2736,
     }
-    shape = {
+    shape: dict[str, Any] = {
         "backbone_factor": 0.1,
         "scheduler": "cosine",
         "min_lr": 1e-5,
@@ -42,7 +44,14 @@ def make_plan(**changes: Any) -> Plan:
         "t_mult": 2,
     }
     own = {key: changes.pop(key) for key in list(changes) if key in shape}
-    return Plan(plan_stages(**(stages | changes)), **(shape | own))
+    given, origin = stages | changes, changes.get("origin")
+    images, devices = given["images"], given["devices"]
+    return Plan(plan_stages(**given), images, devices, **(shape | own), origin=origin)
+
+
+def rates(plan: Plan, part: int) -> list[float]:
+    stages = [stage for stage in plan.stages if stage.part == part]
+    return [plan.lr(time, None) for stage in stages for time in plan.times(stage)]
 
 
 def test_the_guides_schedule_opens_blocks_in_thirds_of_stage_two() -> None:
@@ -50,34 +59,52 @@ def test_the_guides_schedule_opens_blocks_in_thirds_of_stage_two() -> None:
     table = [(s.first_epoch, s.epochs, s.open_blocks, s.part) for s in plan.stages]
     assert table == [(0, 30, 0, 1), (30, 36, 1, 2), (66, 37, 2, 2), (103, 37, 4, 2)]
     assert plan.epochs == 140
-    assert plan.steps == 30 * (2736 // 32) + 110 * (2736 // 24)
+    assert plan.steps_from(0) == 30 * (2736 // 32) + 110 * (2736 // 24)
 
 
 @pytest.mark.parametrize(("epochs", "first"), list(itertools.product((1, 2, 3, 7), (0, 1))))
 def test_every_promised_epoch_is_in_the_plan(epochs: int, first: int) -> None:
     for progressive in (True, False):
         plan = make_plan(epochs=epochs, stage1_epochs=first, progressive=progressive)
-        epoch_of_step = [plan.at(step).epoch for step in range(plan.steps)]
-        assert sorted(set(epoch_of_step)) == list(range(epochs))
-        assert epoch_of_step == sorted(epoch_of_step)
+        trained = [epoch for s in plan.stages for epoch in range(s.first_epoch, s.last_epoch)]
+        assert trained == list(range(epochs))
+        assert [plan.stage_at(epoch) for epoch in trained] == [
+            stage for stage in plan.stages for _ in range(stage.epochs)
+        ]
         if epochs > first:
             assert plan.stages[-1].open_blocks == 4
 
 
-def test_a_place_leads_back_to_its_step() -> None:
-    plan = make_plan(epochs=6, stage1_epochs=2)
-    for step in range(plan.steps):
-        place = plan.at(step)
-        per_step = place.stage.batch * 2
-        assert plan.step_of(place.epoch, place.step_in_epoch * per_step, per_step) == step
-    assert plan.step_of(plan.epochs, 0, 24) == plan.steps
+def test_steps_follow_from_epoch_and_images() -> None:
+    """Part two: 2736 images in steps of 24, of which 7 were done in steps of 100."""
+    plan = make_plan()
+    assert plan.steps_left(50) == 114
+    assert plan.steps_left(50, seen=700) == (2736 - 700) // 24 == 84
+    assert plan.steps_from(139, seen=700) == 84
+    assert plan.steps_from(138, seen=700) == 84 + 114
+    assert plan.steps_from(140) == 0
+    assert make_plan(accumulation=3).steps_left(50) == 38  # whole steps alone
 
 
-def test_half_the_devices_keep_epoch_and_images() -> None:
-    two, one = make_plan(), make_plan(devices=1)
-    step = one.step_of(50, 24 * 10, 12)
-    assert one.at(step).epoch == two.at(two.step_of(50, 240, 24)).epoch == 50
-    assert one.at(step).step_in_epoch == 20
+def test_time_is_the_middle_of_a_step_whatever_its_size() -> None:
+    plan, smaller = make_plan(), make_plan(devices=1)
+    assert plan.time(50) == pytest.approx(50 + 0.5 / 114)
+    assert plan.time(50, 113 * 24) == pytest.approx(51 - 0.5 / 114)
+    assert smaller.time(50, 24) == pytest.approx(plan.time(50, 24), abs=0.01)
+    for stage in plan.stages:
+        times = list(plan.times(stage))
+        assert len(times) == stage.epochs * stage.steps
+        assert times[0] == plan.time(stage.first_epoch)
+        assert stage.first_epoch < times[0] < times[-1] < stage.last_epoch
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3])
+@pytest.mark.parametrize("batch", [4, 16])
+def test_the_rate_at_a_time_does_not_hang_on_batches(devices: int, batch: int) -> None:
+    plan, other = make_plan(), make_plan(devices=devices, batch=batch, stage2_batch=batch)
+    for time in (0.3, 12.0, 29.9, 30.1, 45.5, 80.0, 139.9):
+        assert plan.lr(time, None) == other.lr(time, None)
+        assert plan.lr(time, 1) == other.lr(time, 1)
 
 
 @pytest.mark.parametrize("scheduler", ["cosine", "onecycle", "cosine_restart", "none"])
@@ -85,45 +112,74 @@ def test_no_group_ever_rises_above_its_base_or_falls_below_its_share_of_the_mini
     scheduler: str,
 ) -> None:
     plan = make_plan(scheduler=scheduler)
-    for step in range(0, plan.steps, 7):
-        stage = plan.at(step).stage
-        head = plan.lr(step, None)
+    for time in np.linspace(0.001, 139.999, 999):
+        stage, head = plan.stage_at(time), plan.lr(time, None)
         assert 0 < head <= stage.lr * (1 + 1e-12)
         for block in (1, 2, 3, 4):
-            rate = plan.lr(step, block)
+            rate = plan.lr(time, block)
             assert (rate == 0) == (block > stage.open_blocks)
             assert rate <= 0.1 * head * (1 + 1e-12)
 
 
-def test_cosine_falls_from_the_base_rate_to_the_minimum_in_each_part() -> None:
-    plan = make_plan()
-    for part, base in ((1, 6.5e-4), (2, 1.5e-4)):
-        stages = [s for s in plan.stages if s.part == part]
-        rates = [plan.lr(s, None) for s in range(stages[0].first_step, stages[-1].last_step)]
-        assert max(rates) == pytest.approx(base, rel=1e-3)
-        assert rates[-1] == pytest.approx(1e-5, rel=1e-2)
-        top = rates.index(max(rates))
-        assert all(a >= b for a, b in itertools.pairwise(rates[top:]))
-        assert all(a <= b for a, b in itertools.pairwise(rates[: top + 1]))
-    # Unfreezing and resuming change nothing: the rate is a function of the step alone.
-    assert plan.lr(plan.stages[2].first_step, None) < plan.lr(plan.stages[1].last_step - 1, None)
+@pytest.mark.parametrize("warmup", [0, 10])
+@pytest.mark.parametrize("growth", [1, 2, 3])
+@pytest.mark.parametrize("part", [1, 2])
+@pytest.mark.parametrize("scheduler", ["cosine", "onecycle", "cosine_restart"])
+def test_each_part_rises_once_to_its_rate_and_ends_at_the_floor(
+    scheduler: str, part: int, growth: int, warmup: int
+) -> None:
+    plan = make_plan(scheduler=scheduler, warmup_epochs=warmup, t_mult=growth)
+    found, base = rates(plan, part), {1: 6.5e-4, 2: 1.5e-4}[part]
+    assert max(found) == pytest.approx(base, rel=1e-3)
+    assert found[-1] == pytest.approx(1e-5, rel=1e-3)
+    rises = [i for i, (a, b) in enumerate(itertools.pairwise(found)) if b > a * (1 + 1e-9)]
+    climbs = sum(b - a > 1 for a, b in itertools.pairwise([-2, *rises]))
+    first = int(scheduler == "onecycle" or warmup > 0)
+    periods = {1: 4, 2: 2, 3: 2}[growth] if scheduler == "cosine_restart" else 1
+    assert climbs == first + periods - 1
 
 
-def test_warm_up_takes_ten_epochs_of_stage_two() -> None:
+def test_restarts_take_the_whole_part() -> None:
+    """Periods of one and two thirds: the rate is back at its base after a third, not at 115."""
+    plan = make_plan(scheduler="cosine_restart", warmup_epochs=0, stage1_epochs=0, epochs=60)
+    assert plan.factor(19.999) < 0.07 < 0.99 < plan.factor(20.001)
+    assert plan.factor(59.999) == pytest.approx(1e-5 / 1.5e-4, rel=1e-3)
+
+
+def test_the_rate_of_stage_two_does_not_see_the_end_of_a_block_s_stage() -> None:
     plan = make_plan()
-    stage = plan.stages[1]
-    end = stage.first_step + 10 * stage.steps
-    assert plan.lr(stage.first_step, None) < 1.5e-6
-    assert plan.lr(end, None) == pytest.approx(1.5e-4, rel=1e-3)
-    assert plan.lr(end - 1, None) < plan.lr(end, None)
+    for border in (66, 103):
+        assert plan.lr(border - 1e-6, None) == pytest.approx(plan.lr(border + 1e-6, None))
+
+
+def test_warm_up_takes_ten_epochs_of_stage_two_and_a_tenth_of_stage_one() -> None:
+    plan = make_plan()
+    assert plan.lr(30.001, None) < 1.5e-6
+    assert plan.factor(35) == pytest.approx(0.5)
+    assert plan.factor(40) == pytest.approx(1)
+    assert (plan.factor(1.5), plan.factor(3)) == (pytest.approx(0.5), pytest.approx(1))
 
 
 def test_a_block_that_opens_rises_over_one_epoch() -> None:
     plan = make_plan()
-    stage = plan.stages[3]
-    first, settled = stage.first_step, stage.first_step + stage.steps
-    assert plan.lr(first, 4) < 0.02 * plan.lr(first, 1)
-    assert plan.lr(settled, 4) == plan.lr(settled, 1)
+    assert plan.lr(103.01, 4) == pytest.approx(0.01 * plan.lr(103.01, 1))
+    assert plan.lr(104, 4) == plan.lr(104, 1)
+
+
+@pytest.mark.parametrize("time", [10.0, 45.5, 90.0, 120.0, 139.99])
+def test_more_epochs_neither_jump_nor_close_a_block(time: float) -> None:
+    before = make_plan()
+    origin = Origin(time, before.factor(time), before.stage_at(time).open_blocks)
+    after = make_plan(epochs=200, origin=origin)
+    part = before.stage_at(time).part
+    same = [s for s in after.stages if s.part == part and s.last_epoch > time]
+    assert all(s.open_blocks >= origin.open_blocks for s in same)
+    assert after.lr(time, None) == pytest.approx(before.lr(time, None))
+    assert after.epochs == 200
+    end = same[-1].last_epoch
+    path = [after.lr(t, None) for t in np.linspace(time, end, 200, endpoint=False)]
+    assert all(a >= b for a, b in itertools.pairwise(path))
+    assert path[-1] == pytest.approx(1e-5, rel=0.05)
 
 
 class Net(nn.Module):
@@ -154,9 +210,8 @@ def test_groups_hold_each_parameter_once_and_norms_do_not_decay() -> None:
 def test_frozen_blocks_stand_still_statistics_included() -> None:
     net, plan = Net(), make_plan(epochs=3, stage1_epochs=1, images=48)
     optimizer = torch.optim.AdamW(parameter_groups(net, net.blocks(), 0.1), lr=1.0)
-    step = plan.stages[0].first_step
     set_open_blocks(net, net.blocks(), 1, keep_statistics=False)
-    set_learning_rates(optimizer, plan, step)
+    set_learning_rates(optimizer, plan, plan.time(0))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     x = torch.randn(4, 2, 3, 3)
     for part in net.body:
@@ -207,9 +262,9 @@ def test_accumulation_makes_up_for_a_missing_gpu() -> None:
 
 def test_scale_lr_scales_the_whole_schedule() -> None:
     plain, scaled = (build_plan(BALANCED.replace(scale_lr=x), 4040, 1) for x in (False, True))
-    for step in range(0, plain.steps, 997):
-        assert scaled.lr(step, None) == pytest.approx(plain.lr(step, None) / 2)
-        assert scaled.lr(step, 1) == pytest.approx(plain.lr(step, 1) / 2)
+    for time in (0.5, 29.0, 31.0, 80.0, 139.0):
+        assert scaled.lr(time, None) == pytest.approx(plain.lr(time, None) / 2)
+        assert scaled.lr(time, 1) == pytest.approx(plain.lr(time, 1) / 2)
     assert "is scaled to" in lr_warnings(BALANCED.replace(scale_lr=True), 1)[0]
 
 
@@ -227,3 +282,6 @@ def test_a_run_remembers_what_its_rates_are_meant_for() -> None:
 def test_a_batch_larger_than_the_data_is_refused() -> None:
     with pytest.raises(InputError, match="at most 5"):
         build_plan(BALANCED, 10, 2)
+    accumulated = BALANCED.replace(accumulation_steps=4)
+    with pytest.raises(InputError, match=r"128 images .16 per device x 2 x 4 accumulated."):
+        build_plan(accumulated, 100, 2)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from camoxpert_nb.training.state import TrainState, backbone_blocks
 from camoxpert_nb.training.train import (
     MOST_SKIPPED,
     Batch,
-    epoch_record,
+    end_epoch,
     ramp,
     train_epoch,
     train_step,
@@ -69,22 +69,29 @@ def freeze_statistics(state: TrainState) -> None:
 
 
 def test_accumulated_batches_weigh_by_their_images(state: TrainState, settings: Any) -> None:
-    """Five images as 2 + 2 + 1 give the gradient of the five at once, balance apart."""
-    weights = WEIGHTS | {"balance": 0.0}
+    """Five images as 2 + 2 + 1 give the gradient of the five at once, balance included."""
+    weights = WEIGHTS | {"balance": 5.0}
+    usage = torch.rand(4, 7, generator=torch.Generator().manual_seed(3)).softmax(1)
+    state.usage = usage.clone()
     freeze_statistics(state)
     batch, twin = make_batch(5), copy.deepcopy(state)
-    train_step(state, [batch], settings, weights)
-    train_step(twin, split(batch, 2, 2, 1), settings, weights)
+    expected = train_step(state, [batch], settings, weights)
+    found = train_step(twin, split(batch, 2, 2, 1), settings, weights)
+    assert found == pytest.approx(expected, rel=1e-4)
+    torch.testing.assert_close(state.usage, twin.usage)
+    assert not torch.equal(state.usage, usage)
     for whole, parts in zip(gradients(state), gradients(twin), strict=True):
         torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-5)
 
 
-def test_five_batches_accumulated_by_two_make_three_steps(tiny: Config) -> None:
+def test_batches_that_fill_no_step_are_left_out(tiny: Config) -> None:
+    """Five batches accumulated by two are two steps: a third would have another batch."""
     training = prepare(tiny.replace(accumulation_steps=2, stage1_epochs=0))
     settings = step_settings(training.config)
     batches = [make_batch(4, seed) for seed in range(5)]
     records = list(train_epoch(training.state, training.plan, batches, settings))
-    assert [record["step"] for record in records] == [1, 2, 3]
+    assert [record["step"] for record in records] == [1, 2]
+    assert training.state.seen == 16
 
 
 def split_like_data_parallel(module: nn.Module, batch: tuple[Tensor, ...], parts: int) -> Any:
@@ -190,8 +197,8 @@ def test_scaled_and_plain_steps_move_the_weights_alike(state: TrainState, settin
 
 def test_the_average_forgets_its_random_start(state: TrainState, settings: Any) -> None:
     assert state.ema is not None
-    for step in range(30):
-        state.step = step
+    state.step = 3000  # the average counts its own updates
+    for _ in range(30):
         train_step(state, [make_batch(4)], settings, WEIGHTS)
     assert 0 < state.ema.get_decay(30) < 0.9
     gap = max(
@@ -199,26 +206,72 @@ def test_the_average_forgets_its_random_start(state: TrainState, settings: Any) 
         for a, b in zip(state.net.parameters(), state.ema.module.parameters(), strict=True)
     )
     assert 0 < gap < 0.1
+    assert state.averaged == 30
 
 
 def test_an_epoch_record_holds_means(tiny: Config) -> None:
     training = prepare(tiny.replace(stage1_epochs=0))
-    state, plan = training.state, training.plan
-    place = plan.at(0)
-    settings = step_settings(tiny)
-
-    def batches() -> Iterator[Batch]:
-        for seed in range(place.stage.batches):
-            yield make_batch(4, seed)
-
-    steps = list(train_epoch(state, plan, batches(), settings))
-    record = epoch_record(state, plan, place)
+    state, plan, settings = training.state, training.plan, step_settings(tiny)
+    count = plan.steps_left(0)
+    batches = (make_batch(4, seed) for seed in range(count))
+    steps = list(train_epoch(state, plan, batches, settings))
+    assert (state.epoch, state.seen) == (0, 4 * count)
+    record = end_epoch(state, plan)
     assert record["loss"] == pytest.approx(sum(s["loss"] for s in steps) / len(steps))
-    assert record["step"] == len(steps) == place.stage.steps
+    assert record["step"] == len(steps) == count
     for shares in record["gates"]:
         assert sum(shares) == pytest.approx(1, abs=1e-3)
-    assert state.sums == {}
-    assert state.shares is None
+    assert state.sums == {} and state.shares is None
+    assert (record["epoch"], state.epoch, state.seen) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("broken", [{0}, {1, 2}, {0, 1, 2, 3}])
+def test_skipped_steps_neither_count_nor_write_nan(
+    tiny: Config, broken: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import camoxpert_nb.training.train as module
+
+    state, plan = prepare(tiny).state, prepare(tiny).plan
+    calls = iter(range(99))
+
+    def sometimes_infinite(*args: Any, **weights: Any) -> Any:
+        loss, terms = total(*args, **weights)
+        wrong = next(calls) in broken
+        return (
+            (loss * math.inf, {k: v * math.nan for k, v in terms.items()})
+            if wrong
+            else (
+                loss,
+                terms,
+            )
+        )
+
+    monkeypatch.setattr(module, "total", sometimes_infinite)
+    batches = (make_batch(4, seed) for seed in range(4))
+    steps = list(train_epoch(state, plan, batches, step_settings(tiny)))
+    record = end_epoch(state, plan)
+    finite = [s["loss"] for number, s in enumerate(steps) if number not in broken]
+    assert record["skipped_steps"] == len(broken)
+    if finite:
+        assert record["loss"] == pytest.approx(sum(finite) / len(finite))
+        assert all(sum(shares) == pytest.approx(1, abs=1e-3) for shares in record["gates"])
+    else:
+        assert record["loss"] is None and record["gates"] is None
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert state.averaged == len(finite)
+
+
+def test_a_finite_gradient_of_infinite_norm_is_skipped_for_good(
+    state: TrainState, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    before = copy.deepcopy(state.net.state_dict())
+    monkeypatch.setattr(
+        nn.utils, "clip_grad_norm_", lambda parameters, most: torch.tensor(math.inf)
+    )
+    assert train_step(state, [make_batch(4)], settings, WEIGHTS)["skipped"] == 1
+    moved = [name for name, p in state.net.named_parameters() if not torch.equal(before[name], p)]
+    assert moved == []
 
 
 def test_ramp_is_flat_then_rises_to_one() -> None:
