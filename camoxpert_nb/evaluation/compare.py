@@ -126,28 +126,23 @@ def ablation(
     differ, "runs", "without a score", "seeds", "mean", "sd" (of the sample, n - 1; none for one
     run), "lowest", "highest".
     """
-    plain = {
-        run: {k: v for k, v in one.items() if k not in _ELSEWHERE} for run, one in settings.items()
-    }
-    keys = dict.fromkeys(key for one in plain.values() for key in one)
-    varied = [key for key in keys if len({repr(one.get(key)) for one in plain.values()}) > 1]
-    groups: dict[str, list[str]] = {}
-    for run, one in plain.items():
-        label = ", ".join(f"{key} {one.get(key)}" for key in varied) or "all settings alike"
-        groups.setdefault(label, []).append(run)
-    rows = []
-    for label, runs in groups.items():
-        found = pd.Series([v for v in map(values.get, runs) if v is not None], dtype=float)
-        seeds = ", ".join(str(settings[run].get("seed")) for run in runs)
-        counts = {"runs": len(runs), "without a score": len(runs) - len(found), "seeds": seeds}
-        spread = {
-            "mean": found.mean(),
-            "sd": found.std(),
-            "lowest": found.min(),
-            "highest": found.max(),
-        }
-        rows.append({"settings": label, **counts, **spread})
-    return pd.DataFrame(rows)
+    texts = pd.DataFrame(settings, dtype=object).map(str)  # a column per run
+    varied = [k for k in texts.index if k not in _ELSEWHERE and texts.loc[k].nunique() > 1]
+    labels = {run: ", ".join(f"{k} {texts[run][k]}" for k in varied) for run in texts}
+    scores = pd.DataFrame({"settings": labels, "seed": texts.loc["seed"], "score": values})
+    scores = scores.replace({"settings": {"": "all settings alike"}}).astype({"score": float})
+    return (
+        scores.groupby("settings", sort=False)
+        .agg(
+            **{"runs": ("seed", "size"), "without a score": ("score", lambda s: s.isna().sum())},
+            seeds=("seed", ", ".join),
+            mean=("score", "mean"),
+            sd=("score", "std"),
+            lowest=("score", "min"),
+            highest=("score", "max"),
+        )
+        .reset_index()
+    )
 
 
 def performance_table(runs: Sequence[Run]) -> pd.DataFrame:

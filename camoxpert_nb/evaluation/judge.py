@@ -115,7 +115,7 @@ def judge(
     """
     Config.load(run.config_path)  # a folder that is no run says so before the data are walked
     folders = [dataset_path] if isinstance(dataset_path, str | Path) else list(dataset_path)
-    chosen = [one for folder in folders for one in _choose(run, Path(folder), split, noncam)]
+    chosen = [one for folder in folders for one in choose_pairs(run, Path(folder), split, noncam)]
     _refuse_twice([one.name for one in chosen])
     net, settings = inference(run, device)
     limit = validation_threshold(run, device=device, views=views) if threshold else None
@@ -144,7 +144,7 @@ def validation_threshold(
     they are not there, or none of them has an object.
     """
     root = dataset_path or Path(run.load_json("summary").get("data", {}).get("root", ""))
-    (one,) = _choose(run, root, "validation", noncam=False)
+    (one,) = choose_pairs(run, root, "validation", noncam=False)
     net, settings = inference(run, device)
     scores = evaluate(net, one.pairs, views=views, progress=progress, **settings)
     value, iou = scores.other.get("best_threshold"), scores.other["best_threshold_iou"]
@@ -155,7 +155,9 @@ def validation_threshold(
     return Threshold(value, iou, scores.n - scores.n_empty)
 
 
-class _Chosen(NamedTuple):
+class Chosen(NamedTuple):
+    """A set of images to score: why these, and how many of them trained the network."""
+
     name: str
     pairs: list[Pair]
     note: str
@@ -165,19 +167,17 @@ class _Chosen(NamedTuple):
 
 def choose_pairs(
     run: Run, dataset_path: Path, split: str = "auto", noncam: bool = False
-) -> list[tuple[str, list[Pair], str]]:
-    """Return (name, pairs, note) for each set to score."""
-    return [one[:3] for one in _choose(run, dataset_path, split, noncam)]
-
-
-def _choose(run: Run, dataset_path: Path, split: str, noncam: bool) -> list[_Chosen]:
+) -> list[Chosen]:
+    """Return each set to score; see `judge`."""
     chosen = select(find_datasets(dataset_path), noncam=noncam)
     known = run.load_json("split")
     trained, held_out = set(known.get("train", [])), set(known.get("validation", []))
     if split == "test" or (split == "auto" and chosen.test):
         side, kind = "test", "test"
         sets = [(name, list(pairs), "test split") for name, pairs in chosen.test.items()]
-    elif split == "all" or (split == "auto" and not _names(chosen.train) & trained):
+    elif split == "all" or (
+        split == "auto" and not trained.intersection(pair.name for pair in chosen.train)
+    ):
         everything = [*chosen.train, *(pair for pairs in chosen.test.values() for pair in pairs)]
         side, kind = "", "all"
         sets = [(dataset_path.name, everything, "all images of the folder")]
@@ -194,7 +194,7 @@ def _choose(run: Run, dataset_path: Path, split: str, noncam: bool) -> list[_Cho
     tail = "".join(f"; left out: {count} {why}" for why, count in gone.items())
     seen = {name: sum(pair.name in trained for pair in pairs) for name, pairs, _ in sets}
     return [
-        _Chosen(name, pairs, note + tail + _warning(seen[name], len(pairs)), kind, seen[name])
+        Chosen(name, pairs, note + tail + _warning(seen[name], len(pairs)), kind, seen[name])
         for name, pairs, note in sets
         if pairs
     ]
@@ -223,10 +223,6 @@ def inference(run: Run, device: str) -> tuple[CamoXpert, dict[str, Any]]:
         "batch_size": config.batch_size,
         "dtype": choose_precision(devices, config.amp).dtype,
     }
-
-
-def _names(pairs: tuple[Pair, ...]) -> set[str]:
-    return {pair.name for pair in pairs}
 
 
 def _warning(seen: int, count: int) -> str:

@@ -22,7 +22,8 @@ _OURS = "this run"
 
 def published(dataset: str) -> pd.DataFrame:
     """Return the published rows of a test set; InputError for one without any."""
-    _check_name(dataset)
+    if dataset not in TEST_IMAGES:
+        raise InputError(f"No published rows for '{dataset}'. Known: {', '.join(TEST_IMAGES)}.")
     rows = pd.read_csv(Path(__file__).with_suffix(".csv"), keep_default_na=False, na_values={})
     rows[list(COLUMNS)] = rows[list(COLUMNS)].apply(pd.to_numeric)
     return rows[rows["dataset"] == dataset].reset_index(drop=True)
@@ -41,22 +42,16 @@ def beside(
     """Return the published rows of `dataset` and this run's, best S-measure first.
 
     split: "test", "all" (of a folder) or "validation"; trained: how many of the scored images
-    trained the network. The run's row
-    has "low" and "high", the 95 % interval of its S-measure. Raises InputError, with the reason,
-    unless these are the benchmark's test images and its protocol.
+    trained the network. The run's row has "low" and "high", the 95 % interval of its S-measure.
+    Raises InputError, with the reason, unless these are the benchmark's test images and protocol.
     """
     if reason := why_not(scores, dataset, split=split, trained=trained):
         raise InputError(reason)
     low, high = scores.interval["s_measure"] or (None, None)
-    ours: dict[str, object] = {
-        "method": name,
-        "backbone": backbone,
-        "input_size": input_size,
-        "dataset": dataset,
-    }
-    ours |= {measure: scores.mean[measure] for measure in COLUMNS}
-    ours |= {"source": _OURS, "low": low, "high": high}
-    table = pd.concat([published(dataset), pd.DataFrame([ours])], ignore_index=True)
+    ours = {"method": name, "backbone": backbone, "input_size": input_size, "dataset": dataset}
+    measures = {measure: scores.mean[measure] for measure in COLUMNS}
+    row = pd.DataFrame([ours | measures | {"source": _OURS, "low": low, "high": high}])
+    table = pd.concat([published(dataset), row], ignore_index=True)
     return table.sort_values("s_measure", ascending=False, ignore_index=True)
 
 
@@ -92,8 +87,3 @@ def why_not(scores: Scores, dataset: str, *, split: str = "test", trained: int =
             "too good. Train without them."
         )
     return None
-
-
-def _check_name(dataset: str) -> None:
-    if dataset not in TEST_IMAGES:
-        raise InputError(f"No published rows for '{dataset}'. Known: {', '.join(TEST_IMAGES)}.")

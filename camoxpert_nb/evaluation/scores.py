@@ -113,20 +113,8 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the curves as plain values that `json` can write."""
-        return {
-            "n": self.n,
-            "n_empty": self.n_empty,
-            "mean": self.mean,
-            "interval": self.interval,
-            "other": self.other,
-            "by_size": self.by_size,
-            "by_class": self.by_class,
-            "seconds_per_image": self.seconds_per_image,
-            "note": self.note,
-            "empty_policy": self.empty_policy,
-            "empty": self.empty,
-            "per_image": self.per_image.to_dict("records"),
-        }
+        values = {name: value for name, value in vars(self).items() if name != "curves"}
+        return values | {"note": self.note, "per_image": self.per_image.to_dict("records")}
 
 
 def build_scores(
@@ -153,23 +141,21 @@ def build_scores(
     sizes = np.where(is_empty, 0, 1 + np.searchsorted(EDGES, rows["object_share"], "right"))
     found = [COD10K.match(name) for name in rows["name"]]
     classes = np.array([match[1] if match else "other names" for match in found])
+    empty = rows.loc[is_empty, ["raw_mae", "false_alarm"]].rename(columns={"raw_mae": "mae"})
     return Scores(
-        len(rows),
-        int(is_empty.sum()),
-        mean,
-        rows,
-        mean_curves,
-        {name: _mean(rows[key][is_empty]) for name, key in _EMPTY.items()},
-        empty_policy,
-        of_set.interval(counted),
-        other,
-        of_set.groups(np.array(SIZES)[sizes], SIZES, counted),
-        of_set.groups(classes, sorted(set(classes)), counted) if any(found) else [],
-        seconds_per_image,
+        n=len(rows),
+        n_empty=int(is_empty.sum()),
+        mean=mean,
+        per_image=rows,
+        curves=mean_curves,
+        empty=empty.mean().to_dict() if len(empty) else dict.fromkeys(empty),
+        empty_policy=empty_policy,
+        interval=of_set.interval(counted),
+        other=other,
+        by_size=of_set.groups(np.array(SIZES)[sizes], SIZES, counted),
+        by_class=of_set.groups(classes, sorted(set(classes)), counted) if any(found) else [],
+        seconds_per_image=seconds_per_image,
     )
-
-
-_EMPTY = {"mae": "raw_mae", "false_alarm": "false_alarm"}
 
 
 def bootstrap(n: int, seed: int = 0) -> Floats:
@@ -248,10 +234,6 @@ class _Averages:
         result["pooled_iou"] = values[:, count] / np.maximum(values[:, count + 1], 1e-300)
         curves = values[:, count + 2 :].reshape(len(weights), len(_BEST), -1)
         return result | dict(zip(_BEST, curves.max(2).T, strict=True))
-
-
-def _mean(column: pd.Series) -> float | None:
-    return float(np.mean(column.to_numpy())) if len(column) else None
 
 
 def number(value: float | None, digits: int = 3) -> str:

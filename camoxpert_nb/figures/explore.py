@@ -231,12 +231,12 @@ def explore(
     run = run if isinstance(run, Run) else Run(run)
     looker = open_looker(run, device)
     chosen = choose_pairs(run, Path(dataset_path), split, noncam)
-    every = [pair for _, pairs, _ in chosen for pair in pairs]
+    every = [pair for one in chosen for pair in one.pairs]
     pairs = _evenly(every, limit)
     watched = _Watched(looker.net)
     scores = evaluate(watched, pairs, progress=progress, **looker.settings)
     table = describe(scores.per_image, pairs, uncertainty=torch.cat(watched.doubts).numpy())
-    note = "; ".join(f"{name}: {why}" for name, _, why in chosen)
+    note = "; ".join(f"{one.name}: {one.note}" for one in chosen)
     note += f"; {len(pairs)} of {len(every)} images, evenly chosen" * (len(pairs) < len(every))
     return Explored(looker, pairs, table, torch.cat(watched.gates).numpy(), note)
 
