@@ -20,7 +20,7 @@ from ..data.cache import Progress
 from ..data.images import Array, read_image, read_mask
 from ..data.layouts import Pair
 from ..errors import InputError, few
-from .metrics import MEASURES, Measured, examine
+from .metrics import MEASURES, Measured, measure
 from .predict import PLAIN, Views, _by_stem, _cores, _in_order, predict
 from .scores import Scores, build_scores
 
@@ -99,8 +99,8 @@ def _measure(job: Job) -> tuple[str, Measured]:
     name, probability, path = job
     mask = read_mask(path)
     if isinstance(probability, Path):
-        return name, examine(_read_map(probability, mask.shape), mask)
-    return name, examine(probability, mask)
+        return name, measure(_read_map(probability, mask.shape), mask)
+    return name, measure(probability, mask)
 
 
 def _read_map(path: Path, shape: tuple[int, ...]) -> Array:

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from ..errors import InputError
-from ..evaluation.metrics import found_in, overlap
+from ..evaluation.metrics import cut
 from ..settings.config import EXPERTS
 from .canvas import STYLE, WIDTH, Names, Picture, draw_table, empty_picture, stage_names
 from .predictions import CUT, RULE, Array, blank, legend, outline, short, slope, verdict
-from .style import BLACK, BLUE, GREY, VERDICTS, compare
+from .style import BLACK, BLUE, GREY, VERDICTS, error_map
 
 
 @rc_context(STYLE)
@@ -34,8 +34,8 @@ def show_levels(image: Array, mask: Array, levels: Mapping[str, Array], name: st
     axes[0].set_title("image\nand its mask's outline", fontsize=8)
     for ax, (level, probability) in zip(axes[1:], levels.items(), strict=True):
         ax.imshow(probability, cmap="gray")
-        said = verdict(found_in(probability / 255, mask > 0), mask > 0)
-        ax.set_title(f"{level}\n{said}, highest {probability.max() / 255:.2f}", fontsize=8)
+        result = verdict(cut(probability, mask))
+        ax.set_title(f"{level}\n{result}, highest {probability.max() / 255:.2f}", fontsize=8)
     for ax in axes:
         outline(ax, mask)
     figure.suptitle(
@@ -59,19 +59,18 @@ def show_removed(
         figsize=(WIDTH, 1.0 + rows * (0.35 + WIDTH / 4.4 * slope(image))), layout="constrained"
     )
     axes = blank(figure, rows, 4)
-    wanted = mask > 0
-    before = found_in(probability / 255, wanted)
-    axes.flat[0].imshow(compare(image, wanted, before))
-    axes.flat[0].set_title(f"all experts: {verdict(before, wanted)}", fontsize=9)
+    before = cut(probability, mask)
+    axes.flat[0].imshow(error_map(image, mask > 0, before.found))
+    axes.flat[0].set_title(f"all experts: {verdict(before)}", fontsize=9)
     most = max(max(np.abs(each - probability.astype(float)).max() for each in without.values()), 26)
     for ax, (expert, other) in zip(axes.flat[1:], without.items(), strict=False):
         change = (other.astype(float) - probability) / 255
         shown = ax.imshow(change, cmap="PuOr", vmin=-most / 255, vmax=most / 255)
         outline(ax, mask, BLACK)
-        after = found_in(other / 255, wanted)
-        step = round((overlap(after, wanted) or 0.0) - (overlap(before, wanted) or 0.0), 2) + 0.0
-        said = f"{verdict(after, wanted)} ({step:+.2f})" if change.any() else "map unchanged"
-        ax.set_title(f"no {expert}: {said}", fontsize=8)
+        after = cut(other, mask)
+        step = round((after.iou or 0.0) - (before.iou or 0.0), 2) + 0.0
+        result = f"{verdict(after)} ({step:+.2f})" if change.any() else "map unchanged"
+        ax.set_title(f"no {expert}: {result}", fontsize=8)
     figure.colorbar(shown, ax=axes, label="change of the probability; orange: less without it")
     legend(figure, VERDICTS)
     figure.suptitle(

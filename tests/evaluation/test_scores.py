@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from camoxpert_nb.evaluation.metrics import MEASURES, examine
+from camoxpert_nb.evaluation.metrics import MEASURES, measure
 from camoxpert_nb.evaluation.scores import (
     LABELS,
     RESAMPLES,
@@ -31,7 +31,7 @@ def examined(count: int = 6, seed: int = 0, side: int = 40):
         mask = np.zeros((side, side), np.uint8)
         length = rng.integers(side // 5, side * 3 // 5)
         mask[3 : 3 + length, 5 : 5 + length] = 1
-        values = examine(0.3 * mask + 0.7 * rng.random((side, side)), mask)
+        values = measure(0.3 * mask + 0.7 * rng.random((side, side)), mask)
         rows.append({"name": f"image-{number}", **values.values})
         curves.append(values.curves)
     return pd.DataFrame(rows), {key: np.stack([c[key] for c in curves]) for key in curves[0]}

@@ -15,7 +15,6 @@ import pytest
 from fabricated import fabricated
 from PIL import Image
 
-from camoxpert_nb.evaluation import metrics
 from camoxpert_nb.figures import style
 from camoxpert_nb.figures.curves import HEIGHT, MOST, WIDTH, Line, epochs_done, panels, plot
 from camoxpert_nb.figures.strip import IMAGES, strip
@@ -152,16 +151,8 @@ def test_the_strip_shows_each_image_with_its_verdict() -> None:
 def test_an_error_map_tells_hit_miss_and_false_alarm_apart() -> None:
     image = np.full((1, 4, 3), 100, np.uint8)
     wanted, found = np.array([[1, 1, 0, 0]], bool), np.array([[1, 0, 1, 0]], bool)
-    hit, miss, alarm, nothing = style.compare(image, wanted, found)[0].tolist()
+    hit, miss, alarm, nothing = style.error_map(image, wanted, found)[0].tolist()
     assert hit[2] > hit[0]
     assert miss[0] > miss[2] and miss[1] > miss[2]
     assert alarm[0] > alarm[1] > alarm[2]
     assert len(set(nothing)) == 1
-    assert metrics.overlap(found, wanted) == pytest.approx(1 / 3)
-    assert metrics.overlap(found, np.zeros_like(wanted)) is None
-
-
-def test_a_map_is_stretched_before_its_threshold_where_there_is_an_object() -> None:
-    faint, wanted = np.array([[0.1, 0.15, 0.3]]), np.array([[False, False, True]])
-    assert metrics.found_in(faint, wanted).tolist() == [[False, False, True]]
-    assert not metrics.found_in(faint, np.zeros_like(wanted)).any()

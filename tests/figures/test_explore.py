@@ -63,7 +63,9 @@ def test_the_table_is_what_the_network_says(seen: Explored, run: Run) -> None:
         np.testing.assert_allclose(seen.gates[row], outputs["gates"][0], atol=1e-5)
         _, mask, name = seen.files_of(row)
         assert name == seen.table["name"][row] == seen.pairs[row].name
-        assert measure(seen.map_of(row), mask)["iou"] == pytest.approx(seen.table["iou"][row])
+        assert measure(seen.map_of(row), mask).values["iou"] == pytest.approx(
+            seen.table["iou"][row]
+        )
 
 
 def test_an_image_may_be_named_or_numbered(seen: Explored) -> None:
@@ -132,7 +134,7 @@ def test_removal_is_measured_on_images_with_an_object(seen: Explored) -> None:
     assert (seen.table.set_index("name")["object_share"][changes.index] > 0).all()
     name = changes.index[0]
     other = seen.looker.without("edge").look(seen.pairs[seen.table["name"].tolist().index(name)])
-    after = measure(other.probability, seen.files_of(name)[1])["iou"]
+    after = measure(other.probability, seen.files_of(name)[1]).values["iou"]
     before = seen.table.set_index("name")["iou"][name]
     assert changes["edge"].iloc[0] == pytest.approx(after - before)
 
