@@ -33,7 +33,7 @@ class Comparison(NamedTuple):
     n: shared images with an object. means: a row per run, over those. differences: a row per
     further run and measure, with "run", "measure", "difference" to the first run, "low", "high".
     statements: one sentence per further run, on IoU. left_out: per run, how many of its images
-    were not compared, by reason. shared: each run's IoU, a row per image name.
+    were not compared, by reason.
     """
 
     n: int
@@ -41,7 +41,6 @@ class Comparison(NamedTuple):
     differences: pd.DataFrame
     statements: list[str]
     left_out: dict[str, dict[str, int]]
-    shared: pd.DataFrame
 
     def summary(self) -> str:
         """Return means, statements and what was left out as text."""
@@ -96,7 +95,6 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
         pd.DataFrame(rows),
         said,
         {run: dict(zip(reasons, count, strict=True)) for run, count in counts.items()},
-        pd.DataFrame({run: table["iou"] for run, table in shared.items()}),
     )
 
 

@@ -20,11 +20,9 @@ from ..data.cache import Progress
 from ..data.images import Array, read_image, read_mask
 from ..data.layouts import Pair
 from ..errors import InputError, few
-from .metrics import MEASURES, Measured, measure
+from .metrics import Measured, measure
 from .predict import PLAIN, Views, _by_stem, _cores, _in_order, predict
 from .scores import Scores, build_scores
-
-POLICIES = ("apart", "include")
 
 
 def evaluate(
@@ -36,13 +34,12 @@ def evaluate(
     batch_size: int = 8,
     dtype: torch.dtype | None = None,
     views: Views = PLAIN,
-    empty: str = "apart",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Predict and score each pair at its mask's own size; scoring runs while the net predicts.
 
-    empty: see `Scores`. workers: scoring threads, None = one for each core. `progress(done, total)`
+    workers: scoring threads, None = one for each core. `progress(done, total)`
     is called after each image. Further arguments and errors as in `predict`.
     """
     how: Any = {"size": size, "device": device, "batch_size": batch_size, "dtype": dtype}
@@ -51,16 +48,15 @@ def evaluate(
     jobs = (
         (item.name, item.probability, pair.mask) for item, pair in zip(maps, pairs, strict=True)
     )
-    rows, curves = _measure_all(jobs, len(pairs), empty, workers, progress)
+    rows, curves = _measure_all(jobs, len(pairs), workers, progress)
     median = float(np.median(seconds))  # the first batch warms up, and would spoil a mean
-    return build_scores(rows, curves, MEASURES, empty_policy=empty, seconds_per_image=median)
+    return build_scores(rows, curves, median)
 
 
 def score_folder(
     predictions: Path,
     ground_truth: Path,
     *,
-    empty: str = "apart",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Scores:
@@ -72,20 +68,18 @@ def score_folder(
     maps, masks = _by_stem(Path(predictions)), _by_stem(Path(ground_truth))
     _check_names(maps, masks)
     jobs = ((stem, maps[stem], mask) for stem, mask in masks.items())
-    rows, curves = _measure_all(jobs, len(masks), empty, workers, progress)
-    return build_scores(rows, curves, MEASURES, empty_policy=empty)
+    return build_scores(*_measure_all(jobs, len(masks), workers, progress))
 
 
 Job = tuple[str, "Path | NDArray[np.float32]", Path]  # name, map or its file, file of the mask
 
 
 def _measure_all(
-    jobs: Iterable[Job], total: int, empty: str, workers: int | None, progress: Progress | None
+    jobs: Iterable[Job], total: int, workers: int | None, progress: Progress | None
 ) -> tuple[pd.DataFrame, dict[str, NDArray[np.float64]]]:
     """Return a row of values and the (n, 256) curves of all jobs, in order."""
-    if empty not in POLICIES or not total:
-        found = f"empty={empty!r}" if total else "no images"
-        raise InputError(f"Cannot score {found}. Give images, and empty as one of {POLICIES}.")
+    if not total:
+        raise InputError("There are no images to score. Give a folder, or a split, that has some.")
     rows, curves = [], []
     for name, measured in _in_order(_measure, jobs, workers=workers or _cores()):
         rows.append({"name": name, **measured.values})

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from .metrics import MEASURES
+
 Floats = NDArray[np.float64]
 Mean = dict[str, float | None]
 Interval = dict[str, tuple[float, float] | None]
@@ -46,9 +48,8 @@ class Scores:
     """How good the maps of a set are.
 
     n: images; n_empty: those without an object. mean: the eleven measures (None without an image
-    to average), where max E and F are the maximum of the mean curve, as in pysodmetrics.
-    empty_policy: "apart" averages the images with an object, because IoU and F of an empty mask
-    are 0 whatever is predicted; "include" averages all, as pysodmetrics does.
+    to average), where max E and F are the maximum of the mean curve, as in pysodmetrics. They are
+    over the images with an object: IoU and F of an empty mask are 0 whatever is predicted.
     empty: of the empty images, mean "mae" without min-max and "false_alarm" (share of pixels above
     0.5). per_image: a row for each image with its name and `metrics.Measured.values`.
     curves: the mean curves of `metrics.Measured`, each (256,); none without an image to average.
@@ -67,7 +68,6 @@ class Scores:
     per_image: pd.DataFrame
     curves: dict[str, Floats]
     empty: Mean
-    empty_policy: str
     interval: Interval = field(default_factory=dict)
     other: Mean = field(default_factory=dict)
     by_size: list[dict[str, Any]] = field(default_factory=list)
@@ -79,8 +79,6 @@ class Scores:
         """Over which images the mean is, in a sentence."""
         if self.n_empty == 0:
             return f"Mean over {self.n} images."
-        if self.empty_policy == "include":
-            return f"Mean over {self.n} images; the {self.n_empty} empty masks have IoU 0 anyway."
         apart = (
             f"MAE {self.empty['mae']:.4f}, false alarm {self.empty['false_alarm']:.2%} of pixels"
         )
@@ -118,21 +116,15 @@ class Scores:
 
 
 def build_scores(
-    rows: pd.DataFrame,
-    curves: Mapping[str, Floats],
-    measures: Sequence[str],
-    *,
-    empty_policy: str = "apart",
-    seconds_per_image: float | None = None,
+    rows: pd.DataFrame, curves: Mapping[str, Floats], seconds_per_image: float | None = None
 ) -> Scores:
     """Return the scores of images whose values are `rows` and whose curves are (n, 256) each.
 
-    measures: the columns to average. Rows also hold name, object_share, intersection, union,
-    raw_mae and false_alarm, as `metrics.Measured.values` does.
+    Rows hold "name" and `metrics.Measured.values`.
     """
     is_empty = (rows["object_share"] == 0).to_numpy()
-    counted = np.full(len(rows), True) if empty_policy == "include" else ~is_empty
-    of_set = _Averages(rows, curves, measures)
+    counted = ~is_empty
+    of_set = _Averages(rows, curves)
     mean, other = of_set.mean(counted)
     mean_curves = {}
     if counted.any():
@@ -149,7 +141,6 @@ def build_scores(
         per_image=rows,
         curves=mean_curves,
         empty=empty.mean().to_dict() if len(empty) else dict.fromkeys(empty),
-        empty_policy=empty_policy,
         interval=of_set.interval(counted),
         other=other,
         by_size=of_set.groups(np.array(SIZES)[sizes], SIZES, counted),
@@ -189,31 +180,28 @@ def write_csv(scores: Mapping[str, Scores], path: Path) -> Path:
 class _Averages:
     """All averages of weighted images, of which the plain mean is one and each resample another."""
 
-    def __init__(
-        self, rows: pd.DataFrame, curves: Mapping[str, Floats], measures: Sequence[str]
-    ) -> None:
-        self.measures, self.names = tuple(measures), (*measures, "pooled_iou", *_BEST)
-        columns = [*measures, "intersection", "union"]
+    def __init__(self, rows: pd.DataFrame, curves: Mapping[str, Floats]) -> None:
+        columns = [*MEASURES, "intersection", "union"]
         every = [rows[columns].to_numpy(float), *(curves[key] for key in _BEST.values())]
         self._values = np.hstack(every)  # (n, measures + 2 + 3 * 256)
 
     def mean(self, chosen: NDArray[np.bool_]) -> tuple[Mean, Mean]:
         """Return the averages over the chosen images: of the measures, and the other ones."""
         if not chosen.any():
-            return dict.fromkeys(self.measures), dict.fromkeys(["pooled_iou", "best_threshold_iou"])
+            return dict.fromkeys(MEASURES), dict.fromkeys(["pooled_iou", "best_threshold_iou"])
         weights = chosen[None] / chosen.sum()
         every = {name: float(v[0]) for name, v in self._averages(weights, ...).items()}
         return (
-            {name: every[name] for name in self.measures},
-            {name: every[name] for name in every if name not in self.measures},
+            {name: every[name] for name in MEASURES},
+            {name: every[name] for name in every if name not in MEASURES},
         )
 
     def interval(self, chosen: NDArray[np.bool_]) -> Interval:
         """Return the interval of each measure over the chosen images."""
         if chosen.sum() < 2:
-            return dict.fromkeys(self.measures)
+            return dict.fromkeys(MEASURES)
         every = self._averages(bootstrap(int(chosen.sum())), chosen)
-        return {name: middle(every[name]) for name in self.measures}
+        return {name: middle(every[name]) for name in MEASURES}
 
     def groups(
         self, labels: NDArray[Any], order: Sequence[str], counted: NDArray[np.bool_]
@@ -229,8 +217,8 @@ class _Averages:
         return rows
 
     def _averages(self, weights: Floats, chosen: Any) -> dict[str, Floats]:
-        values, count = weights @ self._values[chosen], len(self.measures)
-        result = dict(zip(self.measures, values.T, strict=False))
+        values, count = weights @ self._values[chosen], len(MEASURES)
+        result = dict(zip(MEASURES, values.T, strict=False))
         result["pooled_iou"] = values[:, count] / np.maximum(values[:, count + 1], 1e-300)
         curves = values[:, count + 2 :].reshape(len(weights), len(_BEST), -1)
         return result | dict(zip(_BEST, curves.max(2).T, strict=True))

@@ -31,7 +31,7 @@ from ..evaluation.predict import predict
 from ..network.backbone import STRIDES
 from ..network.model import EXPERTS
 from ..runs.run import Run
-from .experts import show_experts, show_levels, show_liked, show_removal, show_removed, show_routing
+from .experts import show_experts, show_levels, show_removed, show_routing
 from .predictions import read_pair, show_overlay, show_predictions, show_threshold
 from .ranking import GROUPS, ORDERS, describe, ordered
 
@@ -168,37 +168,6 @@ class Explored:
             parts = self.table.groupby(by, observed=True)
             groups = {str(name): part.index.tolist() for name, part in parts}
         return show_experts(self.gates, self.looker.experts, groups=groups)
-
-    def liked(self, n: int = 4) -> Figure:
-        """Draw the images that rely most on each expert, in the mean over the stages."""
-        weights = self.gates.mean(1)  # (n, experts)
-        liked = {}
-        for place, expert in enumerate(self.looker.experts):
-            rows = np.argsort(-weights[:, place], kind="stable")[:n]
-            files = [(self.files_of(int(row)), float(weights[row, place])) for row in rows]
-            liked[expert] = [(name, image, mask, weight) for (image, mask, name), weight in files]
-        return show_liked(liked, len(self.pairs))
-
-    def removal(self, n: int = 30, progress: Progress | None = None) -> Figure:
-        """Draw the change of IoU with each expert removed, over n images evenly from the set."""
-        changes = self.removal_changes(n, progress)
-        return show_removal({name: changes[name].to_numpy() for name in changes})
-
-    def removal_changes(self, n: int = 30, progress: Progress | None = None) -> pd.DataFrame:
-        """Return the change of IoU (images, experts) that `removal` draws."""
-        with_object = self.table.index[self.table["object_share"] > 0].tolist()
-        rows = _evenly(with_object, n)
-        pairs = [self.pairs[row] for row in rows]
-        if not pairs:
-            raise InputError("No image has an object: there is no IoU to change.")
-        before, changes = self.table["iou"][rows].to_numpy(), {}
-        for done, expert in enumerate(self.looker.experts, 1):
-            other = self.looker.without(expert)
-            scores = evaluate(other.net, pairs, **other.settings)
-            changes[expert] = scores.per_image["iou"].to_numpy() - before
-            if progress:
-                progress(done, len(self.looker.experts))
-        return pd.DataFrame(changes, index=self.table["name"][rows])
 
     def _row(self, image: str | int) -> int:
         names = self.table["name"].tolist()

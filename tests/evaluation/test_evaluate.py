@@ -322,10 +322,6 @@ def test_empty_masks_are_counted_and_reported_apart(
     false = np.mean([(image > 0.5).mean() for image in maps])
     assert found.empty["false_alarm"] == pytest.approx(false) != 0
     assert "3 of 5 images" in found.note
-    plain = score(net, with_empty, empty="include")
-    assert plain.mean == pytest.approx(pysodmetrics(tmp_path / "maps", with_empty), abs=1e-9)
-    assert plain.mean["iou"] < found.mean["iou"]
-    assert "2 empty masks" in plain.note
 
 
 def test_a_set_of_empty_masks_has_no_mean_and_says_so(
@@ -338,13 +334,9 @@ def test_a_set_of_empty_masks_has_no_mean_and_says_so(
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["mean"]["iou"] is None
 
 
-def test_nothing_to_score_and_unknown_policies_are_refused(
-    net: Brightness, pairs: list[Pair]
-) -> None:
+def test_nothing_to_score_is_refused(net: Brightness) -> None:
     with pytest.raises(InputError, match="no images"):
         score(net, [])
-    with pytest.raises(InputError, match=r"skip.*apart.*include"):
-        score(net, pairs, empty="skip")
 
 
 def colour(folder: Path) -> None:

@@ -23,7 +23,7 @@ def scores(n: int = 76, s: float = 0.89, name: str = "animal", empty: int = 0) -
     rows.insert(0, "name", [f"{name}-{number}" for number in range(n)])
     rows["object_share"] = np.where(np.arange(n) < empty, 0.0, 0.1)
     rows = rows.assign(intersection=values, union=1.0, raw_mae=0.0, false_alarm=0.0)
-    return build_scores(rows, dict.fromkeys(("e", "f", "iou"), values[:, None]), MEASURES)
+    return build_scores(rows, dict.fromkeys(("e", "f", "iou"), values[:, None]))
 
 
 @pytest.mark.parametrize("dataset", TEST_IMAGES)

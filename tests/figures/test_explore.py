@@ -127,25 +127,6 @@ def test_a_single_expert_cannot_be_removed(tmp_path: Path) -> None:
         looker.without("texture")
 
 
-def test_removal_is_measured_on_images_with_an_object(seen: Explored) -> None:
-    changes = seen.removal_changes(3)
-    assert list(changes) == list(seen.looker.experts)
-    assert len(changes) == 3
-    assert (seen.table.set_index("name")["object_share"][changes.index] > 0).all()
-    name = changes.index[0]
-    other = seen.looker.without("edge").look(seen.pairs[seen.table["name"].tolist().index(name)])
-    after = measure(other.probability, seen.files_of(name)[1]).values["iou"]
-    before = seen.table.set_index("name")["iou"][name]
-    assert changes["edge"].iloc[0] == pytest.approx(after - before)
-
-
-def test_liked_images_have_the_highest_weight(seen: Explored) -> None:
-    said = words(seen.liked(2))
-    weight = seen.gates.mean(1)[:, 0]
-    assert f"texture\n{weight.max():.0%}" in said
-    assert "of n = 12" in said
-
-
 def test_every_other_figure_draws(seen: Explored) -> None:
     name = seen.table["name"][1]
     for figure in (seen.overlay(1), seen.threshold(1, 0.3), seen.levels(1), seen.removed(1)):
