@@ -84,9 +84,11 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
     said = [
         _statement(first, row, len(kept), confidence) for row in rows if row["measure"] == "iou"
     ]
-    reasons = ("images that another run was not scored on", "images without an object")
-    counts = {
-        run: (len(set(table.index) - names), len(names) - len(kept))
+    left_out = {
+        run: {
+            "images that another run was not scored on": len(set(table.index) - names),
+            "images without an object": len(names) - len(kept),
+        }
         for run, table in indexed.items()
     }
     return Comparison(
@@ -94,7 +96,7 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
         pd.DataFrame({run: table.mean() for run, table in shared.items()}).T,
         pd.DataFrame(rows),
         said,
-        {run: dict(zip(reasons, count, strict=True)) for run, count in counts.items()},
+        left_out,
     )
 
 

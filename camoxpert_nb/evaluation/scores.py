@@ -79,9 +79,8 @@ class Scores:
         """Over which images the mean is, in a sentence."""
         if self.n_empty == 0:
             return f"Mean over {self.n} images."
-        apart = (
-            f"MAE {self.empty['mae']:.4f}, false alarm {self.empty['false_alarm']:.2%} of pixels"
-        )
+        mae, alarm = self.empty["mae"], self.empty["false_alarm"]
+        apart = f"MAE {mae:.4f}, false alarm {alarm:.2%} of pixels"
         if self.n_empty == self.n:
             return f"No mean: all {self.n} masks are empty ({apart})."
         counted = f"Mean over the {self.n - self.n_empty} of {self.n} images that have an object"
@@ -169,11 +168,9 @@ def middle(values: Floats, confidence: float = 0.95) -> tuple[float, float]:
 
 def write_csv(scores: Mapping[str, Scores], path: Path) -> Path:
     """Write one row per image of all sets (column "dataset") as CSV; return the path."""
-    tables = [one.per_image.assign(dataset=name) for name, one in scores.items()]
-    table = pd.concat(tables)
-    path = Path(path)
+    table = pd.concat({name: one.per_image for name, one in scores.items()}, names=["dataset"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    table[["dataset", *table.columns.drop("dataset")]].to_csv(path, index=False)
+    table.reset_index("dataset").to_csv(path, index=False)
     return path
 
 
@@ -190,11 +187,8 @@ class _Averages:
         if not chosen.any():
             return dict.fromkeys(MEASURES), dict.fromkeys(["pooled_iou", "best_threshold_iou"])
         weights = chosen[None] / chosen.sum()
-        every = {name: float(v[0]) for name, v in self._averages(weights, ...).items()}
-        return (
-            {name: every[name] for name in MEASURES},
-            {name: every[name] for name in every if name not in MEASURES},
-        )
+        every: Mean = {name: float(v[0]) for name, v in self._averages(weights, ...).items()}
+        return {name: every.pop(name) for name in MEASURES}, every
 
     def interval(self, chosen: NDArray[np.bool_]) -> Interval:
         """Return the interval of each measure over the chosen images."""

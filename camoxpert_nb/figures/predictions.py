@@ -172,6 +172,13 @@ def read_pair(pair: Pair) -> tuple[Array, Array]:
     return fitted(image, mask.shape), mask
 
 
+def preview_of(pairs: Sequence[Pair], maps: Sequence[Array]) -> dict[str, Any]:
+    """Return what `show_predictions` draws: pairs and their maps, all at the masks' own sizes."""
+    images, masks = zip(*map(read_pair, pairs), strict=True) if pairs else ((), ())
+    names = [pair.name for pair in pairs]
+    return {"names": names, "image": images, "mask": masks, "probability": maps}
+
+
 def fitted(image: Array, shape: tuple[int, ...]) -> Array:
     """Return an image or map at (H, W); copies of one photo may differ by a rounded pixel."""
     if image.shape[:2] == shape:

@@ -119,7 +119,7 @@ def _one_set(run: Run, one: Judged) -> Iterable[str]:
             yield _table(pd.DataFrame([_group(title, row) for row in groups]))
     if one.gain:
         yield _tag("p", f"Test-time augmentation: {one.gain.strip()}.")
-    yield _figure(show_test(run, one), f"Images of {one.name}, from the best to the worst IoU.")
+    yield _figure(show_test(one), f"Images of {one.name}, from the best to the worst IoU.")
     reason = why_not(one.scores, one.name, split=one.split, trained=one.trained)
     if reason:
         yield _tag("p", f"Not set beside published results. {reason}")
