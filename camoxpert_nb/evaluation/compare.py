@@ -18,7 +18,7 @@ from ..errors import InputError, few
 from ..runs.records import in_words, performance
 from ..runs.run import Run
 from .metrics import MEASURES
-from .scores import bootstrap, middle
+from .scores import bootstrap, percentile_interval
 
 # Max E and F are maxima of a set's mean curve, not means over images: they cannot be paired.
 PAIRED = tuple(name for name in MEASURES if name not in ("max_e", "max_f"))
@@ -81,7 +81,7 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
         for run in others
         for row in paired_differences(shared[first], shared[run], confidence)
     ]
-    said = [
+    statements = [
         _statement(first, row, len(kept), confidence) for row in rows if row["measure"] == "iou"
     ]
     left_out = {
@@ -95,7 +95,7 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
         len(kept),
         pd.DataFrame({run: table.mean() for run, table in shared.items()}).T,
         pd.DataFrame(rows),
-        said,
+        statements,
         left_out,
     )
 
@@ -111,7 +111,7 @@ def paired_differences(
     resampled = bootstrap(len(change)) @ change  # (RESAMPLES, measures)
     rows = []
     for name, mean, values in zip(PAIRED, change.mean(0), resampled.T, strict=True):
-        low, high = middle(values, confidence)
+        low, high = percentile_interval(values, confidence)
         rows.append({"measure": name, "difference": float(mean), "low": low, "high": high})
     return rows
 
@@ -167,8 +167,8 @@ def _statement(first: str, row: Mapping[str, Any], n: int, confidence: float) ->
         f"({100 * confidence:.3g} % interval {low:+.4f} to {high:+.4f}, paired bootstrap). "
     )
     if low <= 0 <= high:
-        return numbers + (
-            "The interval holds 0: these images do not tell which of the two is better."
+        return (
+            f"{numbers}The interval holds 0: these images do not tell which of the two is better."
         )
     word = "better" if gain > 0 else "worse"
     return numbers + (

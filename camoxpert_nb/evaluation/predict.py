@@ -115,9 +115,8 @@ PLAIN = Views()
 class Predictor:
     """A network, and how it predicts.
 
-    net: on `device`, (B, 3, size, size) of 0...1 to {"logits": (B, 1, size, size)} and what else
-    it says. It computes in eval mode, and has its own mode again whenever it is not computing.
-    dtype: autocast's, None = off.
+    net: on `device`, returns what `CamoXpert.forward` does, or "logits" alone. It computes in eval
+    mode, and has its own mode again whenever it is not computing. dtype: autocast's, None = off.
     """
 
     net: nn.Module
@@ -132,7 +131,7 @@ class Predictor:
         views: Views = PLAIN,
         seconds: list[float] | None = None,
     ) -> Iterator[Prediction]:
-        """Yield what is said of each image, in order, at its own size (of a Pair: the mask's size).
+        """Yield the prediction of each image, in order, at its own size (of a Pair: its mask's).
 
         seconds: takes the network's seconds per image of each batch. Raises InputError for an
         unreadable file, and for a map with NaN.
@@ -156,7 +155,7 @@ class Predictor:
                 yield Prediction(name, probability, *more)
 
     def predict_one(self, image: Pair | Path) -> Kept:
-        """Return what is said of one image."""
+        """Return the prediction of one image."""
         (prediction,) = self.predict([image])
         return prediction.kept()
 

@@ -20,7 +20,8 @@ from .metrics import MEASURES
 
 Floats = NDArray[np.float64]
 Mean = dict[str, float | None]
-Interval = dict[str, tuple[float, float] | None]
+Bounds = tuple[float, float]
+Interval = dict[str, Bounds | None]
 
 RESAMPLES = 1000
 LABELS = {
@@ -98,9 +99,7 @@ class Scores:
         lines = [self.note]
         for name, value in self.mean.items():
             if value is not None:
-                low_high = self.interval.get(name)
-                sure = "  ({:.4f} to {:.4f})".format(*low_high) if low_high else ""
-                lines.append(f"  {name:<11} {value:.4f}{sure}")
+                lines.append(f"  {name:<11} {number(value, 4, self.interval.get(name))}")
         for title, rows in (("by object size", self.by_size), ("by super-class", self.by_class)):
             groups = [f"{row['group']} {number(row['mean']['iou'])} (n {row['n']})" for row in rows]
             lines += [f"  IoU {title}: {', '.join(groups)}"] if groups else []
@@ -159,7 +158,7 @@ def bootstrap(n: int, seed: int = 0) -> Floats:
     return np.stack([counts / n for counts in drawn])
 
 
-def middle(values: Floats, confidence: float = 0.95) -> tuple[float, float]:
+def percentile_interval(values: Floats, confidence: float = 0.95) -> tuple[float, float]:
     """Return the bounds of the middle `confidence` share of the values."""
     outside = 50 * (1 - confidence)
     low, high = np.percentile(values, [outside, 100 - outside])
@@ -195,7 +194,7 @@ class _Averages:
         if chosen.sum() < 2:
             return dict.fromkeys(MEASURES)
         every = self._averages(bootstrap(int(chosen.sum())), chosen)
-        return {name: middle(every[name]) for name in MEASURES}
+        return {name: percentile_interval(every[name]) for name in MEASURES}
 
     def groups(
         self, labels: NDArray[Any], order: Sequence[str], counted: NDArray[np.bool_]
@@ -218,6 +217,7 @@ class _Averages:
         return result | dict(zip(_BEST, curves.max(2).T, strict=True))
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a score as text; "none" where there is nothing to score."""
-    return "none" if value is None else f"{value:.{digits}f}"
+def number(value: float | None, digits: int = 3, interval: Bounds | None = None) -> str:
+    """Return a score, and its interval, as text; "none" where there is nothing to score."""
+    bounds = " ({0:.{2}f} to {1:.{2}f})".format(*interval, digits) if interval else ""
+    return "none" if value is None else f"{value:.{digits}f}{bounds}"

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from ..data.images import read_image, read_mask
 from ..data.layouts import ImageSet
 from ..evaluation.judge import Judged
-from ..evaluation.published import _OURS, TEST_IMAGES, beside, why_not
+from ..evaluation.published import OURS, TEST_IMAGES, compared_with_published, why_not_comparable
 from ..evaluation.scores import LABELS
 from ..network.model import EXPERTS
 from ..runs.run import Run
@@ -29,10 +29,10 @@ from .style import BLUE, GREY
 
 
 @rc_context(STYLE)
-def show_beside(table: pd.DataFrame) -> Figure:
-    """Draw S-measure, weighted F and MAE of all methods of a `beside` table, this run marked."""
+def show_among_published(table: pd.DataFrame) -> Figure:
+    """Draw S-measure, weighted F and MAE of a `compared_with_published` table, this run marked."""
     shown = ("s_measure", "weighted_f", "mae")
-    dataset, ours = table["dataset"].iloc[0], table["source"] == _OURS
+    dataset, ours = table["dataset"].iloc[0], table["source"] == OURS
     figure = Picture(figsize=(WIDTH, 1.6 + 0.19 * len(table)), layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True)
     places = np.arange(len(table))
@@ -99,10 +99,10 @@ def show_test(judged: Judged) -> Figure:
 def show_published(judged: Judged) -> Figure:
     """Draw the scores among published results, or say why they cannot stand beside them."""
     how: dict[str, Any] = {"split": judged.split, "trained": judged.trained}
-    reason = why_not(judged.scores, judged.name, **how)
+    reason = why_not_comparable(judged.scores, judged.name, **how)
     if reason:
         return empty_picture(f"{judged.name} beside published results", textwrap.fill(reason, 110))
-    return show_beside(beside(judged.scores, judged.name, **how))
+    return show_among_published(compared_with_published(judged.scores, judged.name, **how))
 
 
 def draw_pairs(sets: Sequence[ImageSet], path: Path) -> Path:

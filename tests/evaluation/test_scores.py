@@ -17,7 +17,7 @@ from camoxpert_nb.evaluation.scores import (
     SIZES,
     bootstrap,
     build_scores,
-    middle,
+    percentile_interval,
     write_csv,
 )
 
@@ -88,7 +88,7 @@ def test_the_interval_holds_the_truth_about_19_times_in_20() -> None:
     held = 0
     weights = bootstrap(60)
     for _ in range(400):
-        low, high = middle(weights @ rng.beta(5, 2, 60))
+        low, high = percentile_interval(weights @ rng.beta(5, 2, 60))
         held += low < 5 / 7 < high
     assert 0.90 < held / 400 < 0.98
 
