@@ -76,7 +76,7 @@ def pysodmetrics(image: Array, mask: Array) -> dict[str, float]:
 
 def compare(image: Array, mask: Array, repeats: int) -> dict[str, float]:
     """Return the median milliseconds of both, their ratio and the largest difference."""
-    ours, theirs = measure(image, mask), pysodmetrics(image, mask)  # also the warm-up
+    ours, theirs = measure(image, mask).values, pysodmetrics(image, mask)  # also the warm-up
     spent: dict[Callable, list[float]] = {measure: [], pysodmetrics: []}
     for _ in range(repeats):
         for function, times in spent.items():

@@ -108,17 +108,16 @@ def compare(options: Options) -> int:
 
 def predict(options: Options) -> int:
     """Write a map for each image, and the object found drawn on it if asked to."""
-    from ..evaluation.judge import predict_files
+    from ..evaluation.judge import open_predictor
+    from ..evaluation.predict import predict_folder
     from ..figures.predictions import write_overlays
-    from ..runs.run import Run
     from ..training.console import Console
 
     console, output = Console(()), Path(options["output"])
-    count = predict_files(
-        Run(options["run"]),
+    count = predict_folder(
+        open_predictor(options["run"], options["device"]),
         Path(options["input"]),
         output,
-        device=options["device"],
         views=_views(options),
         progress=console.progress,
     )

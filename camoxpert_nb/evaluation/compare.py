@@ -18,7 +18,7 @@ from ..errors import InputError, few
 from ..runs.records import in_words, performance
 from ..runs.run import Run
 from .metrics import MEASURES
-from .scores import bootstrap, middle
+from .scores import bootstrap, percentile_interval
 
 # Max E and F are maxima of a set's mean curve, not means over images: they cannot be paired.
 PAIRED = tuple(name for name in MEASURES if name not in ("max_e", "max_f"))
@@ -33,7 +33,7 @@ class Comparison(NamedTuple):
     n: shared images with an object. means: a row per run, over those. differences: a row per
     further run and measure, with "run", "measure", "difference" to the first run, "low", "high".
     statements: one sentence per further run, on IoU. left_out: per run, how many of its images
-    were not compared, by reason. shared: each run's IoU, a row per image name.
+    were not compared, by reason.
     """
 
     n: int
@@ -41,7 +41,6 @@ class Comparison(NamedTuple):
     differences: pd.DataFrame
     statements: list[str]
     left_out: dict[str, dict[str, int]]
-    shared: pd.DataFrame
 
     def summary(self) -> str:
         """Return means, statements and what was left out as text."""
@@ -82,21 +81,22 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
         for run in others
         for row in paired_differences(shared[first], shared[run], confidence)
     ]
-    said = [
+    statements = [
         _statement(first, row, len(kept), confidence) for row in rows if row["measure"] == "iou"
     ]
-    reasons = ("images that another run was not scored on", "images without an object")
-    counts = {
-        run: (len(set(table.index) - names), len(names) - len(kept))
+    left_out = {
+        run: {
+            "images that another run was not scored on": len(set(table.index) - names),
+            "images without an object": len(names) - len(kept),
+        }
         for run, table in indexed.items()
     }
     return Comparison(
         len(kept),
         pd.DataFrame({run: table.mean() for run, table in shared.items()}).T,
         pd.DataFrame(rows),
-        said,
-        {run: dict(zip(reasons, count, strict=True)) for run, count in counts.items()},
-        pd.DataFrame({run: table["iou"] for run, table in shared.items()}),
+        statements,
+        left_out,
     )
 
 
@@ -111,7 +111,7 @@ def paired_differences(
     resampled = bootstrap(len(change)) @ change  # (RESAMPLES, measures)
     rows = []
     for name, mean, values in zip(PAIRED, change.mean(0), resampled.T, strict=True):
-        low, high = middle(values, confidence)
+        low, high = percentile_interval(values, confidence)
         rows.append({"measure": name, "difference": float(mean), "low": low, "high": high})
     return rows
 
@@ -126,28 +126,23 @@ def ablation(
     differ, "runs", "without a score", "seeds", "mean", "sd" (of the sample, n - 1; none for one
     run), "lowest", "highest".
     """
-    plain = {
-        run: {k: v for k, v in one.items() if k not in _ELSEWHERE} for run, one in settings.items()
-    }
-    keys = dict.fromkeys(key for one in plain.values() for key in one)
-    varied = [key for key in keys if len({repr(one.get(key)) for one in plain.values()}) > 1]
-    groups: dict[str, list[str]] = {}
-    for run, one in plain.items():
-        label = ", ".join(f"{key} {one.get(key)}" for key in varied) or "all settings alike"
-        groups.setdefault(label, []).append(run)
-    rows = []
-    for label, runs in groups.items():
-        found = pd.Series([v for v in map(values.get, runs) if v is not None], dtype=float)
-        seeds = ", ".join(str(settings[run].get("seed")) for run in runs)
-        counts = {"runs": len(runs), "without a score": len(runs) - len(found), "seeds": seeds}
-        spread = {
-            "mean": found.mean(),
-            "sd": found.std(),
-            "lowest": found.min(),
-            "highest": found.max(),
-        }
-        rows.append({"settings": label, **counts, **spread})
-    return pd.DataFrame(rows)
+    texts = pd.DataFrame(settings, dtype=object).map(str)  # a column per run
+    varied = [k for k in texts.index if k not in _ELSEWHERE and texts.loc[k].nunique() > 1]
+    labels = {run: ", ".join(f"{k} {texts[run][k]}" for k in varied) for run in texts}
+    scores = pd.DataFrame({"settings": labels, "seed": texts.loc["seed"], "score": values})
+    scores = scores.replace({"settings": {"": "all settings alike"}}).astype({"score": float})
+    return (
+        scores.groupby("settings", sort=False)
+        .agg(
+            **{"runs": ("seed", "size"), "without a score": ("score", lambda s: s.isna().sum())},
+            seeds=("seed", ", ".join),
+            mean=("score", "mean"),
+            sd=("score", "std"),
+            lowest=("score", "min"),
+            highest=("score", "max"),
+        )
+        .reset_index()
+    )
 
 
 def performance_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -172,8 +167,8 @@ def _statement(first: str, row: Mapping[str, Any], n: int, confidence: float) ->
         f"({100 * confidence:.3g} % interval {low:+.4f} to {high:+.4f}, paired bootstrap). "
     )
     if low <= 0 <= high:
-        return numbers + (
-            "The interval holds 0: these images do not tell which of the two is better."
+        return (
+            f"{numbers}The interval holds 0: these images do not tell which of the two is better."
         )
     word = "better" if gain > 0 else "worse"
     return numbers + (

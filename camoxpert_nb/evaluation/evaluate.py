@@ -6,61 +6,54 @@ network.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from ..data.cache import Progress
 from ..data.images import Array, read_image, read_mask
 from ..data.layouts import Pair
 from ..errors import InputError, few
-from .metrics import MEASURES, Measured, examine
-from .predict import PLAIN, Views, _by_stem, _cores, _in_order, predict
+from .metrics import Measured, measure
+from .predict import PLAIN, Kept, Prediction, Predictor, Views, by_stem, cores, in_order
 from .scores import Scores, build_scores
-
-POLICIES = ("apart", "include")
 
 
 def evaluate(
-    net: nn.Module,
+    predictor: Predictor,
     pairs: Sequence[Pair],
     *,
-    size: int,
-    device: torch.device | str,
-    batch_size: int = 8,
-    dtype: torch.dtype | None = None,
     views: Views = PLAIN,
-    empty: str = "apart",
-    workers: int | None = None,
     progress: Progress | None = None,
+    kept: dict[Path, Kept] | None = None,
 ) -> Scores:
     """Predict and score each pair at its mask's own size; scoring runs while the net predicts.
 
-    empty: see `Scores`. workers: scoring threads, None = one for each core. `progress(done, total)`
-    is called after each image. Further arguments and errors as in `predict`.
+    `progress(done, total)` is called after each image. kept: takes each image's prediction, by the
+    image's path. Errors are those of `Predictor.predict`.
     """
-    how: Any = {"size": size, "device": device, "batch_size": batch_size, "dtype": dtype}
+
+    def score(job: tuple[Prediction, Pair]) -> Measured:
+        item, pair = job
+        if kept is not None:
+            kept[pair.image] = item.kept()
+        return measure(item.probability, read_mask(pair.mask))
+
     seconds: list[float] = []
-    maps = predict(net, pairs, **how, views=views, seconds=seconds)
-    jobs = (
-        (item.name, item.probability, pair.mask) for item, pair in zip(maps, pairs, strict=True)
-    )
-    rows, curves = _measure_all(jobs, len(pairs), empty, workers, progress)
+    jobs = zip(predictor.predict(pairs, views, seconds), pairs, strict=True)
+    rows, curves = _measure_all(score, jobs, [pair.name for pair in pairs], cores(), progress)
     median = float(np.median(seconds))  # the first batch warms up, and would spoil a mean
-    return build_scores(rows, curves, MEASURES, empty_policy=empty, seconds_per_image=median)
+    return build_scores(rows, curves, median)
 
 
 def score_folder(
     predictions: Path,
     ground_truth: Path,
     *,
-    empty: str = "apart",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Scores:
@@ -69,38 +62,33 @@ def score_folder(
     Raises InputError, naming files, when a map is missing, extra, coloured or of another size than
     its mask: anything else would score another set than the one that was meant.
     """
-    maps, masks = _by_stem(Path(predictions)), _by_stem(Path(ground_truth))
+    maps, masks = by_stem(Path(predictions)), by_stem(Path(ground_truth))
     _check_names(maps, masks)
-    jobs = ((stem, maps[stem], mask) for stem, mask in masks.items())
-    rows, curves = _measure_all(jobs, len(masks), empty, workers, progress)
-    return build_scores(rows, curves, MEASURES, empty_policy=empty)
 
+    def score(stem: str) -> Measured:
+        mask = read_mask(masks[stem])
+        return measure(_read_map(maps[stem], mask.shape), mask)
 
-Job = tuple[str, "Path | NDArray[np.float32]", Path]  # name, map or its file, file of the mask
+    return build_scores(*_measure_all(score, masks, [*masks], workers or cores(), progress))
 
 
 def _measure_all(
-    jobs: Iterable[Job], total: int, empty: str, workers: int | None, progress: Progress | None
+    score: Callable[[Any], Measured],
+    jobs: Iterable[Any],
+    names: Sequence[str],
+    workers: int,
+    progress: Progress | None,
 ) -> tuple[pd.DataFrame, dict[str, NDArray[np.float64]]]:
     """Return a row of values and the (n, 256) curves of all jobs, in order."""
-    if empty not in POLICIES or not total:
-        found = f"empty={empty!r}" if total else "no images"
-        raise InputError(f"Cannot score {found}. Give images, and empty as one of {POLICIES}.")
+    if not names:
+        raise InputError("There are no images to score. Give a folder, or a split, that has some.")
     rows, curves = [], []
-    for name, measured in _in_order(_measure, jobs, workers=workers or _cores()):
+    for name, measured in zip(names, in_order(score, jobs, workers=workers), strict=True):
         rows.append({"name": name, **measured.values})
         curves.append(measured.curves)
         if progress:
-            progress(len(rows), total)
+            progress(len(rows), len(names))
     return pd.DataFrame(rows), {key: np.stack([c[key] for c in curves]) for key in curves[0]}
-
-
-def _measure(job: Job) -> tuple[str, Measured]:
-    name, probability, path = job
-    mask = read_mask(path)
-    if isinstance(probability, Path):
-        return name, examine(_read_map(probability, mask.shape), mask)
-    return name, examine(probability, mask)
 
 
 def _read_map(path: Path, shape: tuple[int, ...]) -> Array:

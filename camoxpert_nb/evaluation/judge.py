@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +14,11 @@ from ..data.selection import find_data, select
 from ..errors import InputError
 from ..machine.devices import choose_precision, pick_devices
 from ..network.build import load_net
-from ..network.model import CamoXpert
 from ..runs.run import Run
 from ..settings.config import Config
 from .compare import paired_differences
 from .evaluate import evaluate
-from .predict import PLAIN, Views, predict_folder
+from .predict import PLAIN, Kept, Predictor, Views
 from .scores import Scores, number
 
 
@@ -40,15 +39,17 @@ class Judged:
 
     split: "test", "validation" or "all"; trained: how many of the images trained the network.
     views: the test-time augmentation of `scores`; plain: the scores without it, None if it was
-    none. threshold: chosen on validation, None if that was not asked for.
+    none. threshold: chosen on validation, None if that was not asked for. kept: the predictions
+    behind `scores`, by the path of the image.
     """
 
     name: str
     pairs: list[Pair]
     note: str
+    split: str
+    trained: int
     scores: Scores
-    split: str = "test"
-    trained: int = 0
+    kept: dict[Path, Kept] = field(repr=False, default_factory=dict)
     views: Views = PLAIN
     plain: Scores | None = None
     threshold: Threshold | None = None
@@ -115,18 +116,20 @@ def judge(
     """
     Config.load(run.config_path)  # a folder that is no run says so before the data are walked
     folders = [dataset_path] if isinstance(dataset_path, str | Path) else list(dataset_path)
-    chosen = [one for folder in folders for one in _choose(run, Path(folder), split, noncam)]
-    _refuse_twice([one.name for one in chosen])
-    net, settings = inference(run, device)
-    limit = validation_threshold(run, device=device, views=views) if threshold else None
+    chosen = [one for folder in folders for one in choose_pairs(run, Path(folder), split, noncam)]
+    if twice := [name for name, n in Counter(one.name for one in chosen).items() if n > 1]:
+        raise InputError(
+            f"Two of the given folders hold a set called {', '.join(twice)}: score them one at a "
+            "time, so that no result stands under the other's name."
+        )
+    predictor = open_predictor(run, device)
+    limit = validation_threshold(run, views=views, predictor=predictor) if threshold else None
     judged = []
-    for name, pairs, note, side, trained in chosen:
-        both = [
-            evaluate(net, pairs, views=each, progress=progress, **settings)
-            for each in dict.fromkeys((views, PLAIN))
-        ]
-        plain = both[1] if len(both) > 1 else None
-        judged.append(Judged(name, pairs, note, both[0], side, trained, views, plain, limit))
+    for one in chosen:
+        kept: dict[Path, Kept] = {}
+        scores = evaluate(predictor, one.pairs, views=views, progress=progress, kept=kept)
+        plain = evaluate(predictor, one.pairs, progress=progress) if views != PLAIN else None
+        judged.append(Judged(*one, scores, kept, views, plain, limit))
     return judged
 
 
@@ -137,16 +140,17 @@ def validation_threshold(
     device: str = "auto",
     views: Views = PLAIN,
     progress: Progress | None = None,
+    predictor: Predictor | None = None,
 ) -> Threshold:
     """Return the threshold that is best on the images this run held out; test images never vote.
 
-    dataset_path: where they are, by default where the run was trained. Raises InputError when
-    they are not there, or none of them has an object.
+    dataset_path: where they are, by default where the run was trained. predictor: the run's, where
+    it is open already. Raises InputError when they are not there, or none of them has an object.
     """
     root = dataset_path or Path(run.load_json("summary").get("data", {}).get("root", ""))
-    (one,) = _choose(run, root, "validation", noncam=False)
-    net, settings = inference(run, device)
-    scores = evaluate(net, one.pairs, views=views, progress=progress, **settings)
+    (one,) = choose_pairs(run, root, "validation", noncam=False)
+    predictor = predictor or open_predictor(run, device)
+    scores = evaluate(predictor, one.pairs, views=views, progress=progress)
     value, iou = scores.other.get("best_threshold"), scores.other["best_threshold_iou"]
     if value is None or iou is None:
         raise InputError(
@@ -155,7 +159,9 @@ def validation_threshold(
     return Threshold(value, iou, scores.n - scores.n_empty)
 
 
-class _Chosen(NamedTuple):
+class Chosen(NamedTuple):
+    """A set of images to score: why these, and how many of them trained the network."""
+
     name: str
     pairs: list[Pair]
     note: str
@@ -165,19 +171,17 @@ class _Chosen(NamedTuple):
 
 def choose_pairs(
     run: Run, dataset_path: Path, split: str = "auto", noncam: bool = False
-) -> list[tuple[str, list[Pair], str]]:
-    """Return (name, pairs, note) for each set to score."""
-    return [one[:3] for one in _choose(run, dataset_path, split, noncam)]
-
-
-def _choose(run: Run, dataset_path: Path, split: str, noncam: bool) -> list[_Chosen]:
+) -> list[Chosen]:
+    """Return each set to score; see `judge`."""
     chosen = select(find_datasets(dataset_path), noncam=noncam)
     known = run.load_json("split")
     trained, held_out = set(known.get("train", [])), set(known.get("validation", []))
     if split == "test" or (split == "auto" and chosen.test):
         side, kind = "test", "test"
         sets = [(name, list(pairs), "test split") for name, pairs in chosen.test.items()]
-    elif split == "all" or (split == "auto" and not _names(chosen.train) & trained):
+    elif split == "all" or (
+        split == "auto" and not trained.intersection(pair.name for pair in chosen.train)
+    ):
         everything = [*chosen.train, *(pair for pairs in chosen.test.values() for pair in pairs)]
         side, kind = "", "all"
         sets = [(dataset_path.name, everything, "all images of the folder")]
@@ -192,54 +196,20 @@ def _choose(run: Run, dataset_path: Path, split: str, noncam: bool) -> list[_Cho
         )
     gone = {why: len(pairs) for why, pairs in chosen.left_out.items() if side in why}
     tail = "".join(f"; left out: {count} {why}" for why, count in gone.items())
-    seen = {name: sum(pair.name in trained for pair in pairs) for name, pairs, _ in sets}
-    return [
-        _Chosen(name, pairs, note + tail + _warning(seen[name], len(pairs)), kind, seen[name])
-        for name, pairs, note in sets
-        if pairs
-    ]
+    found = []
+    for name, pairs, note in sets:
+        count = sum(pair.name in trained for pair in pairs)
+        warning = f"; WARNING: {count} of these {len(pairs)} trained the network" * (count > 0)
+        found += [Chosen(name, pairs, note + tail + warning, kind, count)] * (len(pairs) > 0)
+    return found
 
 
-def predict_files(
-    run: Run,
-    source: Path,
-    output: Path,
-    *,
-    device: str = "auto",
-    views: Views = PLAIN,
-    progress: Progress | None = None,
-) -> int:
-    """Write a map for each image of `source` (file or folder) and return how many."""
-    net, settings = inference(run, device)
-    return predict_folder(net, source, output, views=views, progress=progress, **settings)
-
-
-def inference(run: Run, device: str) -> tuple[CamoXpert, dict[str, Any]]:
-    """Return the run's best network, and how it predicts: size, device, batch and precision."""
+def open_predictor(run: Run | Path | str, device: str = "auto") -> Predictor:
+    """Return a run's best network, ready to predict as it was trained to."""
+    run = run if isinstance(run, Run) else Run(run)
     config, devices = Config.load(run.config_path), pick_devices(device)
-    return load_net(run, "best", devices.main), {
-        "size": config.img_size,
-        "device": devices.main,
-        "batch_size": config.batch_size,
-        "dtype": choose_precision(devices, config.amp).dtype,
-    }
-
-
-def _names(pairs: tuple[Pair, ...]) -> set[str]:
-    return {pair.name for pair in pairs}
-
-
-def _warning(seen: int, count: int) -> str:
-    return f"; WARNING: {seen} of these {count} trained the network" if seen else ""
-
-
-def _refuse_twice(names: list[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise InputError(
-            f"Two of the given folders hold a set called {', '.join(twice)}: score them one at a "
-            "time, so that no result stands under the other's name."
-        )
+    net, dtype = load_net(run, "best", devices.main), choose_precision(devices, config.amp).dtype
+    return Predictor(net, config.img_size, devices.main, config.batch_size, dtype)
 
 
 def data_of(run: Run, wanted: str = "") -> str:

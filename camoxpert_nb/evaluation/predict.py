@@ -13,11 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,26 +30,62 @@ from ..data.cache import Progress
 from ..data.images import Array, image_size, read_image, resize_image, write_map
 from ..data.layouts import SUFFIXES, Pair
 from ..errors import InputError
+from ..network.backbone import STRIDES
 from ..network.build import evaluating
 
 _AHEAD = 16  # images read or maps scored beyond the one in turn: bounds the memory
 
-
 Item = TypeVar("Item")
-
-
 Result = TypeVar("Result")
 
 
+class Kept(NamedTuple):
+    """A prediction small enough to keep for every image of a set: its map is an 8-bit PNG.
+
+    uncertainty: sum of p (1 - p) over sum of p, at the network's size. gates: (stages, experts).
+    deep: logits (1, h, w) of the decoder's coarser levels, fine to coarse. Gates and deep are of
+    the first view, and only of networks that have them.
+    """
+
+    png: bytes
+    uncertainty: float
+    gates: NDArray[np.float32]
+    deep: list[Tensor]
+
+    @property
+    def probability(self) -> Array:
+        """The map at its own size, (H, W) uint8 of 0...255."""
+        return np.asarray(cv2.imdecode(np.frombuffer(self.png, np.uint8), cv2.IMREAD_GRAYSCALE))
+
+    def levels(self) -> dict[str, Array]:
+        """Return what each level of the decoder finds, coarse to fine, by name, as `probability`.
+
+        The last one is the prediction itself.
+        """
+        levels = {"stride 4, the prediction": self.probability}
+        for stride, logits in zip(STRIDES[1:], self.deep, strict=False):
+            name = f"stride {stride}, {logits.shape[-1]} x {logits.shape[-2]} places"
+            levels[name] = _8_bit(_stretch(logits, self.probability.shape))
+        return dict(reversed(levels.items()))
+
+
 class Prediction(NamedTuple):
-    """A map: name (the image's stem) and probability (H, W) float32 of 0...1."""
+    """What a network says of one image: its stem, a map (H, W) float32 of 0...1; more in `Kept`."""
 
     name: str
     probability: NDArray[np.float32]
+    uncertainty: float
+    gates: NDArray[np.float32]
+    deep: list[Tensor]
+
+    def kept(self) -> Kept:
+        """Return the same with the map as 8-bit PNG, which takes a tenth of the memory."""
+        _, png = cv2.imencode(".png", _8_bit(self.probability))
+        return Kept(png.tobytes(), self.uncertainty, self.gates, self.deep)
 
 
 class Views(NamedTuple):
-    """Test-time augmentation: the image is also looked at mirrored, and at multiples of its size.
+    """Test-time augmentation: the image is also seen mirrored, and at multiples of its size.
 
     The logits of all views are stretched to the network's own size and averaged. Scaled sides are
     rounded to multiples of 32, as backbones need.
@@ -74,67 +112,109 @@ class Views(NamedTuple):
 PLAIN = Views()
 
 
-def predict(
-    net: nn.Module,
-    images: Iterable[Pair | Path],
-    *,
-    size: int,
-    device: torch.device | str,
-    batch_size: int = 8,
-    dtype: torch.dtype | None = None,
-    views: Views = PLAIN,
-    seconds: list[float] | None = None,
-) -> Iterator[Prediction]:
-    """Yield the map of each image, in order, at its own size (of a Pair: the mask's size).
+@dataclass(frozen=True)
+class Predictor:
+    """A network, and how it predicts.
 
-    net: on `device`, (B, 3, size, size) of 0...1 to {"logits": (B, 1, size, size)}. It computes in
-    eval mode, and has its own mode again whenever it is not computing. dtype: autocast's, None =
-    off. views: see `Views`. seconds: takes the network's seconds per image of each batch.
-    Raises InputError for an unreadable file, and for a map with NaN.
+    net: on `device`, returns what `CamoXpert.forward` does, or "logits" alone. It computes in eval
+    mode, and has its own mode again whenever it is not computing. dtype: autocast's, None = off.
     """
-    load = partial(_load, sides=views.sides(size))
-    loaded = _in_order(load, images, workers=min(4, _cores()))
-    while batch := list(islice(loaded, batch_size)):
-        names, squares, sizes = zip(*batch, strict=True)
-        started = time.perf_counter()
-        layers = [np.stack(side) for side in zip(*squares, strict=True)]
-        maps = _look(net, layers, size, torch.device(device), dtype, views.flip)
-        if seconds is not None:
-            seconds.append((time.perf_counter() - started) / len(batch))
-        for name, square, own in zip(names, maps, sizes, strict=True):
-            yield Prediction(name, _at_size(name, square, own))
+
+    net: nn.Module
+    size: int
+    device: torch.device | str
+    batch_size: int = 8
+    dtype: torch.dtype | None = None
+
+    def predict(
+        self,
+        images: Iterable[Pair | Path],
+        views: Views = PLAIN,
+        seconds: list[float] | None = None,
+    ) -> Iterator[Prediction]:
+        """Yield the prediction of each image, in order, at its own size (of a Pair: its mask's).
+
+        seconds: takes the network's seconds per image of each batch. Raises InputError for an
+        unreadable file, and for a map with NaN.
+        """
+        load = partial(_load, sides=views.sides(self.size))
+        loaded = in_order(load, images, workers=min(4, cores()))
+        while batch := list(islice(loaded, self.batch_size)):
+            names, squares, sizes = zip(*batch, strict=True)
+            started = time.perf_counter()
+            maps, outputs = self._outputs(list(map(np.stack, zip(*squares, strict=True))), views)
+            if seconds is not None:
+                seconds.append((time.perf_counter() - started) / len(batch))
+            for name, logits, own, more in zip(
+                names, maps, sizes, _each(maps, outputs), strict=True
+            ):
+                probability = _stretch(logits, own)
+                if math.isnan(probability.sum()):
+                    raise InputError(
+                        f"{name}: the network's map has NaN. Predict in float32 (dtype=None)."
+                    )
+                yield Prediction(name, probability, *more)
+
+    def predict_one(self, image: Pair | Path) -> Kept:
+        """Return the prediction of one image."""
+        (prediction,) = self.predict([image])
+        return prediction.kept()
+
+    @torch.inference_mode()
+    def _outputs(self, layers: list[Array], views: Views) -> tuple[Tensor, dict[str, Any]]:
+        """layers: (B, S, S, 3) uint8 at each scale.
+
+        Returns the mean logits (B, 1, size, size), and what the net says of the first view.
+        """
+        device, outputs = torch.device(self.device), []
+        for images in layers:
+            batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous() / 255
+            outputs.append(self._forward(batch))
+            if views.flip:
+                flipped = self._forward(batch.flip(-1))
+                outputs.append(flipped | {"logits": flipped["logits"].flip(-1)})
+        size = (self.size, self.size)
+        logits = [
+            functional.interpolate(each["logits"], size, mode="bilinear", align_corners=False)
+            for each in outputs
+        ]
+        mean = torch.stack(logits).mean(0)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # else the clock would stop before the network does
+        return mean, outputs[0]
+
+    def _forward(self, batch: Tensor) -> dict[str, Any]:
+        """batch: (B, 3, S, S) of 0...1; returns what the net says, its logits in float32."""
+        on = self.dtype is not None
+        with evaluating(self.net), torch.autocast(batch.device.type, self.dtype, on):
+            outputs = self.net(batch)
+        return outputs | {"logits": outputs["logits"].float()}
 
 
 def predict_folder(
-    net: nn.Module,
+    predictor: Predictor,
     source: Path,
     output: Path,
     *,
-    size: int,
-    device: torch.device | str,
-    batch_size: int = 8,
-    dtype: torch.dtype | None = None,
     views: Views = PLAIN,
     progress: Progress | None = None,
 ) -> int:
     """Write output/<stem>.png, 8-bit at the image's own size, for a file or folder; return n.
 
-    Arguments as in `predict`. Raises InputError when there is no image, two share a stem, or a map
-    would replace an image.
+    Raises InputError when there is no image, two share a stem, or a map would replace an image.
     """
     source = Path(source)
-    paths = _by_stem(source) if source.is_dir() else {source.stem: source}
+    paths = by_stem(source) if source.is_dir() else {source.stem: source}
     targets = {stem: Path(output) / f"{stem}.png" for stem in paths}
     for stem, path in paths.items():
         if targets[stem].resolve() == path.resolve():
             raise InputError(f"{path} would be replaced by its own map: use another output folder.")
-    how: Any = {"size": size, "device": device, "batch_size": batch_size, "dtype": dtype}
-    maps = predict(net, paths.values(), **how, views=views)
 
     def write(item: Prediction) -> None:
         write_map(targets[item.name], item.probability)
 
-    for done, _ in enumerate(_in_order(write, maps, workers=_cores()), 1):
+    maps = predictor.predict(paths.values(), views)
+    for done, _ in enumerate(in_order(write, maps, workers=cores()), 1):
         if progress:
             progress(done, len(paths))
     return len(paths)
@@ -148,50 +228,32 @@ def _load(item: Pair | Path, sides: Sequence[int]) -> tuple[str, list[Array], tu
 
 
 @torch.inference_mode()
-def _look(
-    net: nn.Module,
-    layers: Sequence[Array],
-    size: int,
-    device: torch.device,
-    dtype: torch.dtype | None,
-    flip: bool,
-) -> Tensor:
-    """layers: (B, S, S, 3) uint8 at each scale; returns the mean logits (B, 1, size, size)."""
-    seen = []
-    for images in layers:
-        batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
-        seen.append(_logits(net, batch, dtype))
-        if flip:
-            seen.append(_logits(net, batch.flip(-1), dtype).flip(-1))
-    same = [
-        functional.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
-        if logits.shape[-1] != size
-        else logits
-        for logits in seen
+def _each(maps: Tensor, outputs: dict[str, Any]) -> list[tuple[float, Any, list[Tensor]]]:
+    """Return (uncertainty, gates, deep) of each image of a batch, on the CPU."""
+    p = maps.sigmoid().flatten(1)
+    doubts = ((p * (1 - p)).sum(1) / p.sum(1).clamp(min=1e-6)).tolist()
+    gates = outputs.get("gates", torch.empty(len(maps), 0, 0)).float().cpu().numpy()
+    deep = [logits.half().cpu() for logits in outputs.get("deep", [])]
+    return [
+        (d, g, [each[i] for each in deep])
+        for i, (d, g) in enumerate(zip(doubts, gates, strict=True))
     ]
-    mean = torch.stack(same).mean(0) if len(same) > 1 else same[0]
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)  # else the clock would stop before the network does
-    return mean
-
-
-def _logits(net: nn.Module, batch: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """batch: (B, 3, S, S) of 0...1; returns (B, 1, S, S) float32 on the same device."""
-    on = dtype is not None
-    with evaluating(net), torch.autocast(batch.device.type, dtype=dtype, enabled=on):
-        return net(batch)["logits"].float()
 
 
 @torch.inference_mode()
-def _at_size(name: str, logits: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
-    stretched = functional.interpolate(logits[None], size, mode="bilinear", align_corners=False)
-    probability = stretched.sigmoid()[0, 0].cpu().numpy()
-    if math.isnan(probability.sum()):
-        raise InputError(f"{name}: the network's map has NaN. Predict in float32 (dtype=None).")
-    return probability
+def _stretch(logits: Tensor, size: Sequence[int]) -> NDArray[np.float32]:
+    """Return logits (1, h, w) as probabilities (H, W) of 0...1 at a size (H, W)."""
+    stretched = functional.interpolate(
+        logits[None].float(), tuple(size), mode="bilinear", align_corners=False
+    )
+    return np.asarray(stretched.sigmoid()[0, 0].cpu().numpy(), np.float32)
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _8_bit(probability: NDArray[np.float32]) -> Array:
+    return np.rint(probability * 255).astype(np.uint8)
+
+
+def by_stem(folder: Path) -> dict[str, Path]:
     """Return the image files of a folder by stem, sorted."""
     found: dict[str, Path] = {}
     files = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -206,11 +268,12 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Return how many threads score or write maps."""
     return min(8, os.cpu_count() or 1)
 
 
-def _in_order(
+def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
 ) -> Iterator[Result]:
     """Yield function(item) for each item, in order, computed a few items ahead in threads."""

@@ -16,9 +16,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from .metrics import MEASURES
+
 Floats = NDArray[np.float64]
 Mean = dict[str, float | None]
-Interval = dict[str, tuple[float, float] | None]
+Bounds = tuple[float, float]
+Interval = dict[str, Bounds | None]
 
 RESAMPLES = 1000
 LABELS = {
@@ -46,9 +49,8 @@ class Scores:
     """How good the maps of a set are.
 
     n: images; n_empty: those without an object. mean: the eleven measures (None without an image
-    to average), where max E and F are the maximum of the mean curve, as in pysodmetrics.
-    empty_policy: "apart" averages the images with an object, because IoU and F of an empty mask
-    are 0 whatever is predicted; "include" averages all, as pysodmetrics does.
+    to average), where max E and F are the maximum of the mean curve, as in pysodmetrics. They are
+    over the images with an object: IoU and F of an empty mask are 0 whatever is predicted.
     empty: of the empty images, mean "mae" without min-max and "false_alarm" (share of pixels above
     0.5). per_image: a row for each image with its name and `metrics.Measured.values`.
     curves: the mean curves of `metrics.Measured`, each (256,); none without an image to average.
@@ -67,7 +69,6 @@ class Scores:
     per_image: pd.DataFrame
     curves: dict[str, Floats]
     empty: Mean
-    empty_policy: str
     interval: Interval = field(default_factory=dict)
     other: Mean = field(default_factory=dict)
     by_size: list[dict[str, Any]] = field(default_factory=list)
@@ -79,11 +80,8 @@ class Scores:
         """Over which images the mean is, in a sentence."""
         if self.n_empty == 0:
             return f"Mean over {self.n} images."
-        if self.empty_policy == "include":
-            return f"Mean over {self.n} images; the {self.n_empty} empty masks have IoU 0 anyway."
-        apart = (
-            f"MAE {self.empty['mae']:.4f}, false alarm {self.empty['false_alarm']:.2%} of pixels"
-        )
+        mae, alarm = self.empty["mae"], self.empty["false_alarm"]
+        apart = f"MAE {mae:.4f}, false alarm {alarm:.2%} of pixels"
         if self.n_empty == self.n:
             return f"No mean: all {self.n} masks are empty ({apart})."
         counted = f"Mean over the {self.n - self.n_empty} of {self.n} images that have an object"
@@ -101,9 +99,7 @@ class Scores:
         lines = [self.note]
         for name, value in self.mean.items():
             if value is not None:
-                low_high = self.interval.get(name)
-                sure = "  ({:.4f} to {:.4f})".format(*low_high) if low_high else ""
-                lines.append(f"  {name:<11} {value:.4f}{sure}")
+                lines.append(f"  {name:<11} {number(value, 4, self.interval.get(name))}")
         for title, rows in (("by object size", self.by_size), ("by super-class", self.by_class)):
             groups = [f"{row['group']} {number(row['mean']['iou'])} (n {row['n']})" for row in rows]
             lines += [f"  IoU {title}: {', '.join(groups)}"] if groups else []
@@ -113,38 +109,20 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the curves as plain values that `json` can write."""
-        return {
-            "n": self.n,
-            "n_empty": self.n_empty,
-            "mean": self.mean,
-            "interval": self.interval,
-            "other": self.other,
-            "by_size": self.by_size,
-            "by_class": self.by_class,
-            "seconds_per_image": self.seconds_per_image,
-            "note": self.note,
-            "empty_policy": self.empty_policy,
-            "empty": self.empty,
-            "per_image": self.per_image.to_dict("records"),
-        }
+        values = {name: value for name, value in vars(self).items() if name != "curves"}
+        return values | {"note": self.note, "per_image": self.per_image.to_dict("records")}
 
 
 def build_scores(
-    rows: pd.DataFrame,
-    curves: Mapping[str, Floats],
-    measures: Sequence[str],
-    *,
-    empty_policy: str = "apart",
-    seconds_per_image: float | None = None,
+    rows: pd.DataFrame, curves: Mapping[str, Floats], seconds_per_image: float | None = None
 ) -> Scores:
     """Return the scores of images whose values are `rows` and whose curves are (n, 256) each.
 
-    measures: the columns to average. Rows also hold name, object_share, intersection, union,
-    raw_mae and false_alarm, as `metrics.Measured.values` does.
+    Rows hold "name" and `metrics.Measured.values`.
     """
     is_empty = (rows["object_share"] == 0).to_numpy()
-    counted = np.full(len(rows), True) if empty_policy == "include" else ~is_empty
-    of_set = _Averages(rows, curves, measures)
+    counted = ~is_empty
+    of_set = _Averages(rows, curves)
     mean, other = of_set.mean(counted)
     mean_curves = {}
     if counted.any():
@@ -153,23 +131,20 @@ def build_scores(
     sizes = np.where(is_empty, 0, 1 + np.searchsorted(EDGES, rows["object_share"], "right"))
     found = [COD10K.match(name) for name in rows["name"]]
     classes = np.array([match[1] if match else "other names" for match in found])
+    empty = rows.loc[is_empty, ["raw_mae", "false_alarm"]].rename(columns={"raw_mae": "mae"})
     return Scores(
-        len(rows),
-        int(is_empty.sum()),
-        mean,
-        rows,
-        mean_curves,
-        {name: _mean(rows[key][is_empty]) for name, key in _EMPTY.items()},
-        empty_policy,
-        of_set.interval(counted),
-        other,
-        of_set.groups(np.array(SIZES)[sizes], SIZES, counted),
-        of_set.groups(classes, sorted(set(classes)), counted) if any(found) else [],
-        seconds_per_image,
+        n=len(rows),
+        n_empty=int(is_empty.sum()),
+        mean=mean,
+        per_image=rows,
+        curves=mean_curves,
+        empty=empty.mean().to_dict() if len(empty) else dict.fromkeys(empty),
+        interval=of_set.interval(counted),
+        other=other,
+        by_size=of_set.groups(np.array(SIZES)[sizes], SIZES, counted),
+        by_class=of_set.groups(classes, sorted(set(classes)), counted) if any(found) else [],
+        seconds_per_image=seconds_per_image,
     )
-
-
-_EMPTY = {"mae": "raw_mae", "false_alarm": "false_alarm"}
 
 
 def bootstrap(n: int, seed: int = 0) -> Floats:
@@ -183,7 +158,7 @@ def bootstrap(n: int, seed: int = 0) -> Floats:
     return np.stack([counts / n for counts in drawn])
 
 
-def middle(values: Floats, confidence: float = 0.95) -> tuple[float, float]:
+def percentile_interval(values: Floats, confidence: float = 0.95) -> tuple[float, float]:
     """Return the bounds of the middle `confidence` share of the values."""
     outside = 50 * (1 - confidence)
     low, high = np.percentile(values, [outside, 100 - outside])
@@ -192,42 +167,34 @@ def middle(values: Floats, confidence: float = 0.95) -> tuple[float, float]:
 
 def write_csv(scores: Mapping[str, Scores], path: Path) -> Path:
     """Write one row per image of all sets (column "dataset") as CSV; return the path."""
-    tables = [one.per_image.assign(dataset=name) for name, one in scores.items()]
-    table = pd.concat(tables)
-    path = Path(path)
+    table = pd.concat({name: one.per_image for name, one in scores.items()}, names=["dataset"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    table[["dataset", *table.columns.drop("dataset")]].to_csv(path, index=False)
+    table.reset_index("dataset").to_csv(path, index=False)
     return path
 
 
 class _Averages:
     """All averages of weighted images, of which the plain mean is one and each resample another."""
 
-    def __init__(
-        self, rows: pd.DataFrame, curves: Mapping[str, Floats], measures: Sequence[str]
-    ) -> None:
-        self.measures, self.names = tuple(measures), (*measures, "pooled_iou", *_BEST)
-        columns = [*measures, "intersection", "union"]
+    def __init__(self, rows: pd.DataFrame, curves: Mapping[str, Floats]) -> None:
+        columns = [*MEASURES, "intersection", "union"]
         every = [rows[columns].to_numpy(float), *(curves[key] for key in _BEST.values())]
         self._values = np.hstack(every)  # (n, measures + 2 + 3 * 256)
 
     def mean(self, chosen: NDArray[np.bool_]) -> tuple[Mean, Mean]:
         """Return the averages over the chosen images: of the measures, and the other ones."""
         if not chosen.any():
-            return dict.fromkeys(self.measures), dict.fromkeys(["pooled_iou", "best_threshold_iou"])
+            return dict.fromkeys(MEASURES), dict.fromkeys(["pooled_iou", "best_threshold_iou"])
         weights = chosen[None] / chosen.sum()
-        every = {name: float(v[0]) for name, v in self._averages(weights, ...).items()}
-        return (
-            {name: every[name] for name in self.measures},
-            {name: every[name] for name in every if name not in self.measures},
-        )
+        every: Mean = {name: float(v[0]) for name, v in self._averages(weights, ...).items()}
+        return {name: every.pop(name) for name in MEASURES}, every
 
     def interval(self, chosen: NDArray[np.bool_]) -> Interval:
         """Return the interval of each measure over the chosen images."""
         if chosen.sum() < 2:
-            return dict.fromkeys(self.measures)
+            return dict.fromkeys(MEASURES)
         every = self._averages(bootstrap(int(chosen.sum())), chosen)
-        return {name: middle(every[name]) for name in self.measures}
+        return {name: percentile_interval(every[name]) for name in MEASURES}
 
     def groups(
         self, labels: NDArray[Any], order: Sequence[str], counted: NDArray[np.bool_]
@@ -243,17 +210,14 @@ class _Averages:
         return rows
 
     def _averages(self, weights: Floats, chosen: Any) -> dict[str, Floats]:
-        values, count = weights @ self._values[chosen], len(self.measures)
-        result = dict(zip(self.measures, values.T, strict=False))
+        values, count = weights @ self._values[chosen], len(MEASURES)
+        result = dict(zip(MEASURES, values.T, strict=False))
         result["pooled_iou"] = values[:, count] / np.maximum(values[:, count + 1], 1e-300)
         curves = values[:, count + 2 :].reshape(len(weights), len(_BEST), -1)
         return result | dict(zip(_BEST, curves.max(2).T, strict=True))
 
 
-def _mean(column: pd.Series) -> float | None:
-    return float(np.mean(column.to_numpy())) if len(column) else None
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a score as text; "none" where there is nothing to score."""
-    return "none" if value is None else f"{value:.{digits}f}"
+def number(value: float | None, digits: int = 3, interval: Bounds | None = None) -> str:
+    """Return a score, and its interval, as text; "none" where there is nothing to score."""
+    bounds = " ({0:.{2}f} to {1:.{2}f})".format(*interval, digits) if interval else ""
+    return "none" if value is None else f"{value:.{digits}f}{bounds}"

@@ -62,7 +62,7 @@ def empty_picture(title: str, text: str) -> Figure:
     figure = Picture(figsize=(WIDTH, 2), layout="constrained")
     ax = figure.subplots()
     ax.set_axis_off()
-    _say(ax, text)
+    write_note(ax, text)
     figure.suptitle(title)
     return figure
 
@@ -90,6 +90,7 @@ def draw_table(ax: Axes, values: Floats, rows: Names, columns: Names, signed: bo
     ax.grid(False)
 
 
-def _say(ax: Axes, text: str) -> None:
+def write_note(ax: Axes, text: str) -> None:
+    """Write a sentence in the middle of axes that have nothing to show."""
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY)
     ax.set_yticks([])

@@ -19,7 +19,7 @@ from .style import BLACK, BLUE, COLOURS, GREEN, RED, SKY, TERMS
 Records = Sequence[Mapping[str, Any]]
 Values = NDArray[np.float64]
 
-IOUS = {"iou": "raw", "iou_ema": "EMA"}
+IOUS = {"iou": "raw weights", "iou_ema": "averaged (EMA)"}
 SPEED, WAITS = "images_per_second", "data_wait_percent"
 MOST = 300  # points a line: a panel is not much wider in pixels
 WIDTH, HEIGHT = 440, 230
@@ -44,76 +44,92 @@ class Line(NamedTuple):
     ring: bool = False  # around single points instead
 
 
+class Panel(NamedTuple):
+    """What one panel shows, however it is drawn.
+
+    top: the axis reaches at least there. log: a log axis, with gaps where a value is 0. stacked:
+    lines lie on each other, each the sum of its share and all before it.
+    """
+
+    title: str
+    unit: str
+    lines: list[Line]
+    top: float = 0.0
+    log: bool = False
+    stacked: bool = False
+
+
+def panels_of(
+    x: Values, records: Records, at: Values, epochs: Records, target: float | None
+) -> list[Panel]:
+    """Return the panels of a run; the live curves and the saved figure draw the same ones.
+
+    `records` are of steps or of epochs, `x` is where each stands in epochs; `at` where each of
+    `epochs` does. What was not recorded, as GPUs on a CPU, has no line; nor has a term that is off.
+    """
+    speed, waits = (_lines(at, epochs, {key: BLUE}, "last epoch") for key in (SPEED, WAITS))
+    losses = [line for line in _lines(x, records, TERMS) if np.nan_to_num(line.y).any()]
+    return [
+        Panel("Training loss", "the sum and its terms", losses),
+        Panel("Validation IoU", "0 to 1", _iou(at, epochs, target)),
+        Panel("Learning rate", "per group, not drawn while 0", _groups(x, records, "lr"), log=True),
+        Panel("Expert share", "% of the weight", _shares(at, epochs), stacked=True),
+        Panel("Training speed", "images/s", speed),
+        Panel("Waiting for data", "% of the time", waits, 10),
+        Panel("GPU use", "%", _groups(at, epochs, "gpu_percent"), 100),
+        Panel("GPU memory", "GiB", _groups(at, epochs, "gpu_memory_gib")),
+    ]
+
+
 def panels(steps: Records, epochs: Records, *, total: int, target: float) -> str:
     """Return the curves of a run as HTML, two panels in a row, epochs on each horizontal axis.
 
     `steps` and `epochs` are the records of these kinds, in order; `total` epochs are planned;
-    `target` is the IoU to reach. What was not recorded, as GPUs on a CPU, has no panel.
+    `target` is the IoU to reach.
     """
-    at, few = _column(epochs, "epoch"), steps[:: len(steps) // (10 * MOST) + 1]
-    so_far = epochs_done(_column(few, "step"), epochs, few[-1]["steps"] if few else 0, total)
+    at, few = column(epochs, "epoch"), steps[:: len(steps) // (10 * MOST) + 1]
+    so_far = epochs_done(column(few, "step"), epochs, few[-1]["steps"] if few else 0, total)
     right = max([1.0, *at[-1:], *so_far[-1:]])  # one axis for all, so that panels can be compared
-    speed, waits = (_lines(at, epochs, {key: BLUE}, "last epoch") for key in (SPEED, WAITS))
-    losses = [line for line in _lines(so_far, few, TERMS) if np.nan_to_num(line.y).any()]
-    drawn = [
-        plot("Training loss", "the sum and its terms", losses, right),
-        plot("Validation IoU", "0 to 1", _iou(at, epochs, target, right), right),
-        plot("Learning rate", "no line while 0", _groups(so_far, few, "lr"), right, log=True),
-        plot("Expert share", "% of the weight", _shares(at, epochs), right, stacked=True),
-        plot("Training speed", "images/s", speed, right),
-        plot("Waiting for data", "% of the time", waits, right, 10),
-        plot("GPU use", "%", _groups(at, epochs, "gpu_percent"), right, 100),
-        plot("GPU memory", "GiB", _groups(at, epochs, "gpu_memory_gib"), right),
-    ]
+    drawn = [plot(panel, right) for panel in panels_of(so_far, few, at, epochs, target)]
     later = "IoU, experts and speed follow after each epoch." if steps else "No step was taken yet."
     note = "" if epochs else f'<div style="{NOTE}">{later}</div>'
     return f'{note}<div style="{GRID}">{"".join(drawn)}</div>'
 
 
-def plot(
-    title: str,
-    unit: str,
-    lines: Sequence[Line],
-    right: float,
-    top: float = 0.0,
-    *,
-    log: bool = False,
-    stacked: bool = False,
-) -> str:
+def plot(panel: Panel, right: float) -> str:
     """Return a panel as an SVG element with axes, legend and a line for screen readers, or "".
 
     The horizontal axis runs from 0 to `right` epochs; the vertical one from 0 to the highest
-    value, or at least to `top`, and with `log` from below the lowest positive value. `stacked`
-    fills the room between a line and the one before it.
+    value, or with `log` from below the lowest positive one.
     """
-    lines = [_thin(line, log) for line in lines]
-    legend, above = _legend(lines, stacked)
-    frame = _frame(lines, above, right, top, log)
+    lines = [_thin(line, panel.log) for line in panel.lines]
+    legend, above = _legend(lines, panel.stacked)
+    frame = _frame(lines, above, right, panel.top, panel.log)
     if frame is None:
         return ""
-    head = f'<tspan font-weight="600">{escape(title)}</tspan>, {escape(unit)}'
+    title, unit = escape(panel.title), escape(panel.unit)
+    head = f'<tspan font-weight="600">{title}</tspan>, {unit}'
     parts = [_text(8, 16, head, size=13), *legend, *_axes(frame)]
     ground = lines[0]._replace(y=np.zeros(len(lines[0].x)))
     for line, below in zip(lines, [ground, *lines], strict=False):
         wide = 2.6 if line is lines[0] else 1.4  # what lies exactly on the first stays visible
-        parts.append(_area(line, below, frame) if stacked else _curve(line, frame, wide))
-    said = ", ".join(f"{line.label} {_last(line)}".strip() for line in lines)
+        parts.append(_area(line, below, frame) if panel.stacked else _curve(line, frame, wide))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(title)}: '
-        f'{escape(said)}" viewBox="0 0 {WIDTH} {HEIGHT}" style="background:#fff;width:100%;'
-        f'font-family:sans-serif">{"".join(parts)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{title}: '
+        f'{escape(", ".join(map(with_value, lines)))}" viewBox="0 0 {WIDTH} {HEIGHT}" style="'
+        f'background:#fff;width:100%;font-family:sans-serif">{"".join(parts)}</svg>'
     )
 
 
 def epochs_done(step: Any, epochs: Records, steps: int, total: int) -> Values:
     """Return how many epochs are over at each step: exact at their ends, in proportion between."""
-    at, done = [0, *_column(epochs, "step"), steps], [0, *_column(epochs, "epoch"), total]
+    at, done = [0, *column(epochs, "step"), steps], [0, *column(epochs, "epoch"), total]
     return np.asarray(np.interp(step, at, done))
 
 
 def _lines(x: Values, records: Records, colours: Mapping[str, str], label: str = "") -> list[Line]:
     """A line for each key that was ever recorded."""
-    lines = [Line(label or k, x, _column(records, k), colour) for k, colour in colours.items()]
+    lines = [Line(label or k, x, column(records, k), colour) for k, colour in colours.items()]
     return [line for line in lines if np.isfinite(line.y).any()]
 
 
@@ -128,14 +144,17 @@ def _groups(x: Values, records: Records, key: str) -> list[Line]:
     return _lines(x, rows, dict(zip(names, (BLUE, RED, GREEN, *COLOURS), strict=False)))
 
 
-def _iou(at: Values, epochs: Records, target: float, right: float) -> list[Line]:
+def _iou(at: Values, epochs: Records, target: float | None) -> list[Line]:
     lines = _lines(at, epochs, {"iou": SKY, "iou_ema": BLUE})
     if lines:
         better = np.nanmax([np.nan_to_num(line.y, nan=-1.0) for line in lines], 0)
         best = [int(better.argmax())]
         lines = [line._replace(label=IOUS[line.label]) for line in lines]
-        lines.append(Line(f"best, epoch {at[best[0]]:g}", at[best], better[best], BLACK, ring=True))
-        lines.append(Line("target", np.array([0, right]), np.full(2, target), RED, dashed=True))
+        lines.append(
+            Line(f"best, epoch {at[best[0]]:g}:", at[best], better[best], BLACK, ring=True)
+        )
+    if lines and target is not None:
+        lines.append(Line("target", np.array([0, at[-1]]), np.full(2, target), RED, dashed=True))
     return lines
 
 
@@ -150,8 +169,8 @@ def _shares(at: Values, epochs: Records) -> list[Line]:
     return [Line(name, x, top, colour) for name, top, colour in named]
 
 
-def _column(records: Sequence[Mapping[Any, Any]], key: Any) -> Values:
-    """The values of one key, NaN where a record lacks it."""
+def column(records: Sequence[Mapping[Any, Any]], key: Any) -> Values:
+    """Return the values of one key, NaN where a record lacks it."""
     return np.array([record.get(key) for record in records], dtype=float)
 
 
@@ -223,12 +242,12 @@ def _axes(frame: _Frame) -> list[str]:
 
 
 def _curve(line: Line, frame: _Frame, wide: float) -> str:
-    seen = np.isfinite(line.y)
+    finite = np.isfinite(line.y)
     x, y = frame.place(line.x, line.y)
     shape = f'r="{6 if line.ring else 2.2}" fill="{"none" if line.ring else line.colour}"'
     dots = [
         f'<circle cx="{cx}" cy="{cy}" {shape} stroke="{line.colour}"/>'
-        for cx, cy in zip(x[seen], y[seen], strict=True)
+        for cx, cy in zip(x[finite], y[finite], strict=True)
     ]
     dash = ' stroke-dasharray="5 3"' * line.dashed
     stroke = f'fill="none" stroke="{line.colour}" stroke-width="{wide}"{dash}'
@@ -254,20 +273,21 @@ def _legend(lines: Sequence[Line], stacked: bool) -> tuple[list[str], int]:
     """Return the legend's parts, and the height in pixels that it and the title take."""
     parts, x, y = [], LEFT, 34
     for line in lines:
-        text = line.label if stacked else f"{line.label} {_last(line)}"
+        text = line.label if stacked else with_value(line)
         if x > LEFT and x + 14 + LETTER * len(text) > WIDTH:
             x, y = LEFT, y + 15
-        look = f'stroke="{line.colour}" stroke-width="4"' + ' stroke-dasharray="4 2"' * line.dashed
+        pen = f'stroke="{line.colour}" stroke-width="4"' + ' stroke-dasharray="4 2"' * line.dashed
         ring = f'<circle cx="{x + 5}" cy="{y - 4}" r="4.5" stroke="{line.colour}" fill="none"/>'
-        parts.append(ring if line.ring else f'<path d="M{x} {y - 4}h10" {look}/>')
+        parts.append(ring if line.ring else f'<path d="M{x} {y - 4}h10" {pen}/>')
         parts.append(_text(x + 14, y, escape(text)))
         x += int(26 + LETTER * len(text))
     return parts, y + 10
 
 
-def _last(line: Line) -> str:
-    seen = line.y[np.isfinite(line.y)]
-    return f"{seen[-1]:.3g}" if len(seen) else ""
+def with_value(line: Line) -> str:
+    """Return a line's label with its last value."""
+    finite = line.y[np.isfinite(line.y)]
+    return f"{line.label} {finite[-1]:.3g}" if len(finite) else line.label
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 11) -> str:

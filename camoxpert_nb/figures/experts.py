@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from ..errors import InputError
-from ..evaluation.metrics import found_in, overlap
+from ..evaluation.metrics import cut
 from ..settings.config import EXPERTS
-from .canvas import STYLE, WIDTH, Names, Picture, draw_table, empty_picture, stage_names
+from .canvas import STYLE, WIDTH, Names, Picture, draw_table, stage_names
 from .predictions import CUT, RULE, Array, blank, legend, outline, short, slope, verdict
-from .style import BLACK, BLUE, GREY, VERDICTS, compare
+from .style import BLACK, VERDICTS, error_map
 
 
 @rc_context(STYLE)
@@ -34,8 +34,8 @@ def show_levels(image: Array, mask: Array, levels: Mapping[str, Array], name: st
     axes[0].set_title("image\nand its mask's outline", fontsize=8)
     for ax, (level, probability) in zip(axes[1:], levels.items(), strict=True):
         ax.imshow(probability, cmap="gray")
-        said = verdict(found_in(probability / 255, mask > 0), mask > 0)
-        ax.set_title(f"{level}\n{said}, highest {probability.max() / 255:.2f}", fontsize=8)
+        result = verdict(cut(probability, mask))
+        ax.set_title(f"{level}\n{result}, highest {probability.max() / 255:.2f}", fontsize=8)
     for ax in axes:
         outline(ax, mask)
     figure.suptitle(
@@ -59,19 +59,18 @@ def show_removed(
         figsize=(WIDTH, 1.0 + rows * (0.35 + WIDTH / 4.4 * slope(image))), layout="constrained"
     )
     axes = blank(figure, rows, 4)
-    wanted = mask > 0
-    before = found_in(probability / 255, wanted)
-    axes.flat[0].imshow(compare(image, wanted, before))
-    axes.flat[0].set_title(f"all experts: {verdict(before, wanted)}", fontsize=9)
+    before = cut(probability, mask)
+    axes.flat[0].imshow(error_map(image, mask > 0, before.found))
+    axes.flat[0].set_title(f"all experts: {verdict(before)}", fontsize=9)
     most = max(max(np.abs(each - probability.astype(float)).max() for each in without.values()), 26)
     for ax, (expert, other) in zip(axes.flat[1:], without.items(), strict=False):
         change = (other.astype(float) - probability) / 255
         shown = ax.imshow(change, cmap="PuOr", vmin=-most / 255, vmax=most / 255)
         outline(ax, mask, BLACK)
-        after = found_in(other / 255, wanted)
-        step = round((overlap(after, wanted) or 0.0) - (overlap(before, wanted) or 0.0), 2) + 0.0
-        said = f"{verdict(after, wanted)} ({step:+.2f})" if change.any() else "map unchanged"
-        ax.set_title(f"no {expert}: {said}", fontsize=8)
+        after = cut(other, mask)
+        step = round((after.iou or 0.0) - (before.iou or 0.0), 2) + 0.0
+        result = f"{verdict(after)} ({step:+.2f})" if change.any() else "map unchanged"
+        ax.set_title(f"no {expert}: {result}", fontsize=8)
     figure.colorbar(shown, ax=axes, label="change of the probability; orange: less without it")
     legend(figure, VERDICTS)
     figure.suptitle(
@@ -104,60 +103,6 @@ def show_routing(
     axes["against"].set_title("more or less than in the mean over the images, in points")
     figure.suptitle(
         f"{short(name)}: how the experts were chosen; each stage's weights sum to 100 %"
-    )
-    return figure
-
-
-@rc_context(STYLE)
-def show_liked(liked: Mapping[str, Sequence[tuple[str, Array, Array, float]]], n: int) -> Figure:
-    """Draw, in a column for each expert, the images that gave it most weight.
-
-    `liked`: (name, image, mask, weight 0...1) of each image by expert, highest first; `n`: how
-    many images they were chosen from.
-    """
-    rows = max(map(len, liked.values()), default=0)
-    if not rows:
-        return empty_picture("Images that experts like", "There is no image to show.")
-    figure = Picture(figsize=(WIDTH, 0.9 + rows * 1.65), layout="constrained")
-    axes = blank(figure, rows, len(liked))
-    for column, (expert, items) in zip(axes.T, liked.items(), strict=True):
-        for ax, (name, image, mask, weight) in zip(column, items, strict=False):
-            ax.imshow(image)
-            outline(ax, mask)
-            ax.set_title(f"{weight:.0%}  {short(name, 14)}", fontsize=7)
-        column[0].set_title(f"{expert}\n{column[0].get_title(loc='left')}", fontsize=7)
-    figure.suptitle(
-        f"The images that rely most on each expert, of n = {n}\n"
-        "%: the expert's weight, mean over the stages; the mask's outline in yellow"
-    )
-    return figure
-
-
-@rc_context(STYLE)
-def show_removal(changes: Mapping[str, ArrayLike], title: str = "") -> Figure:
-    """Draw what removing each expert does to the IoU: a dot per image, the mean and its interval.
-
-    `changes`: for each expert the change of IoU of each image, in the same order.
-    """
-    figure = Picture(figsize=(WIDTH, 3.6), layout="constrained")
-    ax = figure.subplots()
-    rng, n = np.random.default_rng(0), 0
-    for place, values in enumerate(changes.values()):
-        change = np.asarray(values, float)
-        n = len(change)
-        spread = place + rng.uniform(-0.25, 0.25, n)
-        ax.plot(spread, change, ".", color=GREY, markersize=4, alpha=0.7, zorder=1)
-        error = 1.96 * change.std(ddof=1) / n**0.5 if n > 1 else 0
-        ax.errorbar(place, change.mean(), error, fmt="o", color=BLUE, capsize=5, zorder=2)
-        heading = f"{change.mean():+.3f}\n{np.mean(change != 0):.0%} changed"
-        ax.text(place, 1.02, heading, transform=ax.get_xaxis_transform(), ha="center", fontsize=7)
-    ax.axhline(0, color=BLACK, linewidth=0.8)
-    ax.set_xticks(range(len(changes)), list(changes))
-    ax.set_ylabel("change of IoU without the expert")
-    figure.suptitle(
-        f"{title + ': ' if title else ''}IoU with one expert removed at every stage (the next best "
-        f"takes its place) less IoU with all, n = {n} images\n"
-        "blue: mean and 95 % interval of the mean; below 0 the expert helps"
     )
     return figure
 

@@ -1,112 +1,66 @@
-"""Looking into a run: how it sees each image of a data set, and figures of it.
+"""Exploring a run: what it predicts for each image of a data set, and figures of it.
 
-seen = explore("runs/latest", "/data/COD10K")
-seen.show("worst"); seen.routing("COD10K-CAM-1-Aquatic-13-Pipefish-543"); seen.usage()
+explored = explore("runs/latest", "/data/COD10K")
+explored.show("worst"); explored.routing("COD10K-CAM-1-Aquatic-13-Pipefish-543"); explored.usage()
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
 
 from ..data.cache import Progress
 from ..data.images import Array
 from ..data.layouts import Pair
 from ..errors import InputError
 from ..evaluation.evaluate import evaluate
-from ..evaluation.judge import choose_pairs, inference
-from ..evaluation.predict import predict
-from ..network.backbone import STRIDES
-from ..network.model import EXPERTS
+from ..evaluation.judge import choose_pairs
+from ..evaluation.judge import open_predictor as open_predictor  # for the notebook's own pictures
+from ..evaluation.predict import Kept, Predictor
 from ..runs.run import Run
-from .experts import show_experts, show_levels, show_liked, show_removal, show_removed, show_routing
-from .predictions import read_pair, show_overlay, show_predictions, show_threshold
-from .ranking import GROUPS, ORDERS, describe, ordered
+from ..settings.config import EXPERTS
+from .experts import show_experts, show_levels, show_removed, show_routing
+from .predictions import preview_of, read_pair, show_overlay, show_predictions, show_threshold
+from .ranking import GROUPS, ORDERS, describe, evenly, ordered
 
 UNCERTAINTY = "uncertainty = sum of p (1 - p) / sum of p over the pixels: 0 sure, 1 all in doubt"
 
 
-class Look(NamedTuple):
-    """All that a network says of one image.
-
-    probability (H, W) uint8 of 0...255; gates (stages, experts); levels: the map of each level of
-    the decoder, coarse to fine, by name, as `probability`, which is the last one.
-    """
-
-    probability: Array
-    gates: NDArray[np.float32]
-    levels: dict[str, Array]
-
-
-@dataclass(frozen=True)
-class Looker:
-    """A run's best network, ready to look at images; `settings` are those of `predict`."""
-
-    net: nn.Module
-    experts: tuple[str, ...]
-    settings: Mapping[str, Any]
-
-    def look(self, image: Pair | Path) -> Look:
-        """Look at one image; maps have its own size (of a Pair: its mask's)."""
-        watched = _Watched(self.net)
-        (seen,) = predict(watched, [image], **self.settings)
-        size = seen.probability.shape
-        levels = {
-            f"stride {stride}, {logits.shape[-1]} x {logits.shape[-2]} places": _map(logits, size)
-            for stride, logits in reversed(list(zip(STRIDES[1:], watched.deep, strict=False)))
-        }
-        probability = _levels_of_8_bits(seen.probability)
-        gates = torch.cat(watched.gates)[0].numpy()
-        return Look(probability, gates, {**levels, "stride 4, the prediction": probability})
-
-    def without(self, expert: str) -> Looker:
-        """Return the same network with one expert never chosen: the next best takes its place."""
-        if len(self.experts) < 2:
-            raise InputError("This network has a single expert; there is none to take its place.")
-        net = copy.deepcopy(self.net)
-        for stage in net.stages:  # type: ignore[union-attr]
-            with torch.no_grad():
-                stage.mixture.router.bias[self.experts.index(expert)] = -torch.inf
-        return Looker(net, self.experts, self.settings)
-
-
 class Explored:
-    """How a run sees a data set. Images are named, or numbered by their row in `table`.
+    """What a run predicts for a data set. Images are named, or numbered by their row in `table`.
 
     table: a row per image with name, dataset, class (the super-class in COD10K's names), every
     measure, object_share, size (in words) and uncertainty. pairs: the files of each row.
-    gates (n, stages, experts). note: which images these are, and why.
+    kept: the prediction of each. gates (n, stages, experts). experts: their names. note: which
+    images these are, and why.
     """
 
     def __init__(
         self,
-        looker: Looker,
+        predictor: Predictor,
         pairs: Sequence[Pair],
         table: pd.DataFrame,
-        gates: NDArray[np.float32],
+        kept: Sequence[Kept],
         note: str,
     ) -> None:
-        self.looker, self.pairs, self.table, self.gates = looker, list(pairs), table, gates
-        self.note = note
+        self.predictor, self.pairs, self.table, self.kept = predictor, list(pairs), table, kept
+        self.gates, self.note = np.stack([each.gates for each in kept]), note
+        self.experts = tuple(EXPERTS)[: self.gates.shape[2]]
 
     def __repr__(self) -> str:
         return f"Explored({len(self.pairs)} images: {self.note})"
 
     def map_of(self, image: str | int) -> Array:
         """Return the map of an image at its mask's size, (H, W) uint8 of 0...255."""
-        return self.looker.look(self.pairs[self._row(image)]).probability
+        return self.kept[self._row(image)].probability
 
     def files_of(self, image: str | int) -> tuple[Array, Array, str]:
         """Return image and mask as stored, and the name."""
@@ -116,19 +70,10 @@ class Explored:
         """Draw n images with their maps and errors: "worst", "best", "uncertain" or "random"."""
         rows = ordered(self.table, by, n, seed)
         title = f"{len(rows)} of {len(self.table)} images, {ORDERS[by][2]},"
-        note = f"\n{UNCERTAINTY}"
-        return show_predictions(self.preview(rows), rows=n, title=title, note=note)
-
-    def preview(self, rows: Sequence[int]) -> dict[str, Any]:
-        """Return images, masks and maps of some rows as `show_predictions` takes them."""
-        files = [self.files_of(row) for row in rows]
-        return {
-            "names": [name for _, _, name in files],
-            "image": [image for image, _, _ in files],
-            "mask": [mask for _, mask, _ in files],
-            "probability": [self.map_of(row) for row in rows],
-            "notes": [f"uncertainty {self.table['uncertainty'][row]:.2f}" for row in rows],
-        }
+        shown = preview_of([self.pairs[row] for row in rows], [self.map_of(row) for row in rows])
+        shown["names"] = self.table["name"][rows].tolist()
+        shown["notes"] = [f"uncertainty {each:.2f}" for each in self.table["uncertainty"][rows]]
+        return show_predictions(shown, rows=n, title=title, note=f"\n{UNCERTAINTY}")
 
     def overlay(self, image: str | int) -> Figure:
         """Draw one image: what was found on it, its map, and the errors."""
@@ -142,21 +87,23 @@ class Explored:
 
     def levels(self, image: str | int) -> Figure:
         """Draw the map that each level of the decoder would give."""
-        look = self.looker.look(self.pairs[self._row(image)])
         picture, mask, name = self.files_of(image)
-        return show_levels(picture, mask, look.levels, name)
+        return show_levels(picture, mask, self.kept[self._row(image)].levels(), name)
 
     def routing(self, image: str | int) -> Figure:
         """Draw which experts each stage chose for one image, beside the set's mean."""
         picture, mask, name = self.files_of(image)
         gates = self.gates[self._row(image)]
-        return show_routing(picture, mask, gates, self.gates.mean(0), self.looker.experts, name)
+        return show_routing(picture, mask, gates, self.gates.mean(0), self.experts, name)
 
     def removed(self, image: str | int) -> Figure:
         """Draw how one image's map and IoU change with each expert removed."""
         picture, mask, name = self.files_of(image)
-        pair, experts = self.pairs[self._row(image)], self.looker.experts
-        others = {each: self.looker.without(each).look(pair).probability for each in experts}
+        pair = self.pairs[self._row(image)]
+        others = {
+            expert: without(self.predictor, expert).predict_one(pair).probability
+            for expert in self.experts
+        }
         return show_removed(picture, mask, self.map_of(image), others, name)
 
     def usage(self, by: str = "") -> Figure:
@@ -167,38 +114,7 @@ class Explored:
         if by:
             parts = self.table.groupby(by, observed=True)
             groups = {str(name): part.index.tolist() for name, part in parts}
-        return show_experts(self.gates, self.looker.experts, groups=groups)
-
-    def liked(self, n: int = 4) -> Figure:
-        """Draw the images that rely most on each expert, in the mean over the stages."""
-        weights = self.gates.mean(1)  # (n, experts)
-        liked = {}
-        for place, expert in enumerate(self.looker.experts):
-            rows = np.argsort(-weights[:, place], kind="stable")[:n]
-            files = [(self.files_of(int(row)), float(weights[row, place])) for row in rows]
-            liked[expert] = [(name, image, mask, weight) for (image, mask, name), weight in files]
-        return show_liked(liked, len(self.pairs))
-
-    def removal(self, n: int = 30, progress: Progress | None = None) -> Figure:
-        """Draw the change of IoU with each expert removed, over n images evenly from the set."""
-        changes = self.removal_changes(n, progress)
-        return show_removal({name: changes[name].to_numpy() for name in changes})
-
-    def removal_changes(self, n: int = 30, progress: Progress | None = None) -> pd.DataFrame:
-        """Return the change of IoU (images, experts) that `removal` draws."""
-        with_object = self.table.index[self.table["object_share"] > 0].tolist()
-        rows = _evenly(with_object, n)
-        pairs = [self.pairs[row] for row in rows]
-        if not pairs:
-            raise InputError("No image has an object: there is no IoU to change.")
-        before, changes = self.table["iou"][rows].to_numpy(), {}
-        for done, expert in enumerate(self.looker.experts, 1):
-            other = self.looker.without(expert)
-            scores = evaluate(other.net, pairs, **other.settings)
-            changes[expert] = scores.per_image["iou"].to_numpy() - before
-            if progress:
-                progress(done, len(self.looker.experts))
-        return pd.DataFrame(changes, index=self.table["name"][rows])
+        return show_experts(self.gates, self.experts, groups=groups)
 
     def _row(self, image: str | int) -> int:
         names = self.table["name"].tolist()
@@ -223,61 +139,31 @@ def explore(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Explored:
-    """Look at a data set with a run's best weights, once, and return what there is to show.
+    """Predict a data set with a run's best weights, once, and return what there is to show.
 
     Which images: as `judge.judge` chooses them; `limit` takes that many, evenly from all. Raises
-    InputError when there is nothing to look at.
+    InputError when there is nothing to predict.
     """
     run = run if isinstance(run, Run) else Run(run)
-    looker = open_looker(run, device)
+    predictor = open_predictor(run, device)
     chosen = choose_pairs(run, Path(dataset_path), split, noncam)
-    every = [pair for _, pairs, _ in chosen for pair in pairs]
-    pairs = _evenly(every, limit)
-    watched = _Watched(looker.net)
-    scores = evaluate(watched, pairs, progress=progress, **looker.settings)
-    table = describe(scores.per_image, pairs, uncertainty=torch.cat(watched.doubts).numpy())
-    note = "; ".join(f"{name}: {why}" for name, _, why in chosen)
+    every = [pair for one in chosen for pair in one.pairs]
+    pairs, by_image = evenly(every, limit), dict[Path, Kept]()
+    scores = evaluate(predictor, pairs, progress=progress, kept=by_image)
+    kept = [by_image[pair.image] for pair in pairs]
+    table = describe(scores.per_image, pairs, uncertainty=[each.uncertainty for each in kept])
+    note = "; ".join(f"{one.name}: {one.note}" for one in chosen)
     note += f"; {len(pairs)} of {len(every)} images, evenly chosen" * (len(pairs) < len(every))
-    return Explored(looker, pairs, table, torch.cat(watched.gates).numpy(), note)
+    return Explored(predictor, pairs, table, kept, note)
 
 
-def open_looker(run: Run | Path | str, device: str = "auto") -> Looker:
-    """Return a run's best network, ready to look at images."""
-    net, settings = inference(run if isinstance(run, Run) else Run(run), device)
-    experts = tuple(EXPERTS)[: len(net.stages[0].mixture.experts)]  # type: ignore[union-attr, arg-type]
-    return Looker(net, experts, settings)
-
-
-class _Watched(nn.Module):
-    """Passes images to a network and keeps, of each, what it says besides the map."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.gates: list[Tensor] = []
-        self.doubts: list[Tensor] = []
-        self.deep: list[Tensor] = []  # of the last batch alone: they are large
-
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        outputs = self.net(image)
-        probability = outputs["logits"].float().sigmoid().flatten(1)
-        doubt = (probability * (1 - probability)).sum(1) / probability.sum(1).clamp(min=1e-6)
-        self.gates.append(outputs["gates"].float().cpu())
-        self.doubts.append(doubt.cpu())
-        self.deep = [logits.float().cpu() for logits in outputs["deep"]]
-        return outputs
-
-
-def _map(logits: Tensor, size: tuple[int, ...]) -> Array:
-    stretched = functional.interpolate(logits[:1], size, mode="bilinear", align_corners=False)
-    return _levels_of_8_bits(stretched.sigmoid()[0, 0].numpy())
-
-
-def _levels_of_8_bits(probability: NDArray[np.floating]) -> Array:
-    return np.rint(probability * 255).astype(np.uint8)
-
-
-def _evenly(items: Sequence[Any], count: int | None) -> list[Any]:
-    if count is None or count >= len(items):
-        return list(items)
-    return [items[place] for place in np.linspace(0, len(items) - 1, count).round().astype(int)]
+def without(predictor: Predictor, expert: str) -> Predictor:
+    """Return the same network with one expert never chosen: the next best takes its place."""
+    net = copy.deepcopy(predictor.net)
+    for stage in net.stages:  # type: ignore[union-attr]
+        router = stage.mixture.router
+        if len(router.bias) < 2:
+            raise InputError("This network has a single expert; there is none to take its place.")
+        with torch.no_grad():
+            router.bias[EXPERTS.index(expert)] = -torch.inf
+    return dataclasses.replace(predictor, net=net)

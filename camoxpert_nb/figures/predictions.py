@@ -23,13 +23,12 @@ from PIL import Image
 from ..data.images import Array, read_grey, read_image, read_mask
 from ..data.layouts import SUFFIXES, Pair
 from ..errors import InputError
-from ..evaluation.metrics import found_in, overlap
+from ..evaluation.metrics import Cut, cut
 from .canvas import STYLE, WIDTH, Names, Picture, empty_picture
-from .style import BLACK, BLUE, GREY, ORANGE, PURPLE, VERDICTS, YELLOW, compare
-
-Floats = NDArray[np.float64]
+from .style import BLACK, BLUE, GREY, ORANGE, PURPLE, VERDICTS, YELLOW, error_map
 
 THRESHOLDS = np.arange(100) / 100
+CURVES = {"iou": "IoU", "f": "F (beta$^2$ = 0.3)"}
 TINT = tuple(bytes.fromhex(PURPLE[1:]))  # of what was found: a colour that is rare outdoors
 RULE = "IoU = hit / (hit + miss + false alarm), in pixels"
 CUT = "the map is stretched to 0...1, then cut at 0.5"
@@ -104,21 +103,21 @@ def show_overlay(
     figure = Picture(figsize=(WIDTH, 1.1 + WIDTH / panels * slope(image)), layout="constrained")
     axes = blank(figure, 1, panels)[0]
     truth = np.zeros(image.shape[:2], bool) if mask is None else mask > 0
-    found = found_in(probability / 255, truth)
-    axes[0].imshow(overlay(image, found))
+    shown = cut(probability, truth)
+    axes[0].imshow(overlay(image, shown.found))
     axes[0].set_title("found: tinted")
     axes[1].imshow(probability, cmap="gray", vmin=0, vmax=255)
     axes[1].set_title("probability: black 0, white 1")
     if mask is None:
-        said = f"{found.mean():.1%} of the image above probability 0.5"
+        result = f"{shown.found.mean():.1%} of the image above probability 0.5"
     else:
         outline(axes[0], truth)
-        axes[2].imshow(compare(image, truth, found))
+        axes[2].imshow(error_map(image, truth, shown.found))
         axes[2].set_title("prediction against mask")
         axes[0].set_title("found: tinted; mask: yellow line")
         legend(figure, VERDICTS)
-        said = f"{verdict(found, truth)}; {RULE}; {CUT}" if truth.any() else verdict(found, truth)
-    figure.suptitle(f"{short(name)}\n{said}")
+        result = verdict(shown) + (f"; {RULE}; {CUT}" if truth.any() else "")
+    figure.suptitle(f"{short(name)}\n{result}")
     return figure
 
 
@@ -132,18 +131,16 @@ def show_threshold(
     """
     if not 0 <= threshold <= 1:
         raise InputError(f"The threshold is {threshold}; choose one of 0 to 1.")
-    wanted, level = mask > 0, probability / 255
-    if wanted.any():
-        level = (level - level.min()) / (np.ptp(level) or 1)
-    found = level > threshold
+    wanted = mask > 0
+    shown = cut(probability, wanted, threshold)
     figure = Picture(figsize=(WIDTH, 4.2 + WIDTH / 3 * slope(image)), layout="constrained")
     axes = figure.subplot_mosaic(
         [["image", "map", "errors"], ["curve"] * 3], height_ratios=[WIDTH / 3 * slope(image), 2.6]
     )
-    axes["image"].imshow(overlay(image, found))
+    axes["image"].imshow(overlay(image, shown.found))
     outline(axes["image"], wanted)
-    axes["map"].imshow(level, cmap="gray", vmin=0, vmax=1)
-    axes["errors"].imshow(compare(image, wanted, found))
+    axes["map"].imshow(shown.stretched, cmap="gray", vmin=0, vmax=1)
+    axes["errors"].imshow(error_map(image, wanted, shown.found))
     headings = (
         f"found at {threshold:.2f}: tinted; mask: yellow line",
         "map, stretched to 0...1" if wanted.any() else "map",
@@ -152,9 +149,11 @@ def show_threshold(
     for ax, heading in zip(list(axes.values())[:3], headings, strict=True):
         ax.set_axis_off()
         ax.set_title(heading)
-    _draw_curves(axes["curve"], _curves(level, wanted), threshold)
+    curves = cut(probability, wanted, *THRESHOLDS).curves
+    names = CURVES if wanted.any() else {"false_alarm": "false alarm, share of the image"}
+    _draw_curves(axes["curve"], {names[key]: curves[key] for key in names}, threshold)
     legend(figure, VERDICTS)
-    figure.suptitle(f"{short(name)}: {verdict(found, wanted)} at threshold {threshold:.2f}\n{RULE}")
+    figure.suptitle(f"{short(name)}: {verdict(shown)} at threshold {threshold:.2f}\n{RULE}")
     return figure
 
 
@@ -171,6 +170,13 @@ def read_pair(pair: Pair) -> tuple[Array, Array]:
     """Return a pair's image (H, W, 3) and mask (H, W) of 0 and 1, the image at the mask's size."""
     image, mask = read_image(pair.image), read_mask(pair.mask)
     return fitted(image, mask.shape), mask
+
+
+def preview_of(pairs: Sequence[Pair], maps: Sequence[Array]) -> dict[str, Any]:
+    """Return what `show_predictions` draws: pairs and their maps, all at the masks' own sizes."""
+    images, masks = zip(*map(read_pair, pairs), strict=True) if pairs else ((), ())
+    names = [pair.name for pair in pairs]
+    return {"names": names, "image": images, "mask": masks, "probability": maps}
 
 
 def fitted(image: Array, shape: tuple[int, ...]) -> Array:
@@ -203,18 +209,7 @@ def write_overlays(source: Path, maps: Path) -> int:
     return len(paths)
 
 
-def _curves(level: Floats, wanted: NDArray[np.bool_]) -> dict[str, Floats]:
-    """Return IoU and F (beta^2 = 0.3; Achanta et al., CVPR 2009) of `level` > each threshold."""
-    inside, outside = np.sort(level[wanted]), np.sort(level[~wanted])
-    hits = len(inside) - np.searchsorted(inside, THRESHOLDS, "right")
-    alarms = len(outside) - np.searchsorted(outside, THRESHOLDS, "right")
-    if not len(inside):
-        return {"false alarm, share of the image": alarms / level.size}
-    f = 1.3 * hits / (0.3 * len(inside) + hits + alarms)
-    return {"IoU": hits / (len(inside) + alarms), "F (beta$^2$ = 0.3)": f}
-
-
-def _draw_curves(ax: Axes, curves: Mapping[str, Floats], threshold: float) -> None:
+def _draw_curves(ax: Axes, curves: Mapping[str, NDArray[np.float64]], threshold: float) -> None:
     for (measure, values), colour in zip(curves.items(), (BLUE, ORANGE), strict=False):
         at = int(values.argmax())
         here = np.interp(threshold, THRESHOLDS, values)
@@ -232,23 +227,23 @@ def _draw_prediction(
     axes: NDArray[Any], name: str, image: Array, mask: Array, probability: Array, note: str
 ) -> float | None:
     wanted = np.asarray(mask) > 0
-    found = found_in(probability / 255, wanted)
+    shown = cut(probability, wanted)
     axes[0].imshow(image)
     axes[1].imshow(wanted, cmap="gray", vmin=0, vmax=1)
     axes[2].imshow(probability / 255, cmap="gray", vmin=0, vmax=1)
-    axes[3].imshow(compare(image, wanted, found))
-    heading = axes[3].get_title(loc="left") + verdict(found, wanted) + (note and f", {note}")
+    axes[3].imshow(error_map(image, wanted, shown.found))
+    heading = axes[3].get_title(loc="left") + verdict(shown) + (note and f", {note}")
     axes[3].set_title(heading, fontsize=9)
     axes[0].text(  # not a title: a long name would widen its column
         0, 1.03, short(str(name)), transform=axes[0].transAxes, fontsize=8, in_layout=False
     )
-    return overlap(found, wanted)
+    return shown.iou
 
 
-def verdict(found: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> str:
+def verdict(shown: Cut) -> str:
     """Return the IoU in words, or the false alarm where there is no object."""
-    score = overlap(found, wanted)
-    return f"no object, {found.mean():.1%} false alarm" if score is None else f"IoU {score:.2f}"
+    alarm = f"no object, {shown.found.mean():.1%} false alarm"
+    return alarm if shown.iou is None else f"IoU {shown.iou:.2f}"
 
 
 def blank(figure: Figure, rows: int, columns: int) -> NDArray[Any]:

@@ -54,6 +54,13 @@ def ordered(table: pd.DataFrame, by: str, n: int | None = None, seed: int = 0) -
     return kept.sort_values(column, ascending=ascending, kind="stable").index[:n].tolist()
 
 
+def evenly(items: Sequence[Any], count: int | None) -> list[Any]:
+    """Return that many items, evenly from first to last; all where there are no more."""
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[place] for place in np.linspace(0, len(items) - 1, count).round().astype(int)]
+
+
 def filtered(
     table: pd.DataFrame, keep: Mapping[str, str], by: str, ascending: bool = True
 ) -> list[int]:

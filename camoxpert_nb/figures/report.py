@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 
 from ..evaluation.compare import run_performance
 from ..evaluation.judge import Judged
-from ..evaluation.published import beside, why_not
-from ..evaluation.scores import LABELS, Interval, Mean, number
+from ..evaluation.published import compared_with_published, why_not_comparable
+from ..evaluation.scores import LABELS, Mean, number
 from ..runs.records import in_words
 from ..runs.run import Run
 from ..settings.config import Config
-from .results import show_beside, show_test, training_figures
+from .results import show_among_published, show_test, training_figures
 
 _STYLE = """
 body { max-width: 1000px; margin: 2em auto; padding: 0 1em; color: #111; background: #fff;
@@ -99,7 +99,7 @@ def _results(judged: Sequence[Judged]) -> Iterable[str]:
 
 def _means(one: Judged) -> dict[str, str]:
     scores, interval = one.scores, one.scores.interval
-    rows = {LABELS[name]: _sure(scores.mean, interval, name) for name in scores.mean}
+    rows = {LABELS[name]: number(scores.mean[name], 3, interval.get(name)) for name in scores.mean}
     rows["pooled IoU"] = number(scores.other["pooled_iou"])
     if one.threshold:
         at = number(scores.iou_at(one.threshold.value))
@@ -119,13 +119,13 @@ def _one_set(run: Run, one: Judged) -> Iterable[str]:
             yield _table(pd.DataFrame([_group(title, row) for row in groups]))
     if one.gain:
         yield _tag("p", f"Test-time augmentation: {one.gain.strip()}.")
-    yield _figure(show_test(run, one), f"Images of {one.name}, from the best to the worst IoU.")
-    reason = why_not(one.scores, one.name, split=one.split, trained=one.trained)
+    yield _figure(show_test(one), f"Images of {one.name}, from the best to the worst IoU.")
+    reason = why_not_comparable(one.scores, one.name, split=one.split, trained=one.trained)
     if reason:
         yield _tag("p", f"Not set beside published results. {reason}")
         return
     config = Config.load(run.config_path)
-    table = beside(
+    table = compared_with_published(
         one.scores,
         one.name,
         split=one.split,
@@ -134,7 +134,7 @@ def _one_set(run: Run, one: Judged) -> Iterable[str]:
         backbone=config.backbone,
         input_size=str(config.img_size),
     )
-    yield _figure(show_beside(table), f"{one.name}: this run among published results.")
+    yield _figure(show_among_published(table), f"{one.name}: this run among published results.")
     shown = table.drop(columns=["dataset", "low", "high"]).rename(columns=LABELS)
     yield _table(shown)
 
@@ -142,7 +142,7 @@ def _one_set(run: Run, one: Judged) -> Iterable[str]:
 def _group(title: str, row: Mapping[str, Any]) -> dict[str, str]:
     mean: Mean = row["mean"]
     others = {LABELS[name]: number(mean[name]) for name in ("s_measure", "weighted_f", "mae")}
-    iou = _sure(mean, {"iou": row["interval"]}, "iou")
+    iou = number(mean["iou"], 3, row["interval"])
     return {title: row["group"], "images": str(row["n"]), "IoU": iou, **others}
 
 
@@ -178,7 +178,7 @@ def _data(run: Run, summary: Mapping[str, Any]) -> Iterable[str]:
 
 def _limits(config: Config, summary: Mapping[str, Any], judged: Sequence[Judged]) -> Iterable[str]:
     yield _tag("h2", "What these numbers mean, and what not")
-    said = [
+    notes = [
         "IoU is the mean over images at threshold 0.5. Pooling all pixels of a set, counting the "
         "background as a second class, or scoring empty images as 1 gives higher numbers that "
         "cannot be compared with it.",
@@ -190,29 +190,25 @@ def _limits(config: Config, summary: Mapping[str, Any], judged: Sequence[Judged]
         "images: look at n beside every number.",
     ]
     if not config.noncam:
-        said.append(
+        notes.append(
             "COD10K's NonCAM images, which have no object, were not trained on: the network may "
             "show an object where none is, and stretching makes a faint answer a full one."
         )
     if leaks := len((summary.get("data") or {}).get("leaks", [])):
-        said.append(f"{leaks} training images are test images too, byte for byte.")
+        notes.append(f"{leaks} training images are test images too, byte for byte.")
     for one in judged:
         if one.scores.n_empty:
-            said.append(f"{one.name}: {one.scores.note}")
-    yield "<ul>" + "".join(_tag("li", each) for each in said) + "</ul>"
+            notes.append(f"{one.name}: {one.scores.note}")
+    yield "<ul>" + "".join(_tag("li", each) for each in notes) + "</ul>"
 
 
 def _settings(config: Config) -> Iterable[str]:
     yield _tag("h2", "Settings")
     rows = [
-        {
-            "setting": item.name,
-            "value": str(getattr(config, item.name)),
-            "meaning": item.metadata["help"],
-        }
+        (item.name, str(getattr(config, item.name)), item.metadata["help"])
         for item in dataclasses.fields(config)
     ]
-    yield _table(pd.DataFrame(rows))
+    yield _table(pd.DataFrame(rows, columns=["setting", "value", "meaning"]))
 
 
 def _tag(tag: str, text: str, warning: bool = False) -> str:
@@ -229,12 +225,6 @@ def _figure(figure: Figure, caption: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="webp", dpi=130, pil_kwargs={"quality": 88})
     data = base64.b64encode(buffer.getvalue()).decode()
-    said = escape(caption)
-    image = f'<img alt="{said}" src="data:image/webp;base64,{data}">'
-    return f"<figure>{image}<figcaption>{said}</figcaption></figure>"
-
-
-def _sure(mean: Mean, interval: Interval, name: str) -> str:
-    low_high = interval.get(name)
-    sure = " ({:.3f} to {:.3f})".format(*low_high) if low_high else ""
-    return number(mean[name]) + sure
+    text = escape(caption)
+    image = f'<img alt="{text}" src="data:image/webp;base64,{data}">'
+    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"

@@ -12,28 +12,27 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ..data.images import read_image, read_mask, resize_image, resize_mask
-from ..data.layouts import ImageSet, Pair
+from ..data.images import read_image, read_mask
+from ..data.layouts import ImageSet
 from ..evaluation.judge import Judged
-from ..evaluation.predict import Views, predict
-from ..evaluation.published import _OURS, TEST_IMAGES, beside, why_not
+from ..evaluation.published import OURS, TEST_IMAGES, compared_with_published, why_not_comparable
 from ..evaluation.scores import LABELS
-from ..network.build import load_net
 from ..network.model import EXPERTS
 from ..runs.run import Run
 from ..settings.config import Config
 from .canvas import STYLE, WIDTH, Picture, empty_picture, save
 from .experts import show_experts
 from .history import show_history
-from .predictions import show_pairs, show_predictions
+from .predictions import preview_of, show_pairs, show_predictions
+from .ranking import evenly
 from .style import BLUE, GREY
 
 
 @rc_context(STYLE)
-def show_beside(table: pd.DataFrame) -> Figure:
-    """Draw S-measure, weighted F and MAE of all methods of a `beside` table, this run marked."""
+def show_among_published(table: pd.DataFrame) -> Figure:
+    """Draw S-measure, weighted F and MAE of a `compared_with_published` table, this run marked."""
     shown = ("s_measure", "weighted_f", "mae")
-    dataset, ours = table["dataset"].iloc[0], table["source"] == _OURS
+    dataset, ours = table["dataset"].iloc[0], table["source"] == OURS
     figure = Picture(figsize=(WIDTH, 1.6 + 0.19 * len(table)), layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True)
     places = np.arange(len(table))
@@ -85,34 +84,31 @@ def training_figures(run: Run) -> dict[str, Figure]:
 
 def draw_test(run: Run, judged: Judged) -> Path:
     """Draw a few scored images, from the best to the worst, into RUN/figures."""
-    return save(show_test(run, judged), run.folder / "figures" / f"test-{judged.name}.png")
+    return save(show_test(judged), run.folder / "figures" / f"test-{judged.name}.png")
 
 
-def show_test(run: Run, judged: Judged) -> Figure:
-    """Draw a few scored images, from the best to the worst."""
-    config = Config.load(run.config_path)
-    ranked = judged.scores.per_image.sort_values("iou", ascending=False)["name"]
-    places = np.linspace(0, len(ranked) - 1, min(PICTURES, len(ranked))).round().astype(int)
-    by_name = {pair.name: pair for pair in judged.pairs}
-    pairs = [by_name[ranked.iloc[place]] for place in places]
+def show_test(judged: Judged) -> Figure:
+    """Draw a few scored images, from the best to the worst, as they were scored."""
+    ranked = judged.scores.per_image["iou"].sort_values(ascending=False).index
+    pairs = [judged.pairs[row] for row in evenly(ranked, PICTURES)]
+    shown = preview_of(pairs, [judged.kept[pair.image].probability for pair in pairs])
     title = f"{judged.name}: {len(pairs)} of {len(ranked)} scored images, best to worst,"
-    return show_predictions(_pictures(run, config, pairs, judged.views), title=title)
+    return show_predictions(shown, title=title)
 
 
 def show_published(judged: Judged) -> Figure:
     """Draw the scores among published results, or say why they cannot stand beside them."""
     how: dict[str, Any] = {"split": judged.split, "trained": judged.trained}
-    reason = why_not(judged.scores, judged.name, **how)
+    reason = why_not_comparable(judged.scores, judged.name, **how)
     if reason:
         return empty_picture(f"{judged.name} beside published results", textwrap.fill(reason, 110))
-    return show_beside(beside(judged.scores, judged.name, **how))
+    return show_among_published(compared_with_published(judged.scores, judged.name, **how))
 
 
 def draw_pairs(sets: Sequence[ImageSet], path: Path) -> Path:
     """Draw a few pairs from all over the sets, each mask's outline on its image."""
     pairs = [pair for each in sets for pair in (*each.train, *each.test)]
-    places = np.linspace(0, len(pairs) - 1, min(2 * PICTURES, len(pairs))).astype(int)
-    shown = [pairs[place] for place in places]
+    shown = evenly(pairs, 2 * PICTURES)
     return save(
         show_pairs(
             [read_image(pair.image) for pair in shown],
@@ -121,18 +117,6 @@ def draw_pairs(sets: Sequence[ImageSet], path: Path) -> Path:
         ),
         path,
     )
-
-
-def _pictures(run: Run, config: Config, pairs: list[Pair], views: Views) -> dict[str, Any]:
-    size, net = config.img_size, load_net(run)
-    maps = predict(net, pairs, size=size, device="cpu", batch_size=len(pairs), views=views)
-    grey = [np.rint(item.probability * 255).astype(np.uint8) for item in maps]
-    return {
-        "names": [pair.name for pair in pairs],
-        "image": np.stack([resize_image(read_image(pair.image), size) for pair in pairs]),
-        "mask": np.stack([resize_mask(read_mask(pair.mask), size) for pair in pairs]),
-        "probability": np.stack([resize_image(each, size) for each in grey]),
-    }
 
 
 def _summary(run: Run) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..evaluation.metrics import found_in, overlap
-from .style import VERDICTS, compare
+from ..evaluation.metrics import cut
+from .style import VERDICTS, error_map
 
 IMAGES, TILE = 6, 136  # how many, and the side of one in pixels
 
@@ -34,12 +34,12 @@ def strip(preview: Mapping[str, Any]) -> str:
 
 
 def _column(name: str, image: Any, mask: Any, probability: Any) -> str:
-    wanted, chances = mask > 0, probability / 255
-    found = found_in(chances, wanted)
-    score = overlap(found, wanted)
-    said = f"{found.mean():.1%} false alarm" if score is None else f"IoU {score:.2f}"
+    wanted = mask > 0
+    shown = cut(probability, wanted)
+    alarm = f"{shown.found.mean():.1%} false alarm"
+    result = alarm if shown.iou is None else f"IoU {shown.iou:.2f}"
     greys = [np.repeat(each[..., None], 3, 2) for each in (wanted * np.uint8(255), probability)]
-    tiles = [image, *greys, compare(image, wanted, found)]
+    tiles = [image, *greys, error_map(image, wanted, shown.found)]
     rim = ((0, max(len(image) // 64, 1)), (0, 0), (0, 0))
     stack = np.vstack([np.pad(tile, rim, constant_values=255) for tile in tiles])
     size = (TILE, TILE * len(stack) // len(image))
@@ -51,6 +51,6 @@ def _column(name: str, image: Any, mask: Any, probability: Any) -> str:
     name, short = escape(name), escape(short)
     return (
         f'<div style="flex:0 1 {TILE}px;min-width:0;font-size:11px"><img style="width:100%" '
-        f'src="data:image/jpeg;base64,{data}" alt="{name}: {said}"><div title="{name}" style='
-        f'"overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{said}<br>{short}</div></div>'
+        f'src="data:image/jpeg;base64,{data}" alt="{name}: {result}"><div title="{name}" style='
+        f'"overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{result}<br>{short}</div></div>'
     )

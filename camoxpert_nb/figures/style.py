@@ -16,7 +16,7 @@ VERDICTS = {"hit": BLUE, "miss": YELLOW, "false alarm": RED}
 TERMS = {"loss": BLACK, "structure": BLUE, "deep": ORANGE, "uncertainty": PURPLE, "balance": GREEN}
 
 
-def compare(image: Array, mask: NDArray[np.bool_], found: NDArray[np.bool_]) -> Array:
+def error_map(image: Array, mask: NDArray[np.bool_], found: NDArray[np.bool_]) -> Array:
     """Return the image (H, W, 3) in pale grey with hits, misses and false alarms in colour."""
     picture = np.repeat(0.35 + 0.5 * image.mean(2, keepdims=True) / 255, 3, 2)
     verdicts = (found & mask, mask & ~found, found & ~mask)

@@ -160,7 +160,7 @@ class OwnPicture(Panel):
 
     def __init__(self, run: Any, device: str = "auto") -> None:
         self.run, self.device, self.results = run, device, list[tuple[str, Array, Array]]()
-        self._looker: Any = None
+        self._predictor: Any = None
         self.upload = widgets.FileUpload(accept="image/*", multiple=True, description="picture")
         super().__init__([self.upload])
         self.upload.observe(self._take, "value")
@@ -170,11 +170,11 @@ class OwnPicture(Panel):
 
     def predict(self, path: Path | str) -> Figure:
         """Return the picture in a file with what was found on it."""
-        from ..figures.explore import open_looker
+        from ..figures.explore import open_predictor
 
-        self._looker = self._looker or open_looker(self.run, self.device)
-        path = Path(path)
-        self.results.append((path.name, read_image(path), self._looker.look(path).probability))
+        self._predictor = self._predictor or open_predictor(self.run, self.device)
+        path, found = Path(path), self._predictor.predict_one(path).probability
+        self.results.append((path.name, read_image(path), found))
         return self.figure()
 
     def figure(self) -> Figure:

@@ -22,7 +22,7 @@ from IPython.display import display
 
 from ..data.selection import Images, count_images, find_data, forget_images
 from ..errors import InputError
-from ..figures.curves import Line, plot
+from ..figures.curves import Line, Panel, plot
 from ..figures.style import BLUE, ORANGE
 from ..runs.run import NEXT
 from ..settings.config import GROUPS, PRESETS, Config, differences, flag_of, make_config
@@ -305,5 +305,5 @@ def _curve(plan: Plan) -> str:
     epochs, lines = rates(plan)
     colours = (BLUE, ORANGE)
     drawn = [Line(name, epochs, rate, colours[i]) for i, (name, rate) in enumerate(lines.items())]
-    panel = plot("Learning rate", "no line while 0", drawn, plan.epochs, log=True)
+    panel = plot(Panel("Learning rate", "no line while 0", drawn, log=True), plan.epochs)
     return f'<div style="width:440px">{panel}</div>'

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import py_sod_metrics as toolbox
@@ -21,7 +22,7 @@ from camoxpert_nb.data.layouts import Pair
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation.evaluate import evaluate, score_folder
 from camoxpert_nb.evaluation.metrics import MEASURES, measure
-from camoxpert_nb.evaluation.predict import Views, predict, predict_folder
+from camoxpert_nb.evaluation.predict import PLAIN, Kept, Predictor, Views, predict_folder
 
 SIZE = 32
 SIZES = ((60, 90), (41, 33), (24, 24), (80, 50), (33, 70))
@@ -72,8 +73,11 @@ def net() -> Brightness:
     return Brightness().eval()
 
 
-def run(net: nn.Module, images: list, **changes: object) -> list[tuple[str, NDArray]]:
-    return list(predict(net, images, **{"size": SIZE, "device": "cpu", **changes}))  # type: ignore[arg-type]
+def run(
+    net: nn.Module, images: list, views: Views = PLAIN, **how: Any
+) -> list[tuple[str, NDArray]]:
+    found = Predictor(net, SIZE, "cpu", **how).predict(images, views)
+    return [(each.name, each.probability) for each in found]
 
 
 def test_maps_follow_the_protocol_in_order_and_at_their_own_size(
@@ -123,7 +127,7 @@ def test_the_net_has_its_own_mode_whenever_it_is_not_computing(
 ) -> None:
     net.train()
     net.norm.eval()
-    for _ in predict(net, pairs, size=SIZE, device="cpu", batch_size=2):
+    for _ in Predictor(net, SIZE, "cpu", batch_size=2).predict(pairs):
         assert net.training and net.conv.training and not net.norm.training
     net.conv.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -141,7 +145,7 @@ def test_reading_ahead_is_bounded(net: Brightness, pairs: list[Pair]) -> None:
             taken += 1
             yield pairs[2].image
 
-    maps = predict(net, endless(), size=SIZE, device="cpu", batch_size=4)
+    maps = Predictor(net, SIZE, "cpu", batch_size=4).predict(endless())
     next(maps)
     assert taken < 40
     maps.close()
@@ -191,11 +195,20 @@ def test_unusable_scales_are_refused(pairs: list[Pair], scales: tuple) -> None:
 
 def test_the_networks_seconds_are_those_it_takes(pairs: list[Pair]) -> None:
     slow, fast = Slope(0.04), Slope()
-    found = evaluate(slow, pairs, size=SIZE, device="cpu", batch_size=2)
+    found = score(slow, pairs, batch_size=2)
     assert 0.02 <= found.seconds_per_image < 0.1
-    assert evaluate(fast, pairs, size=SIZE, device="cpu").seconds_per_image < 0.02
-    twice = evaluate(slow, pairs, size=SIZE, device="cpu", batch_size=2, views=Views(flip=True))
+    assert score(fast, pairs).seconds_per_image < 0.02
+    twice = score(slow, pairs, batch_size=2, views=Views(flip=True))
     assert twice.seconds_per_image >= 0.04
+
+
+def test_a_kept_prediction_is_the_map_in_8_bits(net: Brightness, pairs: list[Pair]) -> None:
+    kept: dict[Path, Kept] = {}
+    score(net, pairs, kept=kept)
+    assert [*map(str, sorted(kept))] == [*map(str, sorted(pair.image for pair in pairs))]
+    for (_, probability), pair in zip(run(net, pairs), pairs, strict=True):
+        np.testing.assert_array_equal(kept[pair.image].probability, np.rint(probability * 255))
+        assert len(kept[pair.image].png) < probability.nbytes / 4
 
 
 def test_a_map_with_nan_is_refused(net: Brightness, pairs: list[Pair]) -> None:
@@ -204,8 +217,8 @@ def test_a_map_with_nan_is_refused(net: Brightness, pairs: list[Pair]) -> None:
         run(net, pairs)
 
 
-def predict_into(net: Brightness, source: Path, output: Path, **more: object) -> int:
-    return predict_folder(net, source, output, size=SIZE, device="cpu", **more)  # type: ignore[arg-type]
+def predict_into(net: Brightness, source: Path, output: Path, **more: Any) -> int:
+    return predict_folder(Predictor(net, SIZE, "cpu"), source, output, **more)
 
 
 def test_a_folder_becomes_maps_of_8_bit(net: Brightness, pairs: list[Pair], tmp_path: Path) -> None:
@@ -261,8 +274,8 @@ def pysodmetrics(maps: Path, pairs: list[Pair]) -> dict[str, float]:
     return mean
 
 
-def score(net: Brightness, pairs: list[Pair], **more: object):
-    return evaluate(net, pairs, size=SIZE, device="cpu", **more)  # type: ignore[arg-type]
+def score(net: nn.Module, pairs: list[Pair], batch_size: int = 8, **more: Any):
+    return evaluate(Predictor(net, SIZE, "cpu", batch_size), pairs, **more)
 
 
 def test_means_equal_pysodmetrics_and_the_folder_scores_the_same(
@@ -281,7 +294,7 @@ def test_means_equal_pysodmetrics_and_the_folder_scores_the_same(
     row = found.per_image.iloc[3]
     for key, value in measure(
         read_grey(tmp_path / "maps/animal-3.png"), read_mask(pairs[3].mask)
-    ).items():
+    ).values.items():
         assert row[key] == value
 
 
@@ -322,10 +335,6 @@ def test_empty_masks_are_counted_and_reported_apart(
     false = np.mean([(image > 0.5).mean() for image in maps])
     assert found.empty["false_alarm"] == pytest.approx(false) != 0
     assert "3 of 5 images" in found.note
-    plain = score(net, with_empty, empty="include")
-    assert plain.mean == pytest.approx(pysodmetrics(tmp_path / "maps", with_empty), abs=1e-9)
-    assert plain.mean["iou"] < found.mean["iou"]
-    assert "2 empty masks" in plain.note
 
 
 def test_a_set_of_empty_masks_has_no_mean_and_says_so(
@@ -338,13 +347,9 @@ def test_a_set_of_empty_masks_has_no_mean_and_says_so(
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["mean"]["iou"] is None
 
 
-def test_nothing_to_score_and_unknown_policies_are_refused(
-    net: Brightness, pairs: list[Pair]
-) -> None:
+def test_nothing_to_score_is_refused(net: Brightness) -> None:
     with pytest.raises(InputError, match="no images"):
         score(net, [])
-    with pytest.raises(InputError, match=r"skip.*apart.*include"):
-        score(net, pairs, empty="skip")
 
 
 def colour(folder: Path) -> None:

@@ -12,9 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.evaluation.metrics import MEASURES, batch_iou, batch_mae, examine, measure
+from camoxpert_nb.evaluation.metrics import MEASURES, batch_iou, batch_mae, cut, measure
 
 Array = NDArray[np.uint8]
+
+
+def values_of(image: NDArray, mask: NDArray) -> dict[str, float]:
+    return measure(image, mask).values
 
 
 def oracle(image: Array, mask: Array) -> tuple[dict[str, float], dict[str, NDArray]]:
@@ -97,7 +101,7 @@ def test_every_measure_and_curve_equals_pysodmetrics() -> None:
     count = 0
     for name, image, mask in pairs():
         expected, curves = oracle(image, mask)
-        found = examine(image, mask)
+        found = measure(image, mask)
         for key in MEASURES:
             assert found.values[key] == pytest.approx(expected[key], abs=1e-9), f"{key}: {name}"
         for key, curve in curves.items():
@@ -111,7 +115,7 @@ def test_distance_counts_far_beyond_the_window_that_is_looked_at() -> None:
     mask[10, 3] = 1
     image = mask * np.uint8(255)
     image[:, 500:] = 90
-    assert measure(image, mask)["weighted_f"] == pytest.approx(
+    assert values_of(image, mask)["weighted_f"] == pytest.approx(
         oracle(image, mask)[0]["weighted_f"], abs=1e-9
     )
 
@@ -124,21 +128,21 @@ def test_tiny_images_equal_pysodmetrics() -> None:
         mask[-1] = mask[:, -1] = 0  # keeps pysodmetrics from NaN
         image = rng.integers(0, 256, (height, width), dtype=np.uint8)
         expected = oracle(image, mask)[0]
-        found = measure(image, mask)
+        found = values_of(image, mask)
         assert {key: found[key] for key in MEASURES} == pytest.approx(expected, abs=1e-9)
 
 
 def test_an_object_in_the_last_corner_has_numbers_where_pysodmetrics_has_nan() -> None:
     mask = np.zeros((30, 40), np.uint8)
     mask[-1, -1] = 1
-    assert measure(mask * np.uint8(255), mask)["s_measure"] == pytest.approx(1)
-    assert 0 <= measure((1 - mask) * np.uint8(255), mask)["s_measure"] < 0.1
+    assert values_of(mask * np.uint8(255), mask)["s_measure"] == pytest.approx(1)
+    assert 0 <= values_of((1 - mask) * np.uint8(255), mask)["s_measure"] < 0.1
 
 
 def test_known_answers() -> None:
     mask = np.zeros((50, 80), np.uint8)
     mask[10:30, 20:60] = 1  # a fifth of the image
-    perfect, inverted = measure(mask * 255, mask), measure((1 - mask) * np.uint8(255), mask)
+    perfect, inverted = values_of(mask * 255, mask), values_of((1 - mask) * np.uint8(255), mask)
     for key in ("iou", "dice", "s_measure", "weighted_f", "max_f", "adaptive_f"):
         assert perfect[key] == pytest.approx(1), key
         assert inverted[key] == pytest.approx(0, abs=0.02) or key == "max_f", key
@@ -147,11 +151,11 @@ def test_known_answers() -> None:
         assert perfect[key] == pytest.approx(4000 / 3999)
     assert perfect["mae"] == 0
     assert inverted["mae"] == 1
-    everything = measure(np.full_like(mask, 255), mask)
+    everything = values_of(np.full_like(mask, 255), mask)
     assert everything["iou"] == everything["mae"] / 4 == pytest.approx(0.2)
     assert everything["dice"] == pytest.approx(1 / 3)
     assert everything["false_alarm"] == 1
-    nothing = measure(np.zeros_like(mask), mask)
+    nothing = values_of(np.zeros_like(mask), mask)
     assert nothing["iou"] == nothing["dice"] == nothing["false_alarm"] == 0
     assert nothing["weighted_f"] == pytest.approx(0)
     assert nothing["mae"] == nothing["object_share"] == pytest.approx(0.2)
@@ -159,7 +163,7 @@ def test_known_answers() -> None:
 
 def test_an_empty_mask_has_iou_0_whatever_is_predicted() -> None:
     mask = np.zeros((20, 30), np.uint8)
-    right, wrong = measure(mask, mask), measure(mask + 255, mask)
+    right, wrong = values_of(mask, mask), values_of(mask + 255, mask)
     for key in ("iou", "dice", "weighted_f", "max_f", "object_share"):
         assert right[key] == wrong[key] == 0
     assert (right["mae"], right["s_measure"]) == (0, 1)
@@ -171,8 +175,8 @@ def test_an_empty_mask_has_iou_0_whatever_is_predicted() -> None:
     )
     faint = mask.copy()
     faint[0, 0] = 5  # min-max blows it up, which "raw_mae" does not
-    assert measure(faint, mask)["mae"] == pytest.approx(1 / 600)
-    assert measure(faint, mask)["raw_mae"] == pytest.approx(5 / 255 / 600)
+    assert values_of(faint, mask)["mae"] == pytest.approx(1 / 600)
+    assert values_of(faint, mask)["raw_mae"] == pytest.approx(5 / 255 / 600)
 
 
 def test_a_map_is_stretched_first_and_a_float_map_rounded_as_a_png_is() -> None:
@@ -180,11 +184,36 @@ def test_a_map_is_stretched_first_and_a_float_map_rounded_as_a_png_is() -> None:
     mask = blobs(rng, 40, 60, 2, 15)
     image = (cv2.blur(mask * np.uint8(255), (9, 9)) // 5) * 5
     image[0, 0], image[0, 1] = 0, 255  # 51 steps: no level is exactly half
-    assert measure(image // 5 + 100, mask)["iou"] == measure(image, mask)["iou"]
+    assert values_of(image // 5 + 100, mask)["iou"] == values_of(image, mask)["iou"]
     probability = rng.random((40, 60)).astype(np.float32)
-    assert measure(probability, mask) == measure(np.rint(probability * 255).astype(np.uint8), mask)
-    assert measure(image, mask.astype(bool)) == measure(image, mask)
-    assert measure(image[:, ::-1], mask[:, ::-1])["iou"] == measure(image, mask)["iou"]
+    assert values_of(probability, mask) == values_of(
+        np.rint(probability * 255).astype(np.uint8), mask
+    )
+    assert values_of(image, mask.astype(bool)) == values_of(image, mask)
+    assert values_of(image[:, ::-1], mask[:, ::-1])["iou"] == values_of(image, mask)["iou"]
+
+
+def test_a_cut_map_is_what_the_measures_score() -> None:
+    for name, image, mask in pairs():
+        shown, measured = cut(image, mask), measure(image, mask)
+        assert (shown.found & (mask > 0)).sum() == measured.values["intersection"] or not mask.any()
+        assert shown.iou == (measured.values["iou"] if mask.any() else None), name
+        several = cut(image, mask, 0.5, 0.0, 0.9)
+        assert several.curves["iou"][0] == shown.curves["iou"][0]
+        np.testing.assert_array_equal(several.found, shown.stretched > 0.5)
+        np.testing.assert_array_equal(
+            several.curves["false_alarm"],
+            [((shown.stretched > at) & (mask == 0)).mean() for at in (0.5, 0.0, 0.9)],
+        )
+
+
+def test_a_map_is_stretched_before_its_cut_where_there_is_an_object() -> None:
+    faint, wanted = np.array([[0.1, 0.15, 0.3]]), np.array([[False, False, True]])
+    assert cut(faint, wanted).found.tolist() == [[False, False, True]]
+    assert not cut(faint, np.zeros_like(wanted)).found.any()
+    half, found = np.array([[1, 1, 0, 0]], bool), np.array([[1.0, 0.0, 1.0, 0.0]])
+    assert cut(found, half).iou == pytest.approx(1 / 3)
+    assert cut(found, np.zeros_like(half)).iou is None
 
 
 @pytest.mark.parametrize(
@@ -203,7 +232,7 @@ def test_a_map_is_stretched_first_and_a_float_map_rounded_as_a_png_is() -> None:
 )
 def test_unusable_input_is_refused(image: NDArray, mask: NDArray, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        measure(image, mask)
+        values_of(image, mask)
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -217,7 +246,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 def test_batch_measures_equal_the_measures_of_each_image() -> None:
     probability, mask = batch()
     single = [
-        measure(image[0].numpy(), wanted[0].numpy())
+        values_of(image[0].numpy(), wanted[0].numpy())
         for image, wanted in zip(probability, mask, strict=True)
     ]
     assert batch_iou(probability, mask).tolist() == [values["iou"] for values in single]
@@ -231,7 +260,7 @@ def test_batch_measures_round_as_the_measures_do() -> None:
     probability = rng.random((20, 1, 12, 17), dtype=np.float32) * rng.random((20, 1, 1, 1))
     probability, mask = probability.astype(np.float32), rng.integers(0, 2, probability.shape)
     single = [
-        measure(image[0], wanted[0].astype(np.uint8))["iou"]
+        values_of(image[0], wanted[0].astype(np.uint8))["iou"]
         for image, wanted in zip(probability, mask, strict=True)
     ]
     assert batch_iou(torch.from_numpy(probability), torch.from_numpy(mask)).tolist() == single

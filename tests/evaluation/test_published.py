@@ -11,9 +11,15 @@ import pytest
 
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation.metrics import MEASURES
-from camoxpert_nb.evaluation.published import COLUMNS, TEST_IMAGES, beside, published, why_not
+from camoxpert_nb.evaluation.published import (
+    COLUMNS,
+    TEST_IMAGES,
+    compared_with_published,
+    published,
+    why_not_comparable,
+)
 from camoxpert_nb.evaluation.scores import Scores, build_scores
-from camoxpert_nb.figures.results import show_beside
+from camoxpert_nb.figures.results import show_among_published
 
 
 @cache
@@ -23,7 +29,7 @@ def scores(n: int = 76, s: float = 0.89, name: str = "animal", empty: int = 0) -
     rows.insert(0, "name", [f"{name}-{number}" for number in range(n)])
     rows["object_share"] = np.where(np.arange(n) < empty, 0.0, 0.1)
     rows = rows.assign(intersection=values, union=1.0, raw_mae=0.0, false_alarm=0.0)
-    return build_scores(rows, dict.fromkeys(("e", "f", "iou"), values[:, None]), MEASURES)
+    return build_scores(rows, dict.fromkeys(("e", "f", "iou"), values[:, None]))
 
 
 @pytest.mark.parametrize("dataset", TEST_IMAGES)
@@ -57,7 +63,7 @@ def test_a_known_row_is_read_as_printed() -> None:
 
 def test_the_run_stands_where_its_s_measure_puts_it() -> None:
     found = scores()
-    table = beside(found, "CHAMELEON", backbone="edgenext_base", input_size="320")
+    table = compared_with_published(found, "CHAMELEON", backbone="edgenext_base", input_size="320")
     assert len(table) == len(published("CHAMELEON")) + 1
     assert table["s_measure"].is_monotonic_decreasing
     row = table[table["method"] == "this run"].iloc[0]
@@ -67,8 +73,8 @@ def test_the_run_stands_where_its_s_measure_puts_it() -> None:
 
 
 def test_the_figure_shows_the_rows_of_the_table() -> None:
-    table = beside(scores(), "CHAMELEON")
-    ax = show_beside(table).axes[0]
+    table = compared_with_published(scores(), "CHAMELEON")
+    ax = show_among_published(table).axes[0]
     others, own = ax.lines[0].get_xdata(), ax.lines[1].get_xdata()
     place = int(table.index[table["method"] == "this run"][0])
     assert list(own) == [table["s_measure"][place]]
@@ -94,15 +100,15 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(
     found: Scores, dataset: str, more: dict, words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
-        beside(found, dataset, **more)
-    assert words in why_not(found, dataset, **more)
+        compared_with_published(found, dataset, **more)
+    assert words in why_not_comparable(found, dataset, **more)
 
 
 def test_the_fields_own_overlap_of_two_images_is_no_reason_to_refuse() -> None:
     found = dataclasses.replace(scores(), n=2026)
-    assert why_not(found, "COD10K", trained=2) is None
-    assert why_not(found, "COD10K", trained=3) is not None
-    assert why_not(scores(), "CHAMELEON", split="all") is None
+    assert why_not_comparable(found, "COD10K", trained=2) is None
+    assert why_not_comparable(found, "COD10K", trained=3) is not None
+    assert why_not_comparable(scores(), "CHAMELEON", split="all") is None
 
 
 def test_an_unknown_set_has_no_rows() -> None:

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from camoxpert_nb.evaluation.metrics import MEASURES, examine
+from camoxpert_nb.evaluation.metrics import MEASURES, measure
 from camoxpert_nb.evaluation.scores import (
     LABELS,
     RESAMPLES,
     SIZES,
     bootstrap,
     build_scores,
-    middle,
+    percentile_interval,
     write_csv,
 )
 
@@ -31,7 +31,7 @@ def examined(count: int = 6, seed: int = 0, side: int = 40):
         mask = np.zeros((side, side), np.uint8)
         length = rng.integers(side // 5, side * 3 // 5)
         mask[3 : 3 + length, 5 : 5 + length] = 1
-        values = examine(0.3 * mask + 0.7 * rng.random((side, side)), mask)
+        values = measure(0.3 * mask + 0.7 * rng.random((side, side)), mask)
         rows.append({"name": f"image-{number}", **values.values})
         curves.append(values.curves)
     return pd.DataFrame(rows), {key: np.stack([c[key] for c in curves]) for key in curves[0]}
@@ -51,7 +51,7 @@ def test_every_measure_has_a_label() -> None:
 
 def test_means_are_plain_means_and_maxima_those_of_the_mean_curve() -> None:
     rows, curves = examined()
-    found = build_scores(rows, curves, MEASURES)
+    found = build_scores(rows, curves)
     for name in set(MEASURES) - {"max_e", "max_f"}:
         assert found.mean[name] == pytest.approx(rows[name].mean(), abs=1e-12)
     assert found.mean["max_e"] == pytest.approx(curves["e"].mean(0).max())
@@ -61,14 +61,14 @@ def test_means_are_plain_means_and_maxima_those_of_the_mean_curve() -> None:
 def test_pooled_iou_is_that_of_all_pixels_as_one_image() -> None:
     rows, curves = examined()
     pooled = rows["intersection"].sum() / rows["union"].sum()
-    found = build_scores(rows, curves, MEASURES)
+    found = build_scores(rows, curves)
     assert found.other["pooled_iou"] == pytest.approx(pooled)
     assert found.other["pooled_iou"] != pytest.approx(found.mean["iou"], abs=1e-3)
 
 
 def test_the_best_threshold_is_where_its_iou_is() -> None:
     rows, curves = examined()
-    found = build_scores(rows, curves, MEASURES)
+    found = build_scores(rows, curves)
     best = found.other["best_threshold_iou"]
     assert found.iou_at(found.other["best_threshold"]) == pytest.approx(best)
     assert best == pytest.approx(max(found.iou_at(level / 255) for level in range(256)))
@@ -77,7 +77,7 @@ def test_the_best_threshold_is_where_its_iou_is() -> None:
 
 def test_the_interval_of_a_coin_is_that_of_the_textbook() -> None:
     coin = np.tile([0.0, 1.0], 200)
-    low, high = build_scores(*with_values(coin), MEASURES).interval["iou"]
+    low, high = build_scores(*with_values(coin)).interval["iou"]
     assert (low, high) == pytest.approx((0.5 - 1.96 * 0.025, 0.5 + 1.96 * 0.025), abs=0.006)
     reference = stats.bootstrap((coin,), np.mean, method="percentile", n_resamples=2000)
     assert (low, high) == pytest.approx(tuple(reference.confidence_interval), abs=0.008)
@@ -88,7 +88,7 @@ def test_the_interval_holds_the_truth_about_19_times_in_20() -> None:
     held = 0
     weights = bootstrap(60)
     for _ in range(400):
-        low, high = middle(weights @ rng.beta(5, 2, 60))
+        low, high = percentile_interval(weights @ rng.beta(5, 2, 60))
         held += low < 5 / 7 < high
     assert 0.90 < held / 400 < 0.98
 
@@ -103,31 +103,30 @@ def test_resamples_are_repeatable_and_draw_n_images_each() -> None:
 
 
 def test_one_image_has_no_interval_and_equal_images_have_no_width() -> None:
-    assert build_scores(*with_values(np.array([0.7])), MEASURES).interval["iou"] is None
-    low, high = build_scores(*with_values(np.full(9, 0.7)), MEASURES).interval["iou"]
+    assert build_scores(*with_values(np.array([0.7]))).interval["iou"] is None
+    low, high = build_scores(*with_values(np.full(9, 0.7))).interval["iou"]
     assert (low, high) == pytest.approx((0.7, 0.7))
 
 
-@pytest.mark.parametrize("policy", ["apart", "include"])
-def test_sizes_sum_to_n_and_their_means_to_the_mean(policy: str) -> None:
+def test_sizes_sum_to_n_and_their_means_to_the_mean() -> None:
     values = np.linspace(0, 0.9, len(SHARES))
     rows, curves = with_values(values, np.array(SHARES))
-    found = build_scores(rows, curves, MEASURES, empty_policy=policy)
+    found = build_scores(rows, curves)
     assert [(row["group"], row["n"]) for row in found.by_size] == list(
         zip(SIZES, (2, 2, 2, 2, 2), strict=True)
     )
     assert sum(row["n"] for row in found.by_size) == found.n == 10
     counted = [row for row in found.by_size if row["mean"]["iou"] is not None]
-    assert len(counted) == (5 if policy == "include" else 4)
+    assert len(counted) == 4
     mean = np.average([r["mean"]["iou"] for r in counted], weights=[r["n"] for r in counted])
     assert mean == pytest.approx(found.mean["iou"])
-    assert "no object none (n 2)" in found.summary() or policy == "include"
+    assert "no object none (n 2)" in found.summary()
 
 
 def test_groups_take_their_own_maximum_of_the_curve() -> None:
     rows, curves = examined()
     rows["object_share"] = [0.005, 0.005, 0.1, 0.1, 0.1, 0.1]
-    small, large = build_scores(rows, curves, MEASURES).by_size
+    small, large = build_scores(rows, curves).by_size
     assert small["mean"]["max_f"] == pytest.approx(curves["f"][:2].mean(0).max())
     assert large["mean"]["max_f"] == pytest.approx(curves["f"][2:].mean(0).max())
     assert small["interval"][0] <= small["mean"]["iou"] <= small["interval"][1]
@@ -140,16 +139,16 @@ def test_super_classes_come_from_the_names_of_cod10k_alone() -> None:
         "COD10K-NonCAM-1-Aquatic-3-Crab-9",
         "camourflage_00012",
     ]
-    found = build_scores(*with_values(np.array([0.2, 0.4, 0.6, 0.8]), names=names), MEASURES)
+    found = build_scores(*with_values(np.array([0.2, 0.4, 0.6, 0.8]), names=names))
     groups = {row["group"]: (row["n"], row["mean"]["iou"]) for row in found.by_class}
     expected = {"Aquatic": (2, 0.4), "Terrestrial": (1, 0.4), "other names": (1, 0.8)}
     assert groups == {name: (n, pytest.approx(mean)) for name, (n, mean) in expected.items()}
-    assert build_scores(*examined(), MEASURES).by_class == []
+    assert build_scores(*examined()).by_class == []
 
 
 def test_a_set_of_empty_masks_has_counts_and_no_means() -> None:
     rows, curves = with_values(np.zeros(3), np.zeros(3))
-    found = build_scores(rows, curves, MEASURES)
+    found = build_scores(rows, curves)
     assert (found.n, found.n_empty, found.by_size[0]["n"]) == (3, 3, 3)
     assert set(found.mean.values()) | set(found.interval.values()) == {None}
     assert found.iou_at(0.5) is None
@@ -158,7 +157,7 @@ def test_a_set_of_empty_masks_has_counts_and_no_means() -> None:
 
 
 def test_the_table_of_all_images_is_written(tmp_path: Path) -> None:
-    one, two = (build_scores(*examined(n, seed=n), MEASURES) for n in (3, 4))
+    one, two = (build_scores(*examined(n, seed=n)) for n in (3, 4))
     table = pd.read_csv(write_csv({"CAMO": one, "NC4K": two}, tmp_path / "new" / "scores.csv"))
     assert list(table.columns[:2]) == ["dataset", "name"]
     assert table["dataset"].value_counts().to_dict() == {"CAMO": 3, "NC4K": 4}

@@ -15,9 +15,8 @@ import pytest
 from fabricated import fabricated
 from PIL import Image
 
-from camoxpert_nb.evaluation import metrics
 from camoxpert_nb.figures import style
-from camoxpert_nb.figures.curves import HEIGHT, MOST, WIDTH, Line, epochs_done, panels, plot
+from camoxpert_nb.figures.curves import HEIGHT, MOST, WIDTH, Line, Panel, epochs_done, panels, plot
 from camoxpert_nb.figures.strip import IMAGES, strip
 from camoxpert_nb.network.model import EXPERTS
 from camoxpert_nb.settings import config
@@ -59,7 +58,7 @@ def test_every_panel_is_whole_and_can_be_read_aloud() -> None:
         texts = [text.text for text in svg.findall(f"{SVG}text")]
         assert "epoch" in texts
         assert {"0", "50"} <= set(texts)
-    assert "best, epoch 50 0.706" in str(found["Validation IoU"].get("aria-label"))
+    assert "best, epoch 50: 0.706" in str(found["Validation IoU"].get("aria-label"))
     assert "target 0.6" in str(found["Validation IoU"].get("aria-label"))
 
 
@@ -88,11 +87,13 @@ def test_what_was_not_recorded_has_no_panel() -> None:
 
 def test_a_long_line_is_thinned_by_means_and_gaps_stay_gaps() -> None:
     x = np.arange(30_000.0)
-    svg = ElementTree.fromstring(plot("t", "u", [Line("a", x, np.ones(30_000), "#000")], x[-1]))
+    svg = ElementTree.fromstring(
+        plot(Panel("t", "u", [Line("a", x, np.ones(30_000), "#000")]), x[-1])
+    )
     assert str(svg.findall(f"{SVG}path")[-1].get("d")).count("L") < MOST
     assert "a 1" in str(svg.get("aria-label"))
     gap = np.array([1, 2, np.nan, 3, 4.0])
-    svg = ElementTree.fromstring(plot("t", "u", [Line("a", x[:5], gap, "#000")], 4.0))
+    svg = ElementTree.fromstring(plot(Panel("t", "u", [Line("a", x[:5], gap, "#000")]), 4.0))
     assert str(svg.findall(f"{SVG}path")[-1].get("d")).count("M") == 2
 
 
@@ -119,7 +120,9 @@ def test_a_redraw_is_quick_and_small_even_for_a_long_run() -> None:
 
 
 def test_names_are_escaped() -> None:
-    assert "<b>" not in plot("<b>", "<b>", [Line("<b>", np.ones(2), np.ones(2), "#000")], 1.0)
+    assert "<b>" not in plot(
+        Panel("<b>", "<b>", [Line("<b>", np.ones(2), np.ones(2), "#000")]), 1.0
+    )
 
 
 def test_the_palette_names_the_networks_experts() -> None:
@@ -152,16 +155,8 @@ def test_the_strip_shows_each_image_with_its_verdict() -> None:
 def test_an_error_map_tells_hit_miss_and_false_alarm_apart() -> None:
     image = np.full((1, 4, 3), 100, np.uint8)
     wanted, found = np.array([[1, 1, 0, 0]], bool), np.array([[1, 0, 1, 0]], bool)
-    hit, miss, alarm, nothing = style.compare(image, wanted, found)[0].tolist()
+    hit, miss, alarm, nothing = style.error_map(image, wanted, found)[0].tolist()
     assert hit[2] > hit[0]
     assert miss[0] > miss[2] and miss[1] > miss[2]
     assert alarm[0] > alarm[1] > alarm[2]
     assert len(set(nothing)) == 1
-    assert metrics.overlap(found, wanted) == pytest.approx(1 / 3)
-    assert metrics.overlap(found, np.zeros_like(wanted)) is None
-
-
-def test_a_map_is_stretched_before_its_threshold_where_there_is_an_object() -> None:
-    faint, wanted = np.array([[0.1, 0.15, 0.3]]), np.array([[False, False, True]])
-    assert metrics.found_in(faint, wanted).tolist() == [[False, False, True]]
-    assert not metrics.found_in(faint, np.zeros_like(wanted)).any()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 
 import numpy as np
-import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -53,26 +52,3 @@ def test_routing_shows_the_chosen_and_what_is_unusual() -> None:
     np.testing.assert_allclose(np.nan_to_num(chosen), [[70, 30, 0], [0, 50, 50]])
     np.testing.assert_allclose(against, [[20, 0, -20], [-10, 0, 10]], atol=1e-9)
     assert len(figure.axes[1].texts) == 4  # those not chosen stay empty
-
-
-def test_liked_images_stand_below_their_expert() -> None:
-    liked = {"edge": [("x", IMAGE, MASK, 0.6), ("y", IMAGE, MASK, 0.4)], "context": []}
-    said = words(experts.show_liked(liked, 9))
-    assert "edge\n60%  x" in said
-    assert "40%  y" in said
-    assert "of n = 9" in said
-    assert "no image" in words(experts.show_liked({"edge": []}, 0))
-
-
-def test_removal_shows_mean_and_interval_over_images() -> None:
-    changes = {"edge": [-0.3, -0.1, 0.0, 0.0], "context": [0.0, 0.0, 0.0, 0.0]}
-    figure = experts.show_removal(changes)
-    said = words(figure)
-    assert "-0.100\n50% changed" in said
-    assert "+0.000\n0% changed" in said
-    assert "n = 4 images" in said
-    (container, flat) = figure.axes[0].containers
-    (low, high) = container.lines[2][0].get_segments()[0][:, 1]
-    error = 1.96 * np.std(changes["edge"], ddof=1) / 2
-    assert (low, high) == (pytest.approx(-0.1 - error), pytest.approx(-0.1 + error))
-    assert np.ptp(flat.lines[2][0].get_segments()[0][:, 1]) == 0

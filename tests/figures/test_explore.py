@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from camoxpert_nb.data.images import read_image, resize_image
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation.metrics import measure
-from camoxpert_nb.figures.explore import Explored, explore, open_looker
+from camoxpert_nb.figures.explore import Explored, explore, open_predictor, without
 from camoxpert_nb.network.build import build_net
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import make_config
@@ -51,7 +51,7 @@ def words(figure: Figure) -> str:
 def test_the_table_is_what_the_network_says(seen: Explored, run: Run) -> None:
     assert len(seen.table) == len(seen.pairs) == len(seen.gates) == 12
     assert "12 of " in seen.note and "evenly chosen" in seen.note
-    net = open_looker(run, "cpu").net
+    net = open_predictor(run, "cpu").net
     for row in (0, 7):
         image = resize_image(read_image(seen.pairs[row].image), 64)
         batch = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
@@ -63,7 +63,9 @@ def test_the_table_is_what_the_network_says(seen: Explored, run: Run) -> None:
         np.testing.assert_allclose(seen.gates[row], outputs["gates"][0], atol=1e-5)
         _, mask, name = seen.files_of(row)
         assert name == seen.table["name"][row] == seen.pairs[row].name
-        assert measure(seen.map_of(row), mask)["iou"] == pytest.approx(seen.table["iou"][row])
+        assert measure(seen.map_of(row), mask).values["iou"] == pytest.approx(
+            seen.table["iou"][row]
+        )
 
 
 def test_an_image_may_be_named_or_numbered(seen: Explored) -> None:
@@ -86,62 +88,45 @@ def test_shown_images_are_in_the_order_asked_for(seen: Explored) -> None:
 
 
 def test_levels_end_in_the_prediction(seen: Explored) -> None:
-    look = seen.looker.look(seen.pairs[0])
-    assert [name.split(",")[0] for name in look.levels] == [
+    one = seen.predictor.predict_one(seen.pairs[0])
+    levels = one.levels()
+    assert [name.split(",")[0] for name in levels] == [
         *("stride 32", "stride 16", "stride 8", "stride 4")
     ]
-    assert "stride 16, 4 x 4 places" in look.levels
-    np.testing.assert_array_equal([*look.levels.values()][-1], look.probability)
-    assert {each.shape for each in look.levels.values()} == {look.probability.shape}
-    np.testing.assert_allclose(look.gates, seen.gates[0], atol=1e-5)
+    assert "stride 16, 4 x 4 places" in levels
+    np.testing.assert_array_equal([*levels.values()][-1], one.probability)
+    assert {each.shape for each in levels.values()} == {one.probability.shape}
+    np.testing.assert_allclose(one.gates, seen.gates[0], atol=1e-5)
+    for name, level in seen.kept[0].levels().items():  # what was kept is what it says again
+        np.testing.assert_allclose(level.astype(int), levels[name], atol=1)
 
 
 def test_a_network_without_deep_heads_has_one_level(tmp_path: Path, seen: Explored) -> None:
-    looker = open_looker(make_run(tmp_path / "run", deep_supervision=False), "cpu")
-    assert list(looker.look(seen.pairs[0]).levels) == ["stride 4, the prediction"]
+    predictor = open_predictor(make_run(tmp_path / "run", deep_supervision=False), "cpu")
+    assert list(predictor.predict_one(seen.pairs[0]).levels()) == ["stride 4, the prediction"]
 
 
 def test_a_removed_expert_is_never_chosen_and_the_rest_take_over(seen: Explored) -> None:
     place = int(seen.gates.mean((0, 1)).argmax())
-    expert = seen.looker.experts[place]
-    other = seen.looker.without(expert)
-    looks = [other.look(pair) for pair in seen.pairs[:4]]
-    gates = np.stack([look.gates for look in looks])
+    other = without(seen.predictor, seen.experts[place])
+    found = [other.predict_one(pair) for pair in seen.pairs[:4]]
+    gates = np.stack([each.gates for each in found])
     assert (gates[..., place] == 0).all()
     np.testing.assert_allclose(gates.sum(2), 1, atol=1e-5)
     assert ((gates > 0).sum(2) == 3).all()
     used = (seen.gates[:4, :, place] > 0).any(1)
-    for row, look in enumerate(looks):
-        same = np.array_equal(look.probability, seen.map_of(row))
+    for row, each in enumerate(found):
+        same = np.array_equal(each.probability, seen.map_of(row))
         assert same or used[row]
     assert seen.gates[0, :, place].sum() == pytest.approx(
-        seen.looker.look(seen.pairs[0]).gates[:, place].sum(), abs=1e-5
+        seen.predictor.predict_one(seen.pairs[0]).gates[:, place].sum(), abs=1e-5
     )  # the network itself kept its expert
 
 
 def test_a_single_expert_cannot_be_removed(tmp_path: Path) -> None:
-    looker = open_looker(make_run(tmp_path / "run", num_experts=1), "cpu")
+    predictor = open_predictor(make_run(tmp_path / "run", num_experts=1), "cpu")
     with pytest.raises(InputError, match="single expert"):
-        looker.without("texture")
-
-
-def test_removal_is_measured_on_images_with_an_object(seen: Explored) -> None:
-    changes = seen.removal_changes(3)
-    assert list(changes) == list(seen.looker.experts)
-    assert len(changes) == 3
-    assert (seen.table.set_index("name")["object_share"][changes.index] > 0).all()
-    name = changes.index[0]
-    other = seen.looker.without("edge").look(seen.pairs[seen.table["name"].tolist().index(name)])
-    after = measure(other.probability, seen.files_of(name)[1])["iou"]
-    before = seen.table.set_index("name")["iou"][name]
-    assert changes["edge"].iloc[0] == pytest.approx(after - before)
-
-
-def test_liked_images_have_the_highest_weight(seen: Explored) -> None:
-    said = words(seen.liked(2))
-    weight = seen.gates.mean(1)[:, 0]
-    assert f"texture\n{weight.max():.0%}" in said
-    assert "of n = 12" in said
+        without(predictor, "texture")
 
 
 def test_every_other_figure_draws(seen: Explored) -> None:

@@ -21,6 +21,7 @@ from camoxpert_nb.figures.canvas import Picture, draw_table, save
 from camoxpert_nb.figures.experts import show_experts
 from camoxpert_nb.figures.history import show_history
 from camoxpert_nb.figures.style import TERMS
+from camoxpert_nb.settings.config import EXPERTS
 
 
 @pytest.fixture(autouse=True)
@@ -72,11 +73,11 @@ def draw(figure: Figure) -> None:
 
 def test_history_draws_what_was_recorded() -> None:
     records = [record(epoch) for epoch in range(1, 6)]
-    figure = show_history(records, target=0.72, title="demo", experts=("a", "b", "c"))
+    figure = show_history(records, target=0.72, title="demo")
     draw(figure)
     losses = panel(figure, "Training loss")
     assert line(losses, "loss") == ([1, 2, 3, 4, 5], [2 / epoch for epoch in range(1, 6)])
-    assert {each.get_label() for each in losses.lines} == set(TERMS)
+    assert {each.get_label() for each in losses.lines} == set(TERMS) - {"uncertainty"}  # it is off
     score = panel(figure, "Validation IoU")
     assert line(score, "raw")[1] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     assert line(score, "averaged")[1] == pytest.approx([0.12, 0.22, 0.32, 0.42, 0.52])
@@ -92,9 +93,9 @@ def test_history_draws_what_was_recorded() -> None:
 
 
 def test_expert_shares_are_stacked_to_a_hundred_per_cent() -> None:
-    figure = show_history([record(1), record(2)], experts=("a", "b", "c"))
+    figure = show_history([record(1), record(2)])
     steps = panel(figure, "Expert share").patches
-    assert [each.get_label() for each in steps[:3]] == ["a", "b", "c"]
+    assert [each.get_label() for each in steps[:3]] == list(EXPERTS[:3])
     tops = np.array([each.get_data().values for each in steps[:3]])
     floors = np.array([each.get_data().baseline for each in steps[:3]])
     assert tops[:, 0] == pytest.approx([30, 72.5, 100])  # 30, 42.5, 27.5: mean of two stages
@@ -116,6 +117,12 @@ def test_history_copes_with_any_length(count: int) -> None:
     assert ("No epoch has ended yet" in words(figure)) == (count == 0)
 
 
+def test_a_loss_that_ran_away_does_not_hide_the_rest() -> None:
+    figure = show_history([record(1), record(2, loss=float("inf"), structure=float("nan"))])
+    draw(figure)
+    assert panel(figure, "Training loss").get_ylim() == (0, pytest.approx(1.08 * 2))
+
+
 def test_history_says_what_is_missing() -> None:
     bare = show_history([{"epoch": 1}, {"epoch": 2}])
     draw(bare)
@@ -124,7 +131,7 @@ def test_history_says_what_is_missing() -> None:
     partly = show_history([first, record(2, iou_ema=None)])
     draw(partly)
     labels = [each.get_label() for each in panel(partly, "Validation").lines]
-    assert labels == ["raw weights", "best 0.200, epoch 2"]
+    assert labels == ["raw weights", "best, epoch 2: 0.2"]
     assert np.isnan(line(panel(partly, "Training loss"), "deep")[1][0])
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from camoxpert_nb.data.images import read_image
 from camoxpert_nb.data.layouts import Pair
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.evaluation.metrics import examine, measure
+from camoxpert_nb.evaluation.metrics import measure
 from camoxpert_nb.figures import predictions
 from camoxpert_nb.figures.style import PURPLE
 
@@ -112,7 +112,7 @@ def test_predictions_may_have_several_sizes_and_notes(scene: tuple[Any, Any, Any
     figure = predictions.show_predictions(preview, note="\ndoubt is explained")
     draw(figure)
     said = words(figure)
-    assert f"IoU {measure(probability, mask)['iou']:.2f}, doubt 0.25" in said
+    assert f"IoU {measure(probability, mask).values['iou']:.2f}, doubt 0.25" in said
     assert "at the masks' own sizes" in said
     assert "doubt is explained" in said
 
@@ -122,7 +122,7 @@ def test_an_overlay_with_a_mask_scores_as_the_metrics_do(scene: tuple[Any, Any, 
     figure = predictions.show_overlay(image, probability, mask, "bird")
     draw(figure)
     assert len(figure.axes) == 3
-    assert f"IoU {measure(probability, mask)['iou']:.2f}; IoU = hit" in words(figure)
+    assert f"IoU {measure(probability, mask).values['iou']:.2f}; IoU = hit" in words(figure)
     assert "bird" in words(figure)
 
 
@@ -166,8 +166,8 @@ def test_the_curves_are_those_of_the_metrics(scene: tuple[Any, Any, Any]) -> Non
     image, probability, mask = scene
     figure = predictions.show_threshold(image, probability, mask)
     iou, _, f, _, _ = figure.axes[3].lines
-    assert iou.get_ydata()[50] == measure(probability, mask)["iou"]
-    reference = examine(probability, mask).curves  # map >= k / 255, where ours is map > k / 100
+    assert iou.get_ydata()[50] == measure(probability, mask).values["iou"]
+    reference = measure(probability, mask).curves  # map >= k / 255, where ours is map > k / 100
     for line, name in ((iou, "iou"), (f, "f")):
         at = np.floor(line.get_xdata() * 255).astype(int) + 1
         np.testing.assert_allclose(line.get_ydata(), reference[name][at], atol=0.04)

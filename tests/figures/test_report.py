@@ -6,17 +6,22 @@ import base64
 import dataclasses
 import io
 import re
+import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from camoxpert_nb.cli import main
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation.judge import Judged, judge
-from camoxpert_nb.evaluation.predict import Views
+from camoxpert_nb.evaluation.predict import Predictor, Views
 from camoxpert_nb.figures.report import write_report
+from camoxpert_nb.network import build
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training.fit import fit
@@ -137,3 +142,25 @@ def test_a_run_without_test_scores_or_end_says_so(run: Run, tmp_path: Path) -> N
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such settings file"):
         write_report(Run(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("flags", "predicted"),
+    [([], 1), (["--validation-threshold"], 2), (["--validation-threshold", "--flip"], 3)],
+)
+def test_evaluating_with_a_report_opens_the_network_once_and_predicts_nothing_twice(
+    run: Run, camouflage: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], predicted: int
+) -> None:
+    calls: list[str] = []
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *words, **more: (calls.append(name), function(*words, **more))[1]
+
+    load_net = counted("load_net", build.load_net)
+    for module in [each for name, each in sys.modules.items() if name.startswith("camoxpert_nb")]:
+        if "load_net" in vars(module):
+            monkeypatch.setattr(module, "load_net", load_net)
+    monkeypatch.setattr(Predictor, "predict", counted("predict", Predictor.predict))
+    places = ["--run", str(run.folder), "--dataset-path", str(camouflage)]
+    assert main.main(["evaluate", *places, "--report", *flags]) == 0
+    assert (calls.count("load_net"), calls.count("predict")) == (1, predicted)

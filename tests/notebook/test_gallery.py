@@ -156,8 +156,8 @@ def own(monkeypatch: pytest.MonkeyPatch) -> gallery.OwnPicture:
     """A field whose network finds the upper half of everything."""
     probability = np.zeros((20, 30), np.uint8)
     probability[:10] = 200
-    looker = SimpleNamespace(look=lambda path: SimpleNamespace(probability=probability))
-    monkeypatch.setattr(explore, "open_looker", lambda run, device: looker)
+    predictor = SimpleNamespace(predict_one=lambda path: SimpleNamespace(probability=probability))
+    monkeypatch.setattr(explore, "open_predictor", lambda run, device: predictor)
     return gallery.own_picture("runs/latest")
 
 
