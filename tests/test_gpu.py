@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,8 @@ from camoxpert_nb.machine.devices import Devices, Precision, choose_precision, p
 from camoxpert_nb.network.build import build_net
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config
+from camoxpert_nb.training.cost import noise
 from camoxpert_nb.training.fit import fit
-from camoxpert_nb.training.memory import noise
 from camoxpert_nb.training.prepare import build_state, step_settings
 from camoxpert_nb.training.train import train_step
 
@@ -42,6 +43,31 @@ def test_a_run_moves_between_gpu_and_cpu(on_gpu: Config) -> None:
     assert all(math.isfinite(record["loss"]) for record in records)
     assert records[0]["gpu_memory_gib"][0] > 0
     assert records[0]["verdict"]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 13])
+def test_a_run_goes_on_in_the_middle_of_an_epoch(
+    on_gpu: Config, tmp_path: Path, steps: int
+) -> None:
+    """Stopped after so many steps of 10 an epoch, in parts of accumulation, and at its borders."""
+    config = on_gpu.replace(epochs=2, stage1_epochs=1, batch_size=3, seed=7)
+    whole = fit(config)
+    parts = config.replace(checkpoint_dir=str(tmp_path / "parts"))
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["kind"] == "step" and record["step"] == steps:
+            Run(parts.checkpoint_dir).request("stop")
+
+    assert not fit(parts, report=stop).load_json("summary")["finished"]
+    run = fit(parts, resume=True)
+    assert run.load_json("summary")["finished"]
+    first, second = ([r["epoch"] for r in each.records("epoch")] for each in (whole, run))
+    assert first == second
+    for a, b in zip(whole.records("epoch"), run.records("epoch"), strict=True):
+        assert (a["step"], a["lr"]) == (b["step"], b["lr"])
+        assert b["loss"] == pytest.approx(a["loss"], rel=0.05)  # atomics add in any order
+        for shares, others in zip(a["gates"], b["gates"], strict=True):
+            assert shares == pytest.approx(others, abs=0.05)
 
 
 def test_data_parallel_over_all_gpus_agrees_with_one(on_gpu: Config) -> None:

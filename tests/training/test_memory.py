@@ -29,7 +29,7 @@ from camoxpert_nb.training.schedule import Stage
 
 GIB = 2**30
 COST = StepCost(images=4, seconds=2.0, fixed_bytes=GIB, bytes_per_image=GIB // 4)
-WHOLE = Stage("all", 2, 1, 1, 4, 1e-3, 8, 5, 5, 5)
+WHOLE = Stage("all", 2, 1, 1, 4, 1e-3, 8, 8, 5)
 
 
 @pytest.mark.parametrize("limit", [*range(34), 255, 256, 1000])
