@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
+from .cache import Progress
 from .images import Array, read_grey, read_image, read_mask, same_shape
 from .layouts import ImageSet, Pair, is_noncam
 
@@ -131,7 +132,7 @@ class Audit:
         return {"splits": splits, "findings": findings, "verdict": self.verdict}
 
 
-def audit(sets: Iterable[ImageSet], *, progress: Callable[[int, int], None] | None = None) -> Audit:
+def audit(sets: Iterable[ImageSet], *, progress: Progress | None = None) -> Audit:
     """Decode and compare every pair of the sets; `progress(done, total)` is called after each.
 
     Nothing that is wrong with a file raises: it becomes a finding. Images are compared by the
@@ -208,9 +209,7 @@ class _Checked(NamedTuple):
     share: float  # of the picture that is object, 0...1; nan if a file cannot be read
 
 
-def _check_all(
-    pairs: Sequence[Pair], progress: Callable[[int, int], None] | None
-) -> list[_Checked]:
+def _check_all(pairs: Sequence[Pair], progress: Progress | None) -> list[_Checked]:
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     checked = []
     try:

@@ -28,8 +28,8 @@ ENOUGH_WORKERS = 2  # reading a batch is one copy; more processes only take memo
 class PairDataset(Dataset[Batch]):
     """Batches by position: `dataset[[3, 5]]` is the batch of the images 3 and 5 in epoch 0.
 
-    A position is epoch * len(dataset) + index, so that a worker knows the epoch without being
-    told. A batch holds image (B, 3, S, S) uint8, mask (B, 1, S, S) uint8 of 0 and 1, index (B,)
+    A position is epoch * len(dataset) + index, so that a worker knows the epoch by itself.
+    A batch holds image (B, 3, S, S) uint8, mask (B, 1, S, S) uint8 of 0 and 1, index (B,)
     int64 and uniform (B, K) float32 in [0, 1), which depends on seed, epoch and index alone.
     """
 

@@ -67,7 +67,7 @@ def open_cache(
         raise InputError("There are no images to decode: this part of the data set is empty.")
     path, fingerprint, shape = _name(pairs, size, folder)
     if not _is_whole(path, shape):
-        _build(pairs, shape, path, progress or _silent)
+        _build(pairs, shape, path, progress or (lambda done, total: None))
     return Cache(path, fingerprint)
 
 
@@ -81,7 +81,7 @@ def seconds_to_decode(pairs: Sequence[Pair], size: int, folder: Path) -> float:
         return 0.0
     few = pairs[:: max(len(pairs) // TIMED, 1)]
     started = time.perf_counter()
-    _decode_into(io.BytesIO(), few, size, _silent)
+    _decode_into(io.BytesIO(), few, size, lambda done, total: None)
     return (time.perf_counter() - started) * len(pairs) / len(few)
 
 
@@ -103,10 +103,6 @@ def _name(
     fingerprint = digest.hexdigest()
     file = Path(folder) / f"images-{size}px-{fingerprint[:16]}.npy"
     return file, fingerprint, (len(pairs), 4, size, size)
-
-
-def _silent(done: int, total: int) -> None:
-    """Report no progress."""
 
 
 def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
