@@ -121,15 +121,12 @@ def recommend(speeds: dict[str, float], gpus: int) -> str:
             "cores. With one GPU this check would try that one, with two or more it would measure "
             "DataParallel and DDP on them and name the faster."
         )
+    rate = f"{speeds[best]:.1f} images per second"
     if gpus == 1 or len(speeds) == 1 or best == "none":
-        return (
-            f"Use --parallel {best if gpus > 1 else 'none'}: {speeds[best]:.1f} images per second."
-        )
-    rest = [f"{mode} reaches {speed:.1f}" for mode, speed in speeds.items() if mode != best]
+        return f"Use --parallel {best if gpus > 1 else 'none'}: {rate}."
+    others = ", ".join(f"{way} reaches {speed:.1f}" for way, speed in speeds.items() if way != best)
     times = f", {speeds[best] / speeds['none']:.2f} times one GPU" if "none" in speeds else ""
-    return (
-        f"Use --parallel {best}: {speeds[best]:.1f} images per second{times} ({', '.join(rest)})."
-    )
+    return f"Use --parallel {best}: {rate}{times} ({others})."
 
 
 def find_limits(
@@ -143,8 +140,8 @@ def find_limits(
     devices = pick_devices(config.device, parallel="none", gpus=config.gpus)
     precision = choose_precision(devices, config.amp)
     state = build_state(config, build_net(config, empty=True), devices, precision)
-    effective, limits = effective_batches(config, 1), list[Limit]()
     settings = replace(step_settings(config), accumulation=1)
+    effective, limits = effective_batches(config, 1), list[Limit]()
     stages = build_plan(config, max(MAX_BATCH, *effective), 1).stages
     for stage in stages:
         progress(f"looking for the largest batch of stage '{stage.name}' ...")
@@ -153,11 +150,9 @@ def find_limits(
             step = partial(_whole_step, state, settings, config.img_size)
             limits.append(measure_limit(step, stage, devices.main, MAX_BATCH))
         else:
-            cost = measure_step(state, settings, config.img_size, TRIED)
-            room = read_ram()[1] or UNKNOWN_RAM
-            limits.append(estimate_limit(cost, stage, room, MAX_BATCH))
-    wanted = {stage.part: effective[stage.part - 1] for stage in stages}
-    return limits, limits_text(limits, wanted)
+            cost, free = measure_step(state, settings, config.img_size, TRIED), read_ram()[1]
+            limits.append(estimate_limit(cost, stage, free or UNKNOWN_RAM, MAX_BATCH))
+    return limits, limits_text(limits, {stage.part: effective[stage.part - 1] for stage in stages})
 
 
 def _whole_step(state: TrainState, settings: StepSettings, size: int, batch: int) -> Steps:
@@ -213,9 +208,9 @@ class MachineReport:
     def text(self) -> str:
         """Return the report for a terminal."""
         words = {True: "ok", False: "FAILED", None: "not run"}
-        sections = {
-            "Machine": [(name, what, "") for name, what in self.facts.rows()],
-            "Findings": [(each.weight, each.what, each.fix) for each in self.findings],
+        sections: dict[str, list[tuple[str, str, str]]] = {
+            "Machine": [(*row, "") for row in self.facts.rows()],
+            "Findings": [dataclasses.astuple(finding) for finding in self.findings],
             "What was run": [
                 (f"{words[c.ok]:<8} {c.seconds:>5.1f} s", f"{c.name}: {c.detail}", c.fix)
                 for c in self.checks

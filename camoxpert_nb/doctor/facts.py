@@ -174,7 +174,7 @@ def has_kernels(capability: tuple[int, int], architectures: Sequence[str]) -> bo
 
 def list_findings(facts: Facts) -> list[MachineFinding]:
     """Return what is wrong or worth knowing, gravest first."""
-    rows = [row for rule in (_no_gpu, _hidden, _cards, _room) for row in rule(facts)]
+    rows = [row for rule in (_availability, _cards, _room) for row in rule(facts)]
     rows.sort(key=lambda row: ("stop", "warn", "note").index(row[0]))
     return [MachineFinding(*row) for row in rows]
 
@@ -182,9 +182,15 @@ def list_findings(facts: Facts) -> list[MachineFinding]:
 Rows = Iterator[tuple[str, str, str]]
 
 
-def _no_gpu(facts: Facts) -> Rows:
+def _availability(facts: Facts) -> Rows:
     install = "https://pytorch.org/get-started/previous-versions"
-    if facts.cards or (facts.visible is not None and facts.present):  # hidden: another rule
+    if facts.cuda and facts.visible is not None and facts.present > len(facts.cards):
+        what = (
+            f"the driver lists {facts.present} GPUs, but CUDA_VISIBLE_DEVICES={facts.visible!r} "
+            f"leaves {len(facts.cards)} of them"
+        )
+        yield "warn", what, "Unset CUDA_VISIBLE_DEVICES before Python starts, or leave it so."
+    if facts.cards or (facts.visible is not None and facts.present):
         return
     if facts.driver and not facts.cuda:
         what = f"this PyTorch is built without CUDA, so {facts.present} GPU(s) stay idle"
@@ -200,15 +206,6 @@ def _no_gpu(facts: Facts) -> Rows:
         yield "warn", "this Kaggle session has no GPU", KAGGLE_FIX
     else:
         yield "note", "there is no NVIDIA GPU here", "Training works on the CPU, but takes long."
-
-
-def _hidden(facts: Facts) -> Rows:
-    if facts.cuda and facts.visible is not None and facts.present > len(facts.cards):
-        what = (
-            f"the driver lists {facts.present} GPUs, but CUDA_VISIBLE_DEVICES={facts.visible!r} "
-            f"leaves {len(facts.cards)} of them"
-        )
-        yield "warn", what, "Unset CUDA_VISIBLE_DEVICES before Python starts, or leave it so."
 
 
 def _cards(facts: Facts) -> Rows:

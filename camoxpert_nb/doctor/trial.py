@@ -214,8 +214,9 @@ def _flat(module: nn.Module) -> Tensor:
 def _compare(
     pairs: Sequence[tuple[Tensor, Tensor]], allowed: float, what: str, reference: str
 ) -> Outcome:
-    """Judge (expected, found) by their largest relative difference; a NaN is none that agrees."""
-    error = max(float((found - expected).norm() / expected.norm()) for expected, found in pairs)
+    """Judge (expected, found) by their largest relative difference; a NaN never agrees."""
+    errors = torch.stack([(found - expected).norm() / expected.norm() for expected, found in pairs])
+    error = float(errors.max())  # of PyTorch, as Python's would lose a NaN
     verb = "agree with" if error <= allowed else "differ from"
     detail = f"{what} {verb} those of {reference} (relative difference {error:.0e})"
     return error <= allowed, detail, 0.0

@@ -174,6 +174,15 @@ def test_a_wrong_gradient_and_a_crash_fail_alone(
     assert training["ok"]
 
 
+def test_a_gradient_that_is_no_number_never_agrees() -> None:
+    one, nan = torch.ones(2), torch.full((2,), torch.nan)
+    assert trial._compare([(one, one)], 0.01, "loss", "the CPU")[0]
+    for pairs in ([(one, one), (one, nan)], [(one, nan), (one, one)]):
+        same, detail, _ = trial._compare(pairs, 0.01, "loss", "the CPU")
+        assert not same
+        assert "differ from" in detail
+
+
 def test_data_parallels_split_agrees_with_one_device(
     tmp_path: Path, settings: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
