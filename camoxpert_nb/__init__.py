@@ -13,7 +13,7 @@ _HOMES = {
     "data.layouts": "find_datasets",
     "data.selection": "count_images find_data",
     "data.synthetic": "make_synthetic",
-    "doctor.doctor": "examine find_limits",
+    "doctor.doctor": "check_machine find_limits",
     "evaluation.judge": "data_of judge validation_threshold",
     "figures.explore": "explore",
     "figures.history": "show_history",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from camoxpert_nb.doctor.doctor import examine, find_limits
+from camoxpert_nb.doctor.doctor import check_machine, find_limits
 from camoxpert_nb.machine.devices import Devices, Precision, choose_precision, pick_devices
 from camoxpert_nb.network.build import build_net
 from camoxpert_nb.runs.run import Run
@@ -110,9 +110,9 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(on_gpu: Config) -> None:
 
 
 def test_the_doctor_finds_the_gpus_healthy() -> None:
-    checkup = examine(quick=True)
-    assert checkup.healthy, checkup.text()
-    assert "none" in checkup.speeds
+    report = check_machine(quick=True)
+    assert report.healthy, report.text()
+    assert "none" in report.speeds
 
 
 def test_the_largest_batch_fits(on_gpu: Config) -> None:

@@ -32,14 +32,14 @@ def add_commands(commands: Any) -> None:
 
 def doctor(options: Options) -> int:
     """Check GPUs, memory and software by running on them; exit code 1 if something failed."""
-    from ..doctor.doctor import examine
+    from ..doctor.doctor import check_machine
     from ..training.console import Console
 
     console = Console(())
-    checkup = examine(console.say, quick=options["quick"])
-    console.say("\n" + checkup.text())
-    write_json(options["json"], checkup.as_dict())
-    return 0 if checkup.healthy else 1
+    report = check_machine(console.say, quick=options["quick"])
+    console.say("\n" + report.text())
+    write_json(options["json"], report.as_dict())
+    return 0 if report.healthy else 1
 
 
 def batch_size(options: Options) -> int:

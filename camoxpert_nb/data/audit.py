@@ -11,15 +11,16 @@ import hashlib
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
+from .cache import Progress
 from .images import Array, read_grey, read_image, read_mask, same_shape
 from .layouts import ImageSet, Pair, is_noncam
 
@@ -80,26 +81,6 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong with one pair; `path` is the file it is wrong with."""
-
-    kind: str
-    pair: Pair
-    path: Path
-    detail: str
-
-    @property
-    def fatal(self) -> bool:
-        """Say whether the pair cannot be used at all."""
-        return KINDS[self.kind].weight == "stop"
-
-    @property
-    def sentence(self) -> str:
-        """What was found in which file, and what to do."""
-        return f"{self.path}: {self.detail}. {KINDS[self.kind].advice}"
-
-
-@dataclass(frozen=True)
 class SplitCount:
     """What one split of one set holds; `tiny` is the share (0...1) of objects below 3 %."""
 
@@ -151,85 +132,65 @@ class Audit:
         return {"splits": splits, "findings": findings, "verdict": self.verdict}
 
 
-def audit(sets: Iterable[ImageSet], *, progress: Callable[[int, int], None] | None = None) -> Audit:
+def audit(sets: Iterable[ImageSet], *, progress: Progress | None = None) -> Audit:
     """Decode and compare every pair of the sets; `progress(done, total)` is called after each.
 
     Nothing that is wrong with a file raises: it becomes a finding. Images are compared by the
     bytes of their files, within each split and between all of them.
     """
-    places: dict[str, tuple[str, ImageSet]] = {}
+    sides: dict[str, tuple[ImageSet, str]] = {}
     findings: list[Finding] = []
     for image_set in sets:
         findings += _orphans(image_set)
         for split in ("train", "test"):
             place = f"{image_set.name} {split}"
-            key = f"{place} ({image_set.root})" if place in places else place
+            key = f"{place} ({image_set.root})" if place in sides else place
             if getattr(image_set, split):
-                places[key] = (split, image_set)
-    pairs = {place: getattr(found, split) for place, (split, found) in places.items()}
-    looks = iter(_look_at([pair for group in pairs.values() for pair in group], progress))
+                sides[key] = (image_set, split)
+    pairs = {place: getattr(*side) for place, side in sides.items()}
+    checked = iter(_check_all([pair for group in pairs.values() for pair in group], progress))
     splits = []
-    for place, (split, image_set) in places.items():
-        seen = list(islice(looks, len(pairs[place])))
-        findings += _by_kind(place, [problem for look in seen for problem in look.problems])
-        splits.append(_count(split, image_set, pairs[place], seen))
-    tests = {place for place, (split, _) in places.items() if split == "test"}
-    findings += _copies(pairs, tests)
+    for place, (image_set, split) in sides.items():
+        here = list(islice(checked, len(pairs[place])))
+        findings += _by_kind(place, (item for each in here for item in each.problems))
+        splits.append(_count(image_set, split, here))
+    findings += _copies(pairs, tests={place for place, side in sides.items() if side[1] == "test"})
     order = list(KINDS)
     findings.sort(key=lambda finding: order.index(finding.kind))
     return Audit(tuple(splits), tuple(findings))
 
 
-def problems(pair: Pair) -> list[Problem]:
-    """Return what is wrong with one pair, decoding both files; empty when all is well."""
-    return _look(pair).problems
-
-
-def size_problem(pair: Pair, image_size: Sequence[int], mask_size: Sequence[int]) -> Problem | None:
-    """Compare (height, width, ...) of an image and its mask.
-
-    Another size is harmless when height / width agree within 2 %: both are resized to one square.
-    """
-    (height, width), (mask_height, mask_width) = image_size[:2], mask_size[:2]
-    if (height, width) == (mask_height, mask_width):
-        return None
-    kind = "size" if same_shape(image_size, mask_size) else "shape"
-    detail = f"mask {mask_height} x {mask_width}, image {height} x {width} (height x width)"
-    return Problem(kind, pair, pair.mask, detail)
-
-
 def find_copies(places: Mapping[str, Sequence[Pair]]) -> list[tuple[tuple[str, Path], ...]]:
     """Return the groups of byte-identical images, each as (place, file) of its members."""
-    sizes: dict[int, list[tuple[str, Path]]] = defaultdict(list)
-    for place, pairs in places.items():
-        for pair in pairs:
-            with suppress(OSError):  # a file that is gone is reported as unreadable
-                sizes[pair.image.stat().st_size].append((place, pair.image))
-    contents: dict[bytes, list[tuple[str, Path]]] = defaultdict(list)
-    for files in sizes.values():
-        for place, path in files if len(files) > 1 else ():
-            with suppress(OSError):
-                contents[hashlib.sha256(path.read_bytes()).digest()].append((place, path))
-    return [tuple(files) for files in contents.values() if len(files) > 1]
+    files = [(place, pair.image) for place, pairs in places.items() for pair in pairs]
+    return [
+        copies
+        for same_size in _groups(files, lambda path: path.stat().st_size)
+        for copies in _groups(same_size, lambda path: hashlib.sha256(path.read_bytes()).digest())
+    ]
+
+
+def _groups(
+    files: Iterable[tuple[str, Path]], key: Callable[[Path], Hashable]
+) -> list[tuple[tuple[str, Path], ...]]:
+    """Return the files that share their key with another one; a file that is gone has none."""
+    groups: dict[Hashable, list[tuple[str, Path]]] = defaultdict(list)
+    for place, path in files:
+        with suppress(OSError):
+            groups[key(path)].append((place, path))
+    return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
 def report(found: Audit) -> str:
     """Return the audit as a plain text table, the findings with what to do, and the verdict."""
     head = ("split", "pairs", "CAM", "NonCAM", "empty", f"object < {TINY:.0%}", "folder")
     rows = [
-        (
-            f"{split.dataset} {split.split}",
-            *map(str, astuple(split)[3:7]),
-            f"{split.tiny:.0%}",
-            split.folder,
-        )
-        for split in found.splits
+        [f"{s.dataset} {s.split}", s.pairs, s.cam, s.noncam, s.empty, f"{s.tiny:.0%}", s.folder]
+        for s in found.splits
     ]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (head, *rows)
-    ]
+    cells = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
     return "\n".join([*lines, "", *map(_paragraph, found.findings), found.verdict])
 
 
@@ -243,95 +204,90 @@ def _paragraph(finding: Finding) -> str:
     )
 
 
-class _Look(NamedTuple):
-    problems: list[Problem]
+class _Checked(NamedTuple):
+    problems: list[tuple[str, str]]  # kind, and the file's name with the detail
     share: float  # of the picture that is object, 0...1; nan if a file cannot be read
 
 
-def _look_at(pairs: Sequence[Pair], progress: Callable[[int, int], None] | None) -> list[_Look]:
+def _check_all(pairs: Sequence[Pair], progress: Progress | None) -> list[_Checked]:
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    looks = []
+    checked = []
     try:
-        for look in pool.map(_look, pairs):
-            looks.append(look)
+        for each in pool.map(_check, pairs):
+            checked.append(each)
             if progress:
-                progress(len(looks), len(pairs))
+                progress(len(checked), len(pairs))
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C ends now, not after ten thousand images
-    return looks
+    return checked
 
 
-def _look(pair: Pair) -> _Look:
-    path = pair.image
+def _check(pair: Pair) -> _Checked:
+    """Decode both files; another size than the image's is harmless where the shape is the same."""
+    path, found = pair.image, {}
     try:
-        image_size = read_image(path).shape
+        image = read_image(path)
         path = pair.mask
         grey = read_grey(path)
         pure = bool(((grey == 0) | (grey == 255)).all())
         share = float((grey == 255).mean() if pure else read_mask(path).mean())
-        found = [size_problem(pair, image_size, grey.shape)]
-        found.append(None if pure else _value_problem(pair, grey))
+        if grey.shape != image.shape[:2]:
+            sizes = [f"{a.shape[0]} x {a.shape[1]}" for a in (grey, image)]
+            kind = "size" if same_shape(image.shape, grey.shape) else "shape"
+            found[kind] = "mask {}, image {} (height x width)".format(*sizes)
+        if not pure:
+            found.update([_odd_values(path, grey)])
     except InputError as error:
-        detail = f"cannot be read ({error.__cause__ or error})"
-        return _Look([Problem("unreadable", pair, path, detail)], math.nan)
+        found, share = {"unreadable": f"cannot be read ({error.__cause__ or error})"}, math.nan
     if share == 0 and not is_noncam(pair):
-        found.append(Problem("empty", pair, path, "no pixel is object"))
-    return _Look([problem for problem in found if problem], share)
+        found["empty"] = "no pixel is object"
+    return _Checked([(kind, f"{path.name} ({detail})") for kind, detail in found.items()], share)
 
 
-def _value_problem(pair: Pair, grey: Array) -> Problem:
-    """Name the way in which a mask is not 0 and 255."""
-    channels = read_image(pair.mask)
+def _odd_values(mask: Path, grey: Array) -> tuple[str, str]:
+    """Return the way in which a mask is not 0 and 255, and the detail."""
+    channels = read_image(mask)
     spread = channels.max(axis=2) - channels.min(axis=2)
     if (spread > COLOUR_TOLERANCE).any():
-        return Problem("colour", pair, pair.mask, "more colours than black and white")
+        return "colour", "more colours than black and white"
     if grey.max() <= 1:
-        return Problem("zero_one", pair, pair.mask, "brightest value 1")
-    share = ((grey > 0) & (grey < 255)).mean()
-    return Problem("grey", pair, pair.mask, f"{share:.1%} of the pixels between 0 and 255")
+        return "zero_one", "brightest value 1"
+    return "grey", f"{((grey > 0) & (grey < 255)).mean():.1%} of the pixels between 0 and 255"
 
 
 def _orphans(image_set: ImageSet) -> list[Finding]:
-    alone = (
-        ("image alone", image_set.images_without_mask),
-        ("mask alone", image_set.masks_without_image),
-    )
-    return [
-        Finding(kind, image_set.name, tuple(path.name for path in paths))
-        for kind, paths in alone
-        if paths
-    ]
+    alone = [("image alone", path.name) for path in image_set.images_without_mask]
+    alone += [("mask alone", path.name) for path in image_set.masks_without_image]
+    return _by_kind(image_set.name, alone)
 
 
-def _by_kind(place: str, found: Iterable[Problem]) -> list[Finding]:
+def _copies(pairs: Mapping[str, Sequence[Pair]], tests: set[str]) -> list[Finding]:
+    """Sort groups of copies into leaks (training and test meet) and mere repetitions."""
+    items = []
+    for group in find_copies(pairs):
+        sides = {place in tests for place, _ in group}
+        names = " = ".join(f"{path.name} ({place})" for place, path in group)
+        items.append(("leak" if len(sides) == 2 else "copies", names))
+    return _by_kind("all splits", items)
+
+
+def _by_kind(place: str, found: Iterable[tuple[str, str]]) -> list[Finding]:
     items: dict[str, list[str]] = defaultdict(list)
-    for problem in found:
-        items[problem.kind].append(f"{problem.path.name} ({problem.detail})")
+    for kind, item in found:
+        items[kind].append(item)
     return [Finding(kind, place, tuple(names)) for kind, names in items.items()]
 
 
-def _copies(places: Mapping[str, Sequence[Pair]], tests: set[str]) -> list[Finding]:
-    """Sort groups of copies into leaks (training and test meet) and mere repetitions."""
-    items: dict[str, list[str]] = {"leak": [], "copies": []}
-    for group in find_copies(places):
-        sides = {place in tests for place, _ in group}
-        names = " = ".join(f"{path.name} ({place})" for place, path in group)
-        items["leak" if len(sides) == 2 else "copies"].append(names)
-    return [Finding(kind, "all splits", tuple(names)) for kind, names in items.items() if names]
-
-
-def _count(
-    split: str, image_set: ImageSet, pairs: Sequence[Pair], looks: Sequence[_Look]
-) -> SplitCount:
-    noncam = sum(map(is_noncam, pairs))
-    shares = [look.share for look in looks if look.share > 0]
+def _count(image_set: ImageSet, split: str, checked: Sequence[_Checked]) -> SplitCount:
+    noncam = sum(map(is_noncam, getattr(image_set, split)))
+    shares = [each.share for each in checked if each.share > 0]
     return SplitCount(
         dataset=image_set.name,
         split=split,
         folder=str(image_set.root),
-        pairs=len(pairs),
-        cam=len(pairs) - noncam,
+        pairs=len(checked),
+        cam=len(checked) - noncam,
         noncam=noncam,
-        empty=sum(look.share == 0 for look in looks),
+        empty=sum(each.share == 0 for each in checked),
         tiny=sum(share < TINY for share in shares) / max(len(shares), 1),
     )

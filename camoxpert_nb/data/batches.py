@@ -28,8 +28,8 @@ ENOUGH_WORKERS = 2  # reading a batch is one copy; more processes only take memo
 class PairDataset(Dataset[Batch]):
     """Batches by position: `dataset[[3, 5]]` is the batch of the images 3 and 5 in epoch 0.
 
-    A position is epoch * len(dataset) + index, so that a worker knows the epoch without being
-    told. A batch holds image (B, 3, S, S) uint8, mask (B, 1, S, S) uint8 of 0 and 1, index (B,)
+    A position is epoch * len(dataset) + index, so that a worker knows the epoch by itself.
+    A batch holds image (B, 3, S, S) uint8, mask (B, 1, S, S) uint8 of 0 and 1, index (B,)
     int64 and uniform (B, K) float32 in [0, 1), which depends on seed, epoch and index alone.
     """
 
@@ -79,7 +79,12 @@ class Batches(Sampler[list[int]]):
         self.rank, self.world = rank, world
         self.epoch, self.seen, self.limit = 0, 0, count
         if training and count < per_rank * world:
-            raise _batch_too_large(count, per_rank, world)
+            division = f" ({per_rank} on each of {world} devices)" if world > 1 else ""
+            advice = f"--batch-size {count // world} or less, or " if count >= world else ""
+            raise InputError(
+                f"A batch of {per_rank * world} images{division} is larger than the training "
+                f"data, {count} images. Use {advice}more images."
+            )
 
     def set_epoch(self, epoch: int, seen: int = 0, limit: int | None = None) -> None:
         """Make the next pass that of `epoch` (from 0), from its image number `seen` on.
@@ -149,14 +154,3 @@ def choose_workers(requested: int | None, cpus: int, processes: int = 1) -> tupl
 def _uniforms(seed: int, epoch: int, count: int) -> NDArray[np.float32]:
     """Return the epoch's (count, K) numbers; the 1 keeps them apart from the order's."""
     return np.random.default_rng((seed, epoch, 1)).random((count, K), np.float32)
-
-
-def _batch_too_large(count: int, per_rank: int, world: int) -> InputError:
-    batch = per_rank * world
-    division = f" ({per_rank} on each of {world} devices)" if world > 1 else ""
-    largest = count // world
-    advice = f"--batch-size {largest} or less, or " if largest else ""
-    return InputError(
-        f"A batch of {batch} images{division} is larger than the training data, {count} images. "
-        f"Use {advice}more images."
-    )

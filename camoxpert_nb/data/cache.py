@@ -30,13 +30,8 @@ from .layouts import Pair
 
 Progress = Callable[[int, int], None]
 
-
 FORMAT = 1  # of the cache file; raise it when what is stored changes
-
-
 SHOWN = 5  # broken files named in a message
-
-
 TIMED = 32  # pairs decoded to tell how long all take
 CHUNK = 64  # pairs decoded ahead of the writer: bounds the memory
 
@@ -70,33 +65,44 @@ def open_cache(
     """
     if not pairs:
         raise InputError("There are no images to decode: this part of the data set is empty.")
-    fingerprint = _fingerprint(pairs, size)
-    shape = (len(pairs), 4, size, size)
-    path = Path(folder) / _file_name(fingerprint, size)
+    path, fingerprint, shape = _name(pairs, size, folder)
     if not _is_whole(path, shape):
         _build(pairs, shape, path, progress or (lambda done, total: None))
     return Cache(path, fingerprint)
 
 
-def _fingerprint(pairs: Sequence[Pair], size: int) -> str:
-    """Return the sha256 that names the cache of these files at this size."""
+def seconds_to_decode(pairs: Sequence[Pair], size: int, folder: Path) -> float:
+    """Return how long the cache of `pairs` will take, by a few of them; 0 if it is there.
+
+    Raises InputError as `open_cache` does.
+    """
+    path, _, shape = _name(pairs, size, folder)
+    if _is_whole(path, shape):
+        return 0.0
+    few = pairs[:: max(len(pairs) // TIMED, 1)]
+    started = time.perf_counter()
+    _decode_into(io.BytesIO(), few, size, lambda done, total: None)
+    return (time.perf_counter() - started) * len(pairs) / len(few)
+
+
+def _name(
+    pairs: Sequence[Pair], size: int, folder: Path
+) -> tuple[Path, str, tuple[int, int, int, int]]:
+    """Return file, fingerprint (sha256 over path, size and time of the files) and shape."""
     digest = hashlib.sha256(f"{FORMAT} {size}".encode())
     problems = []
-    for pair in pairs:
-        for path in (pair.image, pair.mask):
-            try:
-                status = path.stat()
-            except OSError as error:
-                problems.append(f"{path}: {error.strerror}")
-                continue
-            facts = [str(path.absolute()), status.st_size, status.st_mtime_ns]
-            digest.update(json.dumps(facts).encode())
+    for path in (path for pair in pairs for path in (pair.image, pair.mask)):
+        try:
+            status = path.stat()
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror}")
+            continue
+        facts = [str(path.absolute()), status.st_size, status.st_mtime_ns]
+        digest.update(json.dumps(facts).encode())
     _raise_if_any(problems)
-    return digest.hexdigest()
-
-
-def _file_name(fingerprint: str, size: int) -> str:
-    return f"images-{size}px-{fingerprint[:16]}.npy"
+    fingerprint = digest.hexdigest()
+    file = Path(folder) / f"images-{size}px-{fingerprint[:16]}.npy"
+    return file, fingerprint, (len(pairs), 4, size, size)
 
 
 def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
@@ -175,21 +181,6 @@ def _raise_if_any(problems: list[str]) -> None:
             f"{len(problems)} of the data set's files cannot be used:\n{listed}{more}\n"
             "Download them again, or remove image and mask; `camoxpert data DIR` lists them all."
         )
-
-
-def seconds_to_decode(pairs: Sequence[Pair], size: int, folder: Path) -> float:
-    """Return how long the cache of `pairs` will take, by a few of them; 0 if it is there.
-
-    Raises InputError as `open_cache` does.
-    """
-    path = Path(folder) / _file_name(_fingerprint(pairs, size), size)
-    if _is_whole(path, (len(pairs), 4, size, size)):
-        return 0.0
-    few = pairs[:: max(len(pairs) // TIMED, 1)]
-    started = time.perf_counter()
-    with io.BytesIO() as nowhere:
-        _decode_into(nowhere, few, size, lambda done, total: None)
-    return (time.perf_counter() - started) * len(pairs) / len(few)
 
 
 def cache_folder(config: Config) -> Path:

@@ -6,7 +6,8 @@ resizes, because it is six times faster and its area filter does not alias.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -29,7 +30,7 @@ def read_image(path: Path) -> Array:
 
     Raises InputError, naming the file, when it is missing, truncated or not an image.
     """
-    return np.asarray(_decode(path, "RGB"))
+    return _decode(path, "RGB")
 
 
 def read_grey(path: Path) -> Array:
@@ -37,7 +38,7 @@ def read_grey(path: Path) -> Array:
 
     16-bit files are scaled to 8 bits instead of clipped. Raises InputError as `read_image` does.
     """
-    return np.asarray(_decode(path, "L"))
+    return _decode(path, "L")
 
 
 def read_mask(path: Path) -> Array:
@@ -76,12 +77,9 @@ def write_map(path: Path, probability: NDArray[np.floating]) -> None:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Return (height, width) from the header alone, upright; InputError if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except BROKEN as error:
-        raise _unreadable(path, error) from error
+    with _opened(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
 
 
@@ -91,28 +89,29 @@ def same_shape(image_size: Sequence[int], mask_size: Sequence[int]) -> bool:
     return abs(stretch - 1) <= SHAPE_TOLERANCE
 
 
-def _decode(path: Path, mode: str) -> Image.Image:
+def _decode(path: Path, mode: str) -> Array:
+    with _opened(path) as image:
+        if image.mode == "F":
+            raise ValueError("it holds floating-point values; save it as 8-bit PNG, 0...255")
+        if image.mode.startswith("I"):  # 16 bits; values that fit 8 are stored wide but mean them
+            wide = np.asarray(image)
+            narrow = wide if wide.max(initial=0) <= 255 else wide // 257
+            image = Image.fromarray(narrow.astype(np.uint8))
+        return np.asarray(ImageOps.exif_transpose(image).convert(mode))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a file for Pillow; whatever turns out to be wrong with it becomes an InputError."""
     try:
         with Image.open(path) as image:
-            if image.mode == "F":
-                raise ValueError("it holds floating-point values; save it as 8-bit PNG, 0...255")
-            if image.mode.startswith("I"):
-                image = _from_16_bit(np.asarray(image))
-            return ImageOps.exif_transpose(image).convert(mode)
+            yield image
     except BROKEN as error:
-        raise _unreadable(path, error) from error
-
-
-def _from_16_bit(values: NDArray[np.integer]) -> Image.Image:
-    """Scale to 8 bits; a file whose values fit 8 bits already is stored wide but means them."""
-    narrow = values if values.max(initial=0) <= 255 else values // 257
-    return Image.fromarray(narrow.astype(np.uint8))
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    if not Path(path).exists():
-        return InputError(f"{path}: no such file. Check the path, or the data set's download.")
-    return InputError(
-        f"{path}: cannot be read as an image ({error}). The file is damaged or cut short: "
-        "download it again, or remove the image and its mask from the data set."
-    )
+        if not Path(path).exists():
+            text = f"{path}: no such file. Check the path, or the data set's download."
+        else:
+            text = (
+                f"{path}: cannot be read as an image ({error}). The file is damaged or cut short: "
+                "download it again, or remove the image and its mask from the data set."
+            )
+        raise InputError(text) from error

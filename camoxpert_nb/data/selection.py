@@ -24,11 +24,11 @@ from .synthetic import make_synthetic
 
 @dataclass(frozen=True)
 class Selection:
-    """What a run uses: training pairs, test pairs by set, and what was left out, by reason."""
+    """What a run uses: training pairs, test pairs by set, and names left out, by reason."""
 
     train: tuple[Pair, ...]
     test: dict[str, tuple[Pair, ...]]
-    left_out: dict[str, tuple[Pair, ...]]
+    left_out: dict[str, list[str]]
 
 
 def select(sets: Iterable[ImageSet], *, noncam: bool = False) -> Selection:
@@ -39,14 +39,13 @@ def select(sets: Iterable[ImageSet], *, noncam: bool = False) -> Selection:
     """
     train: list[Pair] = []
     test: dict[str, tuple[Pair, ...]] = {}
-    left_out: dict[str, tuple[Pair, ...]] = {}
+    left_out: dict[str, list[str]] = {}
     for image_set in sets:
         for split, pairs in (("training", image_set.train), ("test", image_set.test)):
-            gone = tuple(pair for pair in pairs if is_noncam(pair) and not noncam)
             kept = tuple(pair for pair in pairs if noncam or not is_noncam(pair))
-            if gone:
-                why = f"NonCAM {split} images"
-                left_out[why] = left_out.get(why, ()) + gone
+            if len(kept) < len(pairs):
+                names = left_out.setdefault(f"NonCAM {split} images", [])
+                names += [pair.name for pair in pairs if is_noncam(pair)]
             if split == "training":
                 train += kept
             elif kept:
@@ -81,9 +80,6 @@ def _fraction(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 
 
-Copies = Sequence[Sequence[tuple[str, Path]]]
-
-
 @dataclass(frozen=True)
 class Data:
     """The images of a run: what trains, what validates, what was left out and why."""
@@ -102,43 +98,49 @@ def build_data(config: Config, progress: Progress | None = None) -> Data:
     Without a data set, generated images take its place. Copies are found by content: those of
     training images do not validate.
     """
-    root = Path(config.dataset_path) if config.dataset_path else _generate(config, progress)
-    found = choose(find_datasets(root), root, noncam=config.noncam, val_share=config.val_share)
-    test = [pair for pairs in found.test.values() for pair in pairs]
-    sides = {"train": found.train, "validation": found.validation, "test": test}
-    copies = find_copies(sides)
-    known, leaks = _second_of(copies, "train", "validation"), _second_of(copies, "test", "train")
-    gone = [path.stem for path in known]
-    left_out = {"validation images that are copies of training images": gone} if gone else {}
+    if config.dataset_path:
+        root = Path(config.dataset_path)
+    else:
+        folder = cache_folder(config) / f"generated-{config.img_size}px"
+        root = make_synthetic(folder, size=config.img_size, progress=progress)
+    data = _choose(find_datasets(root), root, config)
+    test = [pair for pairs in data.test.values() for pair in pairs]
+    copied, leaks = set(), []
+    for group in find_copies({"train": data.train, "validation": data.validation, "test": test}):
+        places = {place for place, _ in group}
+        if "train" in places:
+            copied |= {path for place, path in group if place == "validation"}
+        if "test" in places:
+            leaks += [path.stem for place, path in group if place == "train"]
+    reason = "validation images that are copies of training images"
+    left_out = {reason: sorted(path.stem for path in copied)} if copied else {}
     return replace(
-        found,
-        validation=[pair for pair in found.validation if pair.image not in known],
-        left_out={**found.left_out, **left_out},
-        leaks=sorted(path.stem for path in leaks),
+        data,
+        validation=[pair for pair in data.validation if pair.image not in copied],
+        left_out={**data.left_out, **left_out},
+        leaks=sorted(leaks),
     )
 
 
-def choose(sets: Sequence[ImageSet], root: Path, *, noncam: bool, val_share: float) -> Data:
-    """Return what trains, validates and tests among `sets`, by name and place alone.
-
-    Raises InputError when nothing can train.
-    """
-    chosen = select(sets, noncam=noncam)
+def _choose(sets: Sequence[ImageSet], root: Path, config: Config) -> Data:
+    """Return what trains, validates and tests, by name and place; InputError if nothing trains."""
+    chosen = select(sets, noncam=config.noncam)
     if not chosen.train:
         raise InputError(
             f"{root} holds test images only ({', '.join(chosen.test) or 'none usable'}). Give the "
             "folder that also holds a training split, or one flat folder with Imgs and GT."
         )
-    train, validation = split_validation(chosen.train, val_share)
-    left_out = {why: [pair.name for pair in pairs] for why, pairs in chosen.left_out.items()} | {
+    train, validation = split_validation(chosen.train, config.val_share)
+    left_out = {
+        **chosen.left_out,
         "images without a mask": [p.name for each in sets for p in each.images_without_mask],
         "masks without an image": [p.name for each in sets for p in each.masks_without_image],
     }
-    found = {why: names for why, names in left_out.items() if names}
-    return Data(root, train, validation, chosen.test, found)
+    left_out = {why: names for why, names in left_out.items() if names}
+    return Data(root, train, validation, chosen.test, left_out)
 
 
-def find_data(wanted: str = "", mount: Path | None = None) -> str:
+def find_data(wanted: str = "") -> str:
     """Return the data folder to use: `wanted`, else Kaggle's if image sets are mounted, else "".
 
     Raises InputError when `wanted` holds no image with its mask.
@@ -146,9 +148,8 @@ def find_data(wanted: str = "", mount: Path | None = None) -> str:
     if wanted:
         _sets(wanted)
         return wanted
-    mount = mount or input_root()
     try:
-        return str(mount) if find_datasets(mount) else ""
+        return str(input_root()) if find_datasets(input_root()) else ""
     except InputError:  # not on Kaggle, or nothing attached that can train: images are generated
         return ""
 
@@ -156,17 +157,6 @@ def find_data(wanted: str = "", mount: Path | None = None) -> str:
 def input_root() -> Path:
     """Return the folder that Kaggle mounts data sets in, or CAMOXPERT_INPUT."""
     return Path(os.environ.get("CAMOXPERT_INPUT", "/kaggle/input"))
-
-
-def _second_of(copies: Copies, first: str, second: str) -> set[Path]:
-    """Return the files of `second` that have a copy in `first`."""
-    return {
-        path
-        for group in copies
-        if any(place == first for place, _ in group)
-        for place, path in group
-        if place == second
-    }
 
 
 @dataclass(frozen=True)
@@ -215,8 +205,8 @@ def count_images(config: Config) -> Images:
     """
     if not config.dataset_path:
         return _to_be_generated(config)
-    root, sets = Path(config.dataset_path), _sets(config.dataset_path)
-    found = choose(sets, root, noncam=config.noncam, val_share=config.val_share)
+    sets = _sets(config.dataset_path)
+    found = _choose(sets, Path(config.dataset_path), config)
     return Images(
         source=", ".join(f"{each.name} ({each.layout})" for each in sets),
         train=len(found.train),
@@ -235,18 +225,18 @@ def forget_images() -> None:
 def _to_be_generated(config: Config) -> Images:
     """Count as `make_synthetic` will, but for the split, which follows from each name's hash."""
     made: dict[str, Any] = make_synthetic.__kwdefaults__ or {}
-    empty = {"training": int(made["train"] * made["noncam"])}
-    empty["test"] = int(made["test"] * made["noncam"])
-    out = {} if config.noncam else {f"NonCAM {split} images": n for split, n in empty.items()}
-    used = made["train"] - (0 if config.noncam else empty["training"])
+    empty = {split: int(made[split] * made["noncam"]) for split in ("train", "test")}
+    gone = {"train": 0, "test": 0} if config.noncam else empty
+    left_out = {"NonCAM training images": empty["train"], "NonCAM test images": empty["test"]}
+    used = made["train"] - gone["train"]
     validation = max(round(used * config.val_share), 1)
     return Images(
         source=f"generated camouflage of {config.img_size} px, made before the training",
         train=used - validation,
         validation=validation,
-        noncam=empty["training"] if config.noncam else 0,
-        test={"generated": made["test"] - (0 if config.noncam else empty["test"])},
-        left_out=out,
+        noncam=empty["train"] - gone["train"],
+        test={"generated": made["test"] - gone["test"]},
+        left_out={} if config.noncam else left_out,
         exact=False,
     )
 
@@ -254,8 +244,3 @@ def _to_be_generated(config: Config) -> Images:
 @lru_cache(maxsize=4)
 def _sets(root: str) -> tuple[ImageSet, ...]:
     return tuple(find_datasets(root))
-
-
-def _generate(config: Config, progress: Progress | None) -> Path:
-    folder = cache_folder(config) / f"generated-{config.img_size}px"
-    return make_synthetic(folder, size=config.img_size, progress=progress)

@@ -71,10 +71,10 @@ def make_synthetic(
     Raises InputError for counts, sizes, shares and layouts out of range and for a folder in use.
     """
     root = Path(root)
-    wanted: dict[str, Any] = {"recipe": RECIPE, "train": train, "test": test, "size": size}
-    wanted |= {"noncam": noncam, "seed": seed, "layout": layout}
-    _check(**wanted)
-    if _holds(root, wanted):
+    spec: dict[str, Any] = {"recipe": RECIPE, "train": train, "test": test, "size": size}
+    spec |= {"noncam": noncam, "seed": seed, "layout": layout}
+    _check(**spec)
+    if _is_there(root, spec):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
     # Written elsewhere and renamed when complete, so an interrupted call leaves no half set behind.
@@ -82,10 +82,10 @@ def make_synthetic(
         made = Path(folder) / "set"
         tasks = [("Train", i) for i in range(train)] + [("Test", i) for i in range(test)]
         for done, (split, index) in enumerate(tasks, start=1):
-            _write(made, split, index, wanted)
+            _write(made, split, index, spec)
             if progress is not None:
                 progress(done, len(tasks))
-        (made / RECORD).write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        (made / RECORD).write_text(json.dumps(spec, indent=1) + "\n", encoding="utf-8")
         if root.exists():
             root.rmdir()
         made.rename(root)
@@ -112,27 +112,27 @@ def _check(
         raise InputError(f"Unknown layout {layout!r} for generated data: choose one of {LAYOUTS}.")
 
 
-def _holds(root: Path, wanted: dict[str, Any]) -> bool:
+def _is_there(root: Path, spec: dict[str, Any]) -> bool:
     """True: the same set is there. False: nothing is there. Anything else must not be touched."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     record = root / RECORD
     found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    if found == wanted and sum(1 for _ in root.rglob("*.jpg")) == wanted["train"] + wanted["test"]:
+    if found == spec and sum(1 for _ in root.rglob("*.jpg")) == spec["train"] + spec["test"]:
         return True
-    differ = [f"{key} {found.get(key)}" for key in wanted if found.get(key) != wanted[key]]
+    differ = [f"{key} {found.get(key)}" for key in spec if found.get(key) != spec[key]]
     content = f"another generated set ({', '.join(differ) or 'incomplete'})" if found else "files"
     raise InputError(f"{root} already holds {content}: choose another folder or remove this one.")
 
 
-def _write(root: Path, split: str, index: int, wanted: dict[str, Any]) -> None:
-    empty = math.floor((index + 1) * wanted["noncam"]) > math.floor(index * wanted["noncam"])
-    rng = np.random.default_rng([wanted["seed"], wanted["size"], split == "Test", index])
-    family, image, mask = _make_image(rng, wanted["size"], empty)
+def _write(root: Path, split: str, index: int, spec: dict[str, Any]) -> None:
+    empty = math.floor((index + 1) * spec["noncam"]) > math.floor(index * spec["noncam"])
+    rng = np.random.default_rng([spec["seed"], spec["size"], split == "Test", index])
+    family, image, mask = _make_image(rng, spec["size"], empty)
     kind, number = "NonCAM" if empty else "CAM", FAMILIES.index(family) + 1
     unique = index + 1 + MOST * (split == "Test")  # as in COD10K, no name occurs in both splits
     name = f"COD10K-{kind}-9-Generated-{number}-{family}-{unique}"
-    flat = wanted["layout"] == "flat"
+    flat = spec["layout"] == "flat"
     images, masks = ("Imgs", "GT") if flat else (f"{split}/Image", f"{split}/GT_Object")
     write_map(root / masks / f"{name}.png", mask)
     (root / images).mkdir(parents=True, exist_ok=True)

@@ -32,102 +32,82 @@ from ..training.schedule import build_plan, effective_batches
 from ..training.state import TrainState
 from ..training.train import StepSettings
 from ..training.validate import validate
-from .facts import Facts, Finding, findings, read_facts, read_ram
-from .trial import PARTS, PATIENCE, Check, fix_for
+from .facts import Facts, MachineFinding, list_findings, read_facts, read_ram
+from .trial import PARTS, TIMEOUT, CheckResult, Trial, fix_for
 
-MOST = 256  # images in a batch; nobody needs more
+MAX_BATCH = 256  # images; nobody needs more
 TRIED = 4  # images in a step that tells what a CPU needs
 UNKNOWN_RAM = 4.0  # GiB, where the system does not tell
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One way to train, in `processes` processes: "none", "dp" or "ddp" on the GPUs `ids`."""
-
-    name: str
-    mode: str
-    ids: tuple[int, ...]
-    processes: int
-    parts: tuple[str, ...]  # of PARTS
-
-
-def examine(
-    progress: Callable[[str], None] = lambda line: None,
-    *,
-    quick: bool = False,
-    config: Config | None = None,
-) -> Checkup:
+def check_machine(
+    progress: Callable[[str], None] = lambda line: None, *, quick: bool = False
+) -> MachineReport:
     """Read the machine, try every way to train on it, and return what came of it.
 
-    `progress` is told what is tried next. `quick` takes a smaller network and fewer steps; with
-    `config` the network, image size and batch are its own. Needs one to three minutes.
+    `progress` is told what is tried next. `quick` takes a smaller network and fewer steps. Needs
+    one to three minutes.
     """
     facts = read_facts(cpu_count(), Path.cwd())
-    config = config or _config(gpu=bool(facts.cards), quick=quick)
-    checks: list[Check] = []
+    config = _config(gpu=bool(facts.cards), quick=quick)
+    checks: list[CheckResult] = []
     speeds: dict[str, float] = {}
     for trial in trials([card.index for card in facts.cards]):
         progress(f"trying {trial.name} ...")
-        found, speed = run_trial(trial, config, steps=5 if quick else 20)
-        checks += found
-        if speed and all(check.ok for check in found):
+        results, speed = run_trial(trial, config, steps=5 if quick else 20)
+        checks += results
+        if speed and all(check.ok for check in results):
             speeds[trial.mode] = speed
     if not facts.cards:
         why = "needs a GPU; with one it would run on that alone, with two it would split each batch"
-        checks.append(Check("DataParallel", None, 0.0, why))
+        checks.append(CheckResult("DataParallel", None, 0.0, why))
     advice = recommend(speeds, len(facts.cards))
-    return Checkup(facts, findings(facts), checks, speeds, advice)
+    return MachineReport(facts, list_findings(facts), checks, speeds, advice)
 
 
 def trials(ids: Sequence[int]) -> list[Trial]:
     """Return what is tried with these GPUs: each alone, then all together in both ways."""
-    everything, together = tuple(PARTS), tuple(PARTS)[1:]
+    parts, gpus = tuple(PARTS), f"{len(ids)} GPU{'s' * (len(ids) > 1)}"
     if not ids:
-        return [
-            Trial("CPU", "none", (), 1, everything),
-            Trial("DDP, 2 processes over gloo", "ddp", (), 2, together),
-        ]
-    alone = [
-        Trial(f"GPU {i}", "none", (i,), 1, everything if i == ids[0] else everything[:1])
-        for i in ids
-    ]
-    gpus = f"{len(ids)} GPU{'s' * (len(ids) > 1)}"
+        ddp = Trial("DDP, 2 processes over gloo", "ddp", (), 2, parts[1:])
+        return [Trial("CPU", "none", (), 1, parts), ddp]
     return [
-        *alone,
-        Trial(f"DataParallel over {gpus}", "dp", tuple(ids), 1, together),
-        Trial(f"DDP over {gpus}", "ddp", tuple(ids), len(ids), together),
+        *(Trial(f"GPU {i}", "none", (i,), 1, parts if i == ids[0] else parts[:1]) for i in ids),
+        Trial(f"DataParallel over {gpus}", "dp", tuple(ids), 1, parts[1:]),
+        Trial(f"DDP over {gpus}", "ddp", tuple(ids), len(ids), parts[1:]),
     ]
 
 
-def run_trial(trial: Trial, config: Config, steps: int) -> tuple[list[Check], float]:
-    """Run a trial in new processes; return a check for each part, and images per second or 0."""
+def run_trial(trial: Trial, config: Config, steps: int) -> tuple[list[CheckResult], float]:
+    """Run a trial in new processes; return a result for each part, and images per second or 0."""
     started, failure = time.monotonic(), ""
+    order = {"trial": dataclasses.asdict(trial), "config": config.as_dict(), "steps": steps}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        order = dataclasses.asdict(trial) | {"config": config.as_dict(), "steps": steps}
-        (folder / "trial.json").write_text(json.dumps(order), encoding="utf-8")
+        (Path(name) / "trial.json").write_text(json.dumps(order), encoding="utf-8")
         try:
             start_ranks(["camoxpert_nb.doctor.trial", name], trial.processes)
         except RankFailed as error:
             if error.exit_code == STOPPED:
                 raise KeyboardInterrupt from error
-            told = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("error-*"))]
-            causes = [text for text in told if not text.startswith(PeerLost.__name__)]
-            failure = "; ".join(causes or told) or str(error)
+            errors = _read_all(name, "error-*")
+            causes = [text for text in errors if not text.startswith(PeerLost.__name__)]
+            failure = "; ".join(causes or errors) or str(error)
         seconds = time.monotonic() - started
-        paths = sorted(folder.glob("part-*"))
-        outcomes = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    if failure and seconds > PATIENCE:
-        failure = f"it did not finish within {PATIENCE} s"
-    checks = [Check(**outcome["check"]) for outcome in outcomes]
-    for part in trial.parts[len(checks) :] or ["end"] * bool(failure):
-        name = f"{trial.name}, {part}"
-        if failure:
-            checks.append(Check(name, False, round(seconds, 1), failure, fix_for(failure)))
-            failure = ""
-        else:
-            checks.append(Check(name, None, 0.0, "not tried, as the part before broke off"))
-    return checks, max((outcome["speed"] for outcome in outcomes), default=0.0)
+        outcomes = [json.loads(text) for text in _read_all(name, "part-*")]
+    if failure and seconds > TIMEOUT:
+        failure = f"it did not finish within {TIMEOUT} s"
+    results = [CheckResult(**outcome["check"]) for outcome in outcomes]
+    missing = [f"{trial.name}, {part}" for part in trial.parts[len(results) :]]
+    if failure:
+        name, *missing = missing or [f"{trial.name}, end"]
+        results.append(CheckResult(name, False, round(seconds, 1), failure, fix_for(failure)))
+    why = "not tried, as the part before broke off"
+    results += [CheckResult(name, None, 0.0, why) for name in missing]
+    return results, max((outcome["speed"] for outcome in outcomes), default=0.0)
+
+
+def _read_all(folder: str, pattern: str) -> list[str]:
+    return [path.read_text(encoding="utf-8") for path in sorted(Path(folder).glob(pattern))]
 
 
 def recommend(speeds: dict[str, float], gpus: int) -> str:
@@ -141,15 +121,12 @@ def recommend(speeds: dict[str, float], gpus: int) -> str:
             "cores. With one GPU this check would try that one, with two or more it would measure "
             "DataParallel and DDP on them and name the faster."
         )
+    rate = f"{speeds[best]:.1f} images per second"
     if gpus == 1 or len(speeds) == 1 or best == "none":
-        return (
-            f"Use --parallel {best if gpus > 1 else 'none'}: {speeds[best]:.1f} images per second."
-        )
-    rest = [f"{mode} reaches {speed:.1f}" for mode, speed in speeds.items() if mode != best]
+        return f"Use --parallel {best if gpus > 1 else 'none'}: {rate}."
+    others = ", ".join(f"{way} reaches {speed:.1f}" for way, speed in speeds.items() if way != best)
     times = f", {speeds[best] / speeds['none']:.2f} times one GPU" if "none" in speeds else ""
-    return (
-        f"Use --parallel {best}: {speeds[best]:.1f} images per second{times} ({', '.join(rest)})."
-    )
+    return f"Use --parallel {best}: {rate}{times} ({others})."
 
 
 def find_limits(
@@ -163,21 +140,19 @@ def find_limits(
     devices = pick_devices(config.device, parallel="none", gpus=config.gpus)
     precision = choose_precision(devices, config.amp)
     state = build_state(config, build_net(config, empty=True), devices, precision)
-    effective, limits = effective_batches(config, 1), list[Limit]()
     settings = replace(step_settings(config), accumulation=1)
-    stages = build_plan(config, max(MOST, *effective), 1).stages
+    effective, limits = effective_batches(config, 1), list[Limit]()
+    stages = build_plan(config, max(MAX_BATCH, *effective), 1).stages
     for stage in stages:
         progress(f"looking for the largest batch of stage '{stage.name}' ...")
         state.open_blocks(stage.open_blocks)
         if devices.ids:
             step = partial(_whole_step, state, settings, config.img_size)
-            limits.append(measure_limit(step, stage, devices.main, MOST))
+            limits.append(measure_limit(step, stage, devices.main, MAX_BATCH))
         else:
-            cost = measure_step(state, settings, config.img_size, TRIED)
-            room = read_ram()[1] or UNKNOWN_RAM
-            limits.append(estimate_limit(cost, stage, room, MOST))
-    wanted = {stage.part: effective[stage.part - 1] for stage in stages}
-    return limits, limits_text(limits, wanted)
+            cost, free = measure_step(state, settings, config.img_size, TRIED), read_ram()[1]
+            limits.append(estimate_limit(cost, stage, free or UNKNOWN_RAM, MAX_BATCH))
+    return limits, limits_text(limits, {stage.part: effective[stage.part - 1] for stage in stages})
 
 
 def _whole_step(state: TrainState, settings: StepSettings, size: int, batch: int) -> Steps:
@@ -199,41 +174,43 @@ def _config(*, gpu: bool, quick: bool) -> Config:
 
 
 @dataclass(frozen=True)
-class Checkup:
+class MachineReport:
     """The whole check-up; `speeds` are images per second by the value of --parallel."""
 
     facts: Facts
-    findings: Sequence[Finding]
-    checks: Sequence[Check]
+    findings: Sequence[MachineFinding]
+    checks: Sequence[CheckResult]
     speeds: dict[str, float]
     recommendation: str
 
     @property
     def healthy(self) -> bool:
         """Say whether nothing failed and nothing stops a training."""
-        failed = any(check.ok is False for check in self.checks)
-        return not failed and all(finding.weight != "stop" for finding in self.findings)
+        return not any(self._count_faults())
 
     @property
     def verdict(self) -> str:
         """One sentence: healthy or not."""
         if self.healthy:
             return f"Healthy: {sum(check.ok is True for check in self.checks)} checks passed."
-        failed = sum(check.ok is False for check in self.checks)
-        stops = sum(finding.weight == "stop" for finding in self.findings)
+        failed, stops = self._count_faults()
         return f"NOT healthy: {failed} checks failed, {stops} findings stop a training."
+
+    def _count_faults(self) -> tuple[int, int]:
+        stops = sum(finding.weight == "stop" for finding in self.findings)
+        return sum(check.ok is False for check in self.checks), stops
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, the report itself among them."""
-        said = {"healthy": self.healthy, "verdict": self.verdict, "text": self.text()}
-        return dataclasses.asdict(self) | said
+        derived = {"healthy": self.healthy, "verdict": self.verdict, "text": self.text()}
+        return dataclasses.asdict(self) | derived
 
     def text(self) -> str:
         """Return the report for a terminal."""
         words = {True: "ok", False: "FAILED", None: "not run"}
-        sections = {
-            "Machine": [(name, what, "") for name, what in self.facts.rows()],
-            "Findings": [(each.weight, each.what, each.fix) for each in self.findings],
+        sections: dict[str, list[tuple[str, str, str]]] = {
+            "Machine": [(*row, "") for row in self.facts.rows()],
+            "Findings": [dataclasses.astuple(finding) for finding in self.findings],
             "What was run": [
                 (f"{words[c.ok]:<8} {c.seconds:>5.1f} s", f"{c.name}: {c.detail}", c.fix)
                 for c in self.checks

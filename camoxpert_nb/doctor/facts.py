@@ -5,6 +5,7 @@ No GPU is touched but where the facts are read: a process that must not can stil
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -14,6 +15,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from ..machine.devices import GIB
 
@@ -38,7 +41,7 @@ class Card:
     @property
     def version(self) -> str:
         """The compute capability, as in "7.5"."""
-        return ".".join(map(str, self.capability))
+        return "{}.{}".format(*self.capability)
 
     def describe(self) -> str:
         """Return the card's line."""
@@ -92,7 +95,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Finding:
+class MachineFinding:
     """Something about the machine: "stop", "warn" or "note"; what it is, and what to do."""
 
     weight: str
@@ -105,15 +108,13 @@ def read_facts(cores: int, folder: Path) -> Facts:
 
     This opens every GPU, which takes some of its memory for as long as the process lives.
     """
-    import torch
-
-    driver, driver_cuda, present = parse_driver(_ask_driver())
-    with warnings.catch_warnings(record=True) as said:
+    driver, driver_cuda, present = parse_driver(_query_driver())
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         architectures = tuple(torch.cuda.get_arch_list())
         cards = tuple(_read_card(index, architectures) for index in range(count))
-    where = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     ram, ram_free = read_ram()
     return Facts(
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
@@ -125,13 +126,13 @@ def read_facts(cores: int, folder: Path) -> Facts:
         present=present,
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         cards=cards,
-        cuda_error="; ".join(str(each.message).strip().partition("\n")[0] for each in said),
+        cuda_error="; ".join(str(each.message).strip().partition("\n")[0] for each in caught),
         cores=cores,
         ram_gib=ram,
         ram_free_gib=ram_free,
         shm_gib=shutil.disk_usage("/dev/shm").free / GIB if Path("/dev/shm").exists() else None,
-        disk_gib=shutil.disk_usage(where).free / GIB,
-        folder=str(where.absolute()),
+        disk_gib=shutil.disk_usage(existing).free / GIB,
+        folder=str(existing.absolute()),
         kaggle="KAGGLE_KERNEL_RUN_TYPE" in os.environ,
     )
 
@@ -171,18 +172,25 @@ def has_kernels(capability: tuple[int, int], architectures: Sequence[str]) -> bo
     return not architectures
 
 
-def findings(facts: Facts) -> list[Finding]:
+def list_findings(facts: Facts) -> list[MachineFinding]:
     """Return what is wrong or worth knowing, gravest first."""
-    found = [Finding(*row) for rule in (_no_gpu, _hidden, _cards, _room) for row in rule(facts)]
-    return sorted(found, key=lambda finding: ("stop", "warn", "note").index(finding.weight))
+    rows = [row for rule in (_availability, _cards, _room) for row in rule(facts)]
+    rows.sort(key=lambda row: ("stop", "warn", "note").index(row[0]))
+    return [MachineFinding(*row) for row in rows]
 
 
 Rows = Iterator[tuple[str, str, str]]
 
 
-def _no_gpu(facts: Facts) -> Rows:
+def _availability(facts: Facts) -> Rows:
     install = "https://pytorch.org/get-started/previous-versions"
-    if facts.cards or (facts.visible is not None and facts.present):  # hidden: another rule
+    if facts.cuda and facts.visible is not None and facts.present > len(facts.cards):
+        what = (
+            f"the driver lists {facts.present} GPUs, but CUDA_VISIBLE_DEVICES={facts.visible!r} "
+            f"leaves {len(facts.cards)} of them"
+        )
+        yield "warn", what, "Unset CUDA_VISIBLE_DEVICES before Python starts, or leave it so."
+    if facts.cards or (facts.visible is not None and facts.present):
         return
     if facts.driver and not facts.cuda:
         what = f"this PyTorch is built without CUDA, so {facts.present} GPU(s) stay idle"
@@ -200,22 +208,12 @@ def _no_gpu(facts: Facts) -> Rows:
         yield "note", "there is no NVIDIA GPU here", "Training works on the CPU, but takes long."
 
 
-def _hidden(facts: Facts) -> Rows:
-    if facts.cuda and facts.visible is not None and facts.present > len(facts.cards):
-        what = (
-            f"the driver lists {facts.present} GPUs, but CUDA_VISIBLE_DEVICES={facts.visible!r} "
-            f"leaves {len(facts.cards)} of them"
-        )
-        yield "warn", what, "Unset CUDA_VISIBLE_DEVICES before Python starts, or leave it so."
-
-
 def _cards(facts: Facts) -> Rows:
-    built = " ".join(facts.architectures)
     for card in facts.cards:
         if not card.has_kernels:
             what = (
-                f"GPU {card.index} ({card.name}) has compute capability {card.version}; this "
-                f"PyTorch has kernels for {built} only"
+                f"GPU {card.index} ({card.name}) has compute capability {card.version};"
+                f" this PyTorch has kernels for {' '.join(facts.architectures)} only"
             )
             fix = (
                 "Use another card, a newer PyTorch if the card is newer than it, or a build for "
@@ -247,38 +245,39 @@ def _room(facts: Facts) -> Rows:
 
 
 def _read_card(index: int, architectures: Sequence[str]) -> Card:
-    import torch
-
     info = torch.cuda.get_device_properties(index)
-    capability = (info.major, info.minor)
+    capability, total = (info.major, info.minor), info.total_memory / GIB
     try:
         free = torch.cuda.mem_get_info(index)[0] / GIB
     except RuntimeError:  # a card that cannot be opened is still worth its line
         free = None
-    runs, total = has_kernels(capability, architectures), info.total_memory / GIB
+    runs = has_kernels(capability, architectures)
     return Card(index, info.name, total, free, capability, info.multi_processor_count, runs)
 
 
-def _ask_driver() -> str:
+def _query_driver() -> str:
     """Return what `nvidia-smi -q` prints; nothing without a driver."""
-    try:
-        asked = ["nvidia-smi", "-q"]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["nvidia-smi", "-q"]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=True
+        ).stdout
+    return ""
 
 
 def parse_driver(answer: str) -> tuple[str, str, int]:
-    """Return driver, newest CUDA version and number of GPUs in the answer of `nvidia-smi -q`."""
-    driver = re.search(r"(?:Driver|KMD) Version\s*:\s*([\d.]+)", answer)
-    cuda = re.search(r"CUDA (?:UMD )?Version\s*:\s*([\d.]+)", answer)
-    present = re.search(r"Attached GPUs\s*:\s*(\d+)", answer)
-    return driver[1] if driver else "", cuda[1] if cuda else "", int(present[1] if present else 0)
+    """Return driver, newest CUDA version and number of GPUs in the answer of `nvidia-smi -q`.
+
+    PyTorch does not know them where it can use no GPU.
+    """
+    names = ("(?:Driver|KMD) Version", "CUDA (?:UMD )?Version", "Attached GPUs")
+    found = [re.search(rf"{name}\s*:\s*([\d.]+)", answer) for name in names]
+    driver, cuda, present = (match[1] if match else "" for match in found)
+    return driver, cuda, int(present or 0)
 
 
 def _major(version: str) -> int:
-    return int(version.split(".")[0] or 0)
+    return int(version.partition(".")[0] or 0)
 
 
 def _gib(value: float | None) -> str:

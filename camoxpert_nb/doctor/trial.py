@@ -29,11 +29,10 @@ from ..training.cost import noise, run_steps
 from ..training.prepare import build_state, step_settings
 from ..training.state import set_open_blocks
 
-PATIENCE = 240  # seconds for one way to train, before its processes end themselves
+TIMEOUT = 240  # seconds for one way to train, before its processes end themselves
 COMPARED_PX, COMPARED_IMAGES = 128, 2  # per device, where gradients are compared
 # Largest relative difference: float32 sums in another order; half precision keeps 8 to 11 bits.
-SAME, SAME_IN_HALF = 1e-2, 5e-2
-
+TOLERANCE, HALF_TOLERANCE = 1e-2, 5e-2
 
 FIXES = {
     "no kernel image": "Use a newer card, or a PyTorch build that has kernels for this one.",
@@ -51,7 +50,18 @@ FIXES = {
 
 
 @dataclass(frozen=True)
-class Check:
+class Trial:
+    """One way to train, in `processes` processes: "none", "dp" or "ddp" on the GPUs `ids`."""
+
+    name: str
+    mode: str
+    ids: tuple[int, ...]
+    processes: int
+    parts: tuple[str, ...]  # of PARTS
+
+
+@dataclass(frozen=True)
+class CheckResult:
     """Something that was run: `ok` is None when it was not, and `detail` says why."""
 
     name: str
@@ -71,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run this process's share of the trial in the folder `arguments[0]`; return the exit code."""
     folder = Path(arguments[0])
     with Path(os.devnull).open("w") as nowhere:
-        faulthandler.dump_traceback_later(PATIENCE, exit=True, file=nowhere)
+        faulthandler.dump_traceback_later(TIMEOUT, exit=True, file=nowhere)
         try:
             with joined() as ranks:
                 _run_parts(folder, ranks)
@@ -96,12 +106,12 @@ class _Share:
 
 def _run_parts(folder: Path, ranks: Ranks) -> None:
     order = json.loads((folder / "trial.json").read_text(encoding="utf-8"))
-    ids, mode = tuple(order["ids"]), order["mode"]
-    kind = mode if mode != "none" else "one" if ids else "cpu"
-    own = ids[ranks.local_rank : ranks.local_rank + 1] if mode == "ddp" else ids
-    devices = Devices(kind, own, "", ranks.world)
-    share = _Share(Config().replace(**order["config"]), order["steps"], devices, ranks)
-    for number, part in enumerate(order["parts"]):
+    trial = Trial(**order["trial"])
+    kind = trial.mode if trial.mode != "none" else "one" if trial.ids else "cpu"
+    own = trial.ids[ranks.local_rank :][:1] if kind == "ddp" else trial.ids
+    devices = Devices(kind, tuple(own), "", ranks.world)
+    share = _Share(Config(**order["config"]), order["steps"], devices, ranks)
+    for number, part in enumerate(trial.parts):
         started, speed = time.perf_counter(), 0.0
         try:
             ok, detail, speed = PARTS[part](share)
@@ -110,7 +120,7 @@ def _run_parts(folder: Path, ranks: Ranks) -> None:
                 raise
             ok, detail = False, _message(error)
         seconds, fix = round(time.perf_counter() - started, 2), "" if ok else fix_for(detail)
-        check = Check(f"{order['name']}, {part}", ok, seconds, detail, fix)
+        check = CheckResult(f"{trial.name}, {part}", ok, seconds, detail, fix)
         if ranks.first:
             outcome = {"check": dataclasses.asdict(check), "speed": speed}
             (folder / f"part-{number}").write_text(json.dumps(outcome), encoding="utf-8")
@@ -124,15 +134,17 @@ def _convolution(share: _Share) -> Outcome:
     device, precision = share.devices.main, choose_precision(share.devices)
     torch.manual_seed(0)
     layer, x = nn.Conv2d(16, 16, 3, padding=1), torch.randn(4, 16, 64, 64)
-    gradients = []
-    for place, dtype in ((torch.device("cpu"), None), (device, precision.dtype)):
+
+    def gradients(place: torch.device, dtype: torch.dtype | None) -> Tensor:
         layer.zero_grad()
         layer.to(place)
         with torch.autocast(place.type, dtype=dtype, enabled=dtype is not None):
             layer(x.to(place)).square().mean().backward()
-        gradients.append(_flat(layer))
-    error = _difference(*gradients)
-    return _judge(error, SAME_IN_HALF, f"{precision.reason}; gradients", "the CPU in float32")
+        return _flat(layer)
+
+    pair = gradients(torch.device("cpu"), None), gradients(device, precision.dtype)
+    what = f"{precision.reason}; gradients"
+    return _compare([pair], HALF_TOLERANCE, what, "the CPU in float32")
 
 
 def _network(share: _Share, checkpointing: bool) -> Outcome:
@@ -148,9 +160,9 @@ def _network(share: _Share, checkpointing: bool) -> Outcome:
         expected = _gradients(config, one, inputs, ALONE)
         config = config.replace(gradient_checkpointing=checkpointing)
         found = _gradients(config, devices, mine, ranks)
-    error = max(_difference(expected[:1], found[:1]), _difference(expected[1:], found[1:]))
+    pairs = [(expected[:1], found[:1]), (expected[1:], found[1:])]
     reference = "one GPU" if one.ids else "one process on the CPU"
-    return _judge(error, SAME, f"loss {found[0]:.4f}; loss and gradients", reference)
+    return _compare(pairs, TOLERANCE, f"loss {found[0]:.4f}; loss and gradients", reference)
 
 
 def _speed(share: _Share) -> Outcome:
@@ -200,14 +212,15 @@ def _flat(module: nn.Module) -> Tensor:
     return torch.cat(grads).cpu().clone()
 
 
-def _difference(expected: Tensor, found: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
-
-
-def _judge(error: float, allowed: float, what: str, reference: str) -> Outcome:
-    same = error <= allowed  # False for a NaN
-    verb = "agree with" if same else "differ from"
-    return same, f"{what} {verb} those of {reference} (relative difference {error:.0e})", 0.0
+def _compare(
+    pairs: Sequence[tuple[Tensor, Tensor]], allowed: float, what: str, reference: str
+) -> Outcome:
+    """Judge (expected, found) by their largest relative difference; a NaN never agrees."""
+    errors = torch.stack([(found - expected).norm() / expected.norm() for expected, found in pairs])
+    error = float(errors.max())  # of PyTorch, as Python's would lose a NaN
+    verb = "agree with" if error <= allowed else "differ from"
+    detail = f"{what} {verb} those of {reference} (relative difference {error:.0e})"
+    return error <= allowed, detail, 0.0
 
 
 def _message(error: Exception) -> str:

@@ -9,18 +9,25 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import operator
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .presets import PRESETS
+from .presets import BATCH_SIZE, PRESETS
 
 FORMAT = 1  # of config.json; raised when an older kit could misread a newer file
 EXPERTS = ("texture", "attention", "hybrid", "frequency", "edge", "context", "contrast")
+BOUNDS = (
+    ("low", "at least", operator.ge),
+    ("above", "above", operator.gt),
+    ("high", "at most", operator.le),
+)
 GROUPS = ("data", "network", "schedule", "loss", "memory", "devices", "saving")
 
 
@@ -38,129 +45,113 @@ ON_RESUME = {
 }
 
 
-def option(default: Any, group: str, help: str, **limits: Any) -> Any:
-    """Return a dataclass field with its help sentence, group and limits.
+def option(group: str, default: Any, help: str, **limits: Any) -> Any:
+    """Return a dataclass field with its group, help sentence and limits.
 
     Limits: `low` and `high` (inclusive), `above` (exclusive), `choices`, `unit`.
     """
     return field(default=default, metadata={"group": group, "help": help, **limits})
 
 
+data, network, schedule, loss, memory, devices, saving = (partial(option, g) for g in GROUPS)
+
+
 @dataclass(frozen=True)
 class Config:
     """Every setting of a training run; names and meanings are those of the command line."""
 
-    preset: str = option("", "data", "the preset these settings started from")
-    dataset_path: str = option(
-        "", "data", "folder that holds images and masks; empty: generated images"
+    preset: str = data("", "the preset these settings started from")
+    dataset_path: str = data("", "folder that holds images and masks; empty: generated images")
+    img_size: int = data(320, "side of the square the network sees", low=32, unit="px")
+    noncam: bool = data(False, "train on COD10K's NonCAM images (empty masks) too")
+    val_share: float = data(
+        0.1, "share of the training images held out for validation", above=0.0, high=0.5
     )
-    img_size: int = option(320, "data", "side of the square the network sees", low=32, unit="px")
-    noncam: bool = option(False, "data", "train on COD10K's NonCAM images (empty masks) too")
-    val_share: float = option(
-        0.1, "data", "share of the training images held out for validation", above=0.0, high=0.5
-    )
-    augment: float = option(
-        1.0, "data", "strength of flips, crops, rotation and colour", low=0, high=1
-    )
-    cache_dir: str = option(
-        "", "data", "where decoded images are kept; empty: the user's cache folder"
-    )
-    num_workers: int = option(-1, "data", "data loading processes; -1: from the CPU count", low=-1)
+    augment: float = data(1.0, "strength of flips, crops, rotation and colour", low=0, high=1)
+    cache_dir: str = data("", "where decoded images are kept; empty: the user's cache folder")
+    num_workers: int = data(-1, "data loading processes; -1: from the CPU count", low=-1)
 
-    backbone: str = option("edgenext_base", "network", "any timm backbone with four stages")
-    num_experts: int = option(7, "network", "experts in each mixture", low=1, high=len(EXPERTS))
-    top_k: int = option(
-        3, "network", "experts used for each image and stage", low=2, high=len(EXPERTS)
-    )
-    width: int = option(128, "network", "channels of the decoder", low=16)
-    pretrained: bool = option(True, "network", "start from ImageNet weights of the hub")
-    weights: str = option("", "network", "file with backbone weights, used instead of the hub")
-    init_from: str = option(
-        "", "network", "checkpoint or run whose weights to start from (weights alone)"
-    )
-    deep_supervision: bool = option(True, "network", "loss on every level of the decoder")
+    backbone: str = network("edgenext_base", "any timm backbone with four stages")
+    num_experts: int = network(7, "experts in each mixture", low=1, high=len(EXPERTS))
+    top_k: int = network(3, "experts used for each image and stage", low=2, high=len(EXPERTS))
+    width: int = network(128, "channels of the decoder", low=16)
+    pretrained: bool = network(True, "start from ImageNet weights of the hub")
+    weights: str = network("", "file with backbone weights, used instead of the hub")
+    init_from: str = network("", "checkpoint or run whose weights to start from (weights alone)")
+    deep_supervision: bool = network(True, "loss on every level of the decoder")
 
-    epochs: int = option(140, "schedule", "epochs of both stages together", low=1)
-    stage1_epochs: int = option(30, "schedule", "epochs with the backbone frozen", low=0)
-    lr: float = option(6.5e-4, "schedule", "learning rate of stage one", above=0.0)
-    stage2_lr: float | None = option(
-        None, "schedule", "learning rate of stage two; none: as in stage one", above=0.0
+    epochs: int = schedule(140, "epochs of both stages together", low=1)
+    stage1_epochs: int = schedule(30, "epochs with the backbone frozen", low=0)
+    lr: float = schedule(6.5e-4, "learning rate of stage one", above=0.0)
+    stage2_lr: float | None = schedule(
+        None, "learning rate of stage two; none: as in stage one", above=0.0
     )
-    lr_batch: int = option(
-        0, "schedule", "effective batch that --lr is meant for; 0: the one it begins with", low=0
+    lr_batch: int = schedule(
+        0, "effective batch that --lr is meant for; 0: the one it begins with", low=0
     )
-    stage2_lr_batch: int = option(0, "schedule", "the same for stage two", low=0)
-    scale_lr: bool = option(
-        False, "schedule", "scale the learning rates when the effective batch is another one"
+    stage2_lr_batch: int = schedule(0, "the same for stage two", low=0)
+    scale_lr: bool = schedule(
+        False, "scale the learning rates when the effective batch is another one"
     )
-    backbone_lr_factor: float = option(
-        0.1, "schedule", "backbone learning rate as a share of the decoder's", above=0.0, high=1.0
+    backbone_lr_factor: float = schedule(
+        0.1, "backbone learning rate as a share of the decoder's", above=0.0, high=1.0
     )
-    weight_decay: float = option(1e-4, "schedule", "AdamW's weight decay", low=0.0)
-    scheduler: str = option(
+    weight_decay: float = schedule(1e-4, "AdamW's weight decay", low=0.0)
+    scheduler: str = schedule(
         "cosine",
-        "schedule",
         "how the learning rate falls within a stage",
         choices=("cosine", "onecycle", "cosine_restart", "none"),
     )
-    min_lr: float = option(
-        1e-5, "schedule", "lowest learning rate of the decoder, others in proportion", low=0.0
+    min_lr: float = schedule(
+        1e-5, "lowest learning rate of the decoder, others in proportion", low=0.0
     )
-    warmup_epochs: int = option(
-        10, "schedule", "linear warm-up of stage two (stage one: at most its first tenth)", low=0
+    warmup_epochs: int = schedule(
+        10, "linear warm-up of stage two (stage one: at most its first tenth)", low=0
     )
-    t_mult: int = option(2, "schedule", "growth of the period of cosine_restart", low=1)
-    progressive_unfreeze: bool = option(
-        True, "schedule", "open the backbone from its deepest block on, in thirds of stage two"
+    t_mult: int = schedule(2, "growth of the period of cosine_restart", low=1)
+    progressive_unfreeze: bool = schedule(
+        True, "open the backbone from its deepest block on, in thirds of stage two"
     )
-    skip_stage1: bool = option(False, "schedule", "begin with stage two")
-    use_ema: bool = option(True, "schedule", "keep a moving average of the weights")
-    ema_decay: float = option(0.999, "schedule", "decay of that average", low=0.0, high=0.99999)
-    target_iou: float = option(0.72, "schedule", "IoU to reach on validation", low=0.0, high=1.0)
+    skip_stage1: bool = schedule(False, "begin with stage two")
+    use_ema: bool = schedule(True, "keep a moving average of the weights")
+    ema_decay: float = schedule(0.999, "decay of that average", low=0.0, high=0.99999)
+    target_iou: float = schedule(0.72, "IoU to reach on validation", low=0.0, high=1.0)
 
-    deep_weight: float = option(1.0, "loss", "weight of the deep heads' loss", low=0.0)
-    uncertainty: float = option(
-        0.0, "loss", "final weight of the uncertainty-aware loss, ramped up", low=0.0
+    deep_weight: float = loss(1.0, "weight of the deep heads' loss", low=0.0)
+    uncertainty: float = loss(0.0, "final weight of the uncertainty-aware loss, ramped up", low=0.0)
+    balance: float = loss(0.1, "weight of the experts' balance", low=0.0)
+    legacy_loss: bool = loss(
+        False, "structure loss without boundary weight, as in many published codes"
     )
-    balance: float = option(0.1, "loss", "weight of the experts' balance", low=0.0)
-    legacy_loss: bool = option(
-        False, "loss", "structure loss without boundary weight, as in many published codes"
-    )
-    clip: float = option(1.0, "loss", "largest gradient norm", above=0.0)
+    clip: float = loss(1.0, "largest gradient norm", above=0.0)
 
-    batch_size: int = option(16, "memory", "images per GPU in stage one", low=1)
-    stage2_batch_size: int | None = option(
-        None, "memory", "images per GPU in stage two; none: as in stage one", low=1
+    batch_size: int = memory(BATCH_SIZE, "images per GPU in stage one", low=1)
+    stage2_batch_size: int | None = memory(
+        None, "images per GPU in stage two; none: as in stage one", low=1
     )
-    accumulation_steps: int = option(1, "memory", "batches added up for one step", low=1)
-    gradient_checkpointing: bool = option(
-        False, "memory", "recompute activations: less memory, about a third slower"
+    accumulation_steps: int = memory(1, "batches added up for one step", low=1)
+    gradient_checkpointing: bool = memory(
+        False, "recompute activations: less memory, about a third slower"
     )
 
-    device: str = option("auto", "devices", "where to train", choices=("auto", "cuda", "cpu"))
-    parallel: str = option(
+    device: str = devices("auto", "where to train", choices=("auto", "cuda", "cpu"))
+    parallel: str = devices(
         "auto",
-        "devices",
         "several GPUs: one process each (ddp), one process for all (dp), or only one GPU (none)",
         choices=("auto", "none", "dp", "ddp"),
     )
-    gpus: str = option("all", "devices", "GPUs to use: all, or their numbers as 0,1")
-    amp: bool = option(True, "devices", "mixed precision where the GPU gains by it")
-    seed: int = option(42, "devices", "every random choice follows from it", low=0)
+    gpus: str = devices("all", "GPUs to use: all, or their numbers as 0,1")
+    amp: bool = devices(True, "mixed precision where the GPU gains by it")
+    seed: int = devices(42, "every random choice follows from it", low=0)
 
-    checkpoint_dir: str = option("", "saving", "folder of the run; empty: runs/DATE-TIME")
-    keep: str = option(
+    checkpoint_dir: str = saving("", "folder of the run; empty: runs/DATE-TIME")
+    keep: str = saving(
         "best",
-        "saving",
         "what best.pt holds: the last epoch unless one was better by more than chance, or the last",
         choices=("best", "last"),
     )
-    save_minutes: float = option(
-        5.0, "saving", "longest time between two saves", above=0.0, unit="min"
-    )
-    time_budget: float = option(
-        0.0, "saving", "stop, saved, after this time; 0: never", low=0.0, unit="min"
-    )
+    save_minutes: float = saving(5.0, "longest time between two saves", above=0.0, unit="min")
+    time_budget: float = saving(0.0, "stop, saved, after this time; 0: never", low=0.0, unit="min")
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -280,13 +271,11 @@ def _typed(item: dataclasses.Field[Any], value: Any) -> Any:
     kind, optional = plain_type(item)
     if value is None and optional:
         return None
-    right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-    if right:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if number if kind is int else isinstance(value, kind):
         return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is str and isinstance(value, Path):
-        return str(value)
+    if (kind is float and number) or (kind is str and isinstance(value, Path)):
+        return kind(value)
     raise InputError(
         f"{item.name} is {value!r} ({type(value).__name__}), but must be of type {kind.__name__}."
     )
@@ -300,15 +289,9 @@ def _check_limits(item: dataclasses.Field[Any], value: Any) -> None:
         raise InputError(
             f"{flag_of(item.name)} is '{value}'; it must be one of {', '.join(limits['choices'])}."
         )
-    low, above, high = limits.get("low"), limits.get("above"), limits.get("high")
-    too_low = (low is not None and value < low) or (above is not None and not value > above)
-    if too_low or (high is not None and value > high):
-        floor = (
-            f"at least {low}" if low is not None else f"above {above}" if above is not None else ""
-        )
-        wanted = " and ".join(
-            part for part in (floor, f"at most {high}" if high is not None else "") if part
-        )
+    bounds = [(words, limits[key], holds) for key, words, holds in BOUNDS if key in limits]
+    if not all(holds(value, bound) for _, bound, holds in bounds):
+        wanted = " and ".join(f"{words} {bound}" for words, bound, _ in bounds)
         raise InputError(
             f"{flag_of(item.name)} is {value}, but must be {wanted} ({limits['help']})."
         )

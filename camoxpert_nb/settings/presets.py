@@ -1,6 +1,6 @@
 """The presets: each a small set of differences from the defaults of `config.Config`.
 
-`lr_batch` is the effective batch a learning rate was chosen for, on the GPUs the name promises.
+A learning rate was chosen for the effective batch (`lr_batch`) on as many GPUs as a preset is for.
 """
 
 from __future__ import annotations
@@ -8,56 +8,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+BATCH_SIZE = 16  # images per GPU where a preset names no other number
+
+
+def _rates_for(gpus: int, **changes: Any) -> dict[str, Any]:
+    """Add the effective batches on so many GPUs, which the learning rates were chosen for."""
+    batch = changes.get("batch_size", BATCH_SIZE)
+    later = changes.get("stage2_batch_size", batch)
+    return {**changes, "lr_batch": gpus * batch, "stage2_lr_batch": gpus * later}
+
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "balanced-2gpu": {
-        "stage2_batch_size": 12,
-        "stage2_lr": 1.5e-4,
-        "lr_batch": 32,
-        "stage2_lr_batch": 24,
-    },
-    "max-speed-2gpu": {
-        "batch_size": 24,
-        "stage2_batch_size": 16,
-        "lr": 1e-3,
-        "stage2_lr": 2e-4,
-        "lr_batch": 48,
-        "stage2_lr_batch": 32,
-    },
-    "high-res-2gpu": {
-        "batch_size": 12,
-        "stage2_batch_size": 8,
-        "img_size": 352,
-        "stage2_lr": 1.5e-4,
-        "lr_batch": 24,
-        "stage2_lr_batch": 16,
-    },
-    "single-gpu": {
-        "batch_size": 8,
-        "lr": 2.5e-4,
-        "stage2_lr": 1e-4,
-        "lr_batch": 8,
-        "stage2_lr_batch": 8,
-    },
-    "single-gpu-optimized": {
-        "batch_size": 12,
-        "lr": 4e-4,
-        "stage2_lr": 1.2e-4,
-        "lr_batch": 12,
-        "stage2_lr_batch": 12,
-    },
+    "balanced-2gpu": _rates_for(2, stage2_batch_size=12, stage2_lr=1.5e-4),
+    "max-speed-2gpu": _rates_for(2, batch_size=24, stage2_batch_size=16, lr=1e-3, stage2_lr=2e-4),
+    "high-res-2gpu": _rates_for(
+        2, img_size=352, batch_size=12, stage2_batch_size=8, stage2_lr=1.5e-4
+    ),
+    "single-gpu": _rates_for(1, batch_size=8, lr=2.5e-4, stage2_lr=1e-4),
+    "single-gpu-optimized": _rates_for(1, batch_size=12, lr=4e-4, stage2_lr=1.2e-4),
     # Reasoned from published recipes (resolution is their strongest lever), not measured yet.
-    "accurate": {
-        "img_size": 384,
-        "batch_size": 8,
-        "epochs": 100,
-        "stage1_epochs": 10,
-        "lr": 5e-4,
-        "stage2_lr": 3e-4,
-        "lr_batch": 16,
-        "stage2_lr_batch": 16,
-        "weight_decay": 0.05,
-        "warmup_epochs": 3,
-    },
+    "accurate": _rates_for(
+        2,
+        img_size=384,
+        batch_size=8,
+        epochs=100,
+        stage1_epochs=10,
+        lr=5e-4,
+        stage2_lr=3e-4,
+        weight_decay=0.05,
+        warmup_epochs=3,
+    ),
     # Learns from scratch within minutes on two cores; see LOG.md for what was tried.
     "demo": {
         "img_size": 96,

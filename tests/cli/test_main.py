@@ -163,12 +163,12 @@ def test_the_largest_batch_is_told_with_the_flags_to_use(
 def test_the_doctors_exit_code_says_whether_it_is_healthy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from camoxpert_nb.doctor.doctor import Check, Checkup
+    from camoxpert_nb.doctor.doctor import CheckResult, MachineReport
     from camoxpert_nb.doctor.facts import read_facts
 
-    broken = Check("GPU 0, convolution", False, 0.1, "no kernel image", "Use a newer card.")
-    checkup = Checkup(read_facts(2, tmp_path), [], [broken], {}, "Mend it.")
-    monkeypatch.setattr("camoxpert_nb.doctor.doctor.examine", lambda *words, **flags: checkup)
+    broken = CheckResult("GPU 0, convolution", False, 0.1, "no kernel image", "Use a newer card.")
+    checkup = MachineReport(read_facts(2, tmp_path), [], [broken], {}, "Mend it.")
+    monkeypatch.setattr("camoxpert_nb.doctor.doctor.check_machine", lambda *words, **flags: checkup)
     assert run(f"doctor --quick --json {tmp_path / 'd.json'}") == 1
     assert "What to do: Use a newer card." in capsys.readouterr().out
     assert json.loads((tmp_path / "d.json").read_text())["healthy"] is False

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from camoxpert_nb.data.audit import KINDS, Audit, audit, find_copies, problems, report, size_problem
+from camoxpert_nb.data.audit import KINDS, Audit, audit, find_copies, report
 from camoxpert_nb.data.images import read_mask
-from camoxpert_nb.data.layouts import Pair, find_datasets
+from camoxpert_nb.data.layouts import find_datasets
 
 SIZE = (24, 32)  # height, width
 
@@ -267,27 +267,22 @@ def test_the_dictionary_survives_json(root):
     assert entry["advice"] == KINDS["shape"].advice
 
 
-def test_problems_of_one_pair_say_whether_they_are_fatal(root):
-    pairs = {pair.image: pair for pair in find_datasets(root)[0].train}
-    assert problems(pairs[image_of(root, 0)]) == []
+def test_every_problem_of_a_pair_is_named_the_fatal_ones_first(root):
     save(mask_of(root, 1), disc((24, 24)))
-    (shape,) = problems(pairs[image_of(root, 1)])
-    assert shape.fatal and shape.pair.name == "COD10K-CAM-Train-1"
-    assert str(mask_of(root, 1)) in shape.sentence and KINDS["shape"].advice in shape.sentence
     image_of(root, 2).write_bytes(b"no photo")
-    (damaged,) = problems(pairs[image_of(root, 2)])
-    assert damaged.fatal and str(image_of(root, 2)) in damaged.sentence
     save(mask_of(root, 3), disc((48, 64)) // 255)
-    kinds = {problem.kind: problem.fatal for problem in problems(pairs[image_of(root, 3)])}
-    assert kinds == {"size": False, "zero_one": False}
-
-
-def test_size_problem_from_shapes_alone():
-    pair = Pair("a", Path("a.jpg"), Path("a.png"), "d")
-    assert size_problem(pair, (100, 200, 3), (100, 200)) is None
-    for size, kind in [((200, 100), "shape"), ((50, 100), "size"), ((100, 203), "size")]:
-        problem = size_problem(pair, (100, 200, 3), size)
-        assert problem is not None and problem.kind == kind
+    found = look(root)
+    assert [(entry.kind, KINDS[entry.kind].weight) for entry in found.findings] == [
+        ("unreadable", "stop"),
+        ("shape", "stop"),
+        ("zero_one", "note"),
+        ("size", "note"),
+    ]
+    files = (image_of(root, 2), mask_of(root, 1), mask_of(root, 3), mask_of(root, 3))
+    for entry, path in zip(found.findings, files, strict=True):
+        (item,) = entry.items
+        assert item.startswith(f"{path.name} (")
+    assert found.count("stop") == 2
 
 
 def test_sets_that_only_train_or_only_test(tmp_path):

@@ -13,6 +13,7 @@ from camoxpert_nb.data.images import (
     read_mask,
     resize_image,
     resize_mask,
+    same_shape,
     write_map,
 )
 from camoxpert_nb.errors import InputError
@@ -80,6 +81,14 @@ def test_a_photo_is_turned_upright_and_its_size_says_so(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((10, 20, 3), np.uint8)).save(path, exif=exif)
     assert read_image(path).shape == (20, 10, 3)
     assert image_size(path) == (20, 10)
+
+
+@pytest.mark.parametrize(
+    ("mask", "same"),
+    [((100, 200), True), ((200, 100), False), ((50, 100), True), ((100, 203), True)],
+)
+def test_sizes_of_one_shape_may_be_off_by_two_per_cent(mask: tuple[int, int], same: bool) -> None:
+    assert same_shape((100, 200, 3), mask) is same
 
 
 @pytest.mark.parametrize("size", [5, 8, 24, 33])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from camoxpert_nb.data.layouts import TABLE, ImageSet, Pair, find_datasets, is_noncam
-from camoxpert_nb.data.selection import select, split_validation
+from camoxpert_nb.data.layouts import TABLE, ImageSet, Pair, find_datasets
+from camoxpert_nb.data.selection import select
 from camoxpert_nb.errors import InputError
 
 
@@ -311,74 +310,6 @@ def test_a_split_without_its_masks_is_named(tmp_path):
     found = only(find_datasets(root))
     assert (len(found.train), len(found.test)) == (0, 2)
     assert len(found.images_without_mask) == 5
-
-
-# ------------------------------------------------------------------------ choosing and splitting
-
-
-def test_noncam_is_left_out_and_counted(tmp_path):
-    sets = find_datasets(cod10k(tmp_path / "COD10K-v3"))
-    chosen = select(sets)
-    assert not any(map(is_noncam, chosen.train + chosen.test["COD10K-v3"]))
-    assert (len(chosen.train), len(chosen.test["COD10K-v3"])) == (2, 1)
-    assert {why: len(pairs) for why, pairs in chosen.left_out.items()} == {
-        "NonCAM training images": 3,
-        "NonCAM test images": 1,
-    }
-    everything = select(sets, noncam=True)
-    assert (len(everything.train), len(everything.test["COD10K-v3"])) == (5, 2)
-    assert not everything.left_out
-
-
-def test_pairs_of_one_name_from_two_sets_both_stay(tmp_path):
-    for folder in ("one", "two"):
-        fill(tmp_path / folder, "Imgs", "GT", "a", "b")
-        fill(tmp_path / folder / "TestDataset", "CAMO/Imgs", "CAMO/GT", "t")
-    chosen = select(find_datasets(tmp_path))
-    assert names(chosen.train) == ["a", "b", "a", "b"]
-    assert {pair.dataset for pair in chosen.train} == {"one", "two"}
-    assert len(chosen.test) == 2
-    assert all(name.startswith("CAMO") for name in chosen.test)
-
-
-def make_pairs(count: int, dataset: str = "d") -> list[Pair]:
-    root = Path(dataset)
-    return [Pair(f"n{i}", root / f"n{i}.jpg", root / f"n{i}.png", dataset) for i in range(count)]
-
-
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
-@pytest.mark.parametrize("count", [2, 3, 10, 1000])
-def test_the_split_is_a_partition_of_about_the_share(count, share):
-    pairs = make_pairs(count)
-    train, validation = split_validation(pairs, share)
-    assert train and validation
-    assert sorted(train + validation) == sorted(pairs)
-    if count == 1000:
-        assert abs(len(validation) / count - share) < 0.04
-
-
-def test_the_split_follows_from_the_name_alone():
-    pairs = make_pairs(500)
-    _, validation = split_validation(pairs)
-    _, fewer = split_validation(pairs[::-2])
-    assert set(fewer) == set(validation) & set(pairs[::-2])
-    _, moved = split_validation(make_pairs(500, "elsewhere"))
-    assert names(moved) == names(validation)
-    digest = {name: hashlib.sha256(name.encode()).hexdigest() for name in names(tuple(pairs))}
-    edge = f"{int(0.1 * 16**12):012x}"
-    assert set(names(validation)) == {name for name in digest if digest[name] <= edge}
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_too_few_pairs_to_split(count):
-    with pytest.raises(InputError, match=rf"{count} training pairs found, expected at least 2"):
-        split_validation(make_pairs(count))
-
-
-@pytest.mark.parametrize("share", [0, 1, -0.1, 10])
-def test_a_share_that_is_no_share(share):
-    with pytest.raises(InputError, match="expected a number between 0 and 1"):
-        split_validation(make_pairs(5), share)
 
 
 # ---------------------------------------------------------------------------------- what it says

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,17 +14,17 @@ from torch import nn
 
 from camoxpert_nb.doctor import doctor, trial
 from camoxpert_nb.doctor.doctor import (
-    Check,
-    Checkup,
+    CheckResult,
+    MachineReport,
     Trial,
-    examine,
+    check_machine,
     find_limits,
     fix_for,
     recommend,
     run_trial,
     trials,
 )
-from camoxpert_nb.doctor.facts import Finding, read_facts
+from camoxpert_nb.doctor.facts import MachineFinding, read_facts
 from camoxpert_nb.errors import STOPPED, RankFailed
 from camoxpert_nb.machine.devices import Devices, choose_precision, pick_devices
 from camoxpert_nb.network.build import build_net
@@ -39,14 +40,14 @@ def settings() -> Config:
     return make_config("tiny", img_size=32)
 
 
-def checkup(*checks: Check, findings: tuple[Finding, ...] = ()) -> Checkup:
+def checkup(*checks: CheckResult, findings: tuple[MachineFinding, ...] = ()) -> MachineReport:
     facts = read_facts(2, Path("/"))
-    return Checkup(facts, findings, checks, {"none": 12.34, "ddp": 20.0}, "Use <ddp>.")
+    return MachineReport(facts, findings, checks, {"none": 12.34, "ddp": 20.0}, "Use <ddp>.")
 
 
 def test_the_report_holds_everything_in_words_and_in_json() -> None:
-    failed = Check("DDP, training", False, 1.5, "NCCL <error>", fix_for("NCCL <error>"))
-    report = checkup(failed, findings=(Finding("warn", "little disk", "Delete runs."),))
+    failed = CheckResult("DDP, training", False, 1.5, "NCCL <error>", fix_for("NCCL <error>"))
+    report = checkup(failed, findings=(MachineFinding("warn", "little disk", "Delete runs."),))
     text = report.text()
     for part in ("PyTorch", "little disk", "Delete runs.", "FAILED", "NCCL <error>", "Use <ddp>."):
         assert part in text
@@ -62,10 +63,13 @@ def test_the_report_holds_everything_in_words_and_in_json() -> None:
 
 
 def test_what_was_not_run_is_no_failure_but_a_stopping_finding_is() -> None:
-    ran, skipped = Check("CPU", True, 1.0, "fine"), Check("DP", None, 0.0, "needs a GPU")
+    ran, skipped = (
+        CheckResult("CPU", True, 1.0, "fine"),
+        CheckResult("DP", None, 0.0, "needs a GPU"),
+    )
     assert checkup(ran, skipped).healthy
     assert checkup(ran).verdict == "Healthy: 1 checks passed."
-    assert not checkup(ran, findings=(Finding("stop", "old card", "Change it."),)).healthy
+    assert not checkup(ran, findings=(MachineFinding("stop", "old card", "Change it."),)).healthy
 
 
 def test_each_gpu_is_tried_alone_and_all_together_in_both_ways() -> None:
@@ -121,8 +125,7 @@ def test_a_known_failure_names_its_fix(failure: str, fix: str) -> None:
 
 
 def order(folder: Path, trial: Trial, config: Config) -> None:
-    values = {"name": trial.name, "mode": trial.mode, "ids": trial.ids, "parts": trial.parts}
-    values |= {"config": config.as_dict(), "steps": 1}
+    values = {"trial": dataclasses.asdict(trial), "config": config.as_dict(), "steps": 1}
     (folder / "trial.json").write_text(json.dumps(values))
 
 
@@ -169,6 +172,15 @@ def test_a_wrong_gradient_and_a_crash_fail_alone(
     assert "differ from" in differs["detail"]
     assert not recomputed["ok"]
     assert training["ok"]
+
+
+def test_a_gradient_that_is_no_number_never_agrees() -> None:
+    one, nan = torch.ones(2), torch.full((2,), torch.nan)
+    assert trial._compare([(one, one)], 0.01, "loss", "the CPU")[0]
+    for pairs in ([(one, one), (one, nan)], [(one, nan), (one, one)]):
+        same, detail, _ = trial._compare(pairs, 0.01, "loss", "the CPU")
+        assert not same
+        assert "differ from" in detail
 
 
 def test_data_parallels_split_agrees_with_one_device(
@@ -230,9 +242,9 @@ def test_what_breaks_off_is_named_and_the_rest_is_said_to_be_untried(
 def test_the_cause_is_told_not_what_followed_from_it(
     monkeypatch: pytest.MonkeyPatch, settings: Config
 ) -> None:
-    told = {"error_0": "PeerLost: the connection broke", "error_1": "OutOfMemoryError: CUDA out"}
-    monkeypatch.setattr(doctor, "start_ranks", fake_ranks(DIED, **told))
-    assert run_trial(CPU, settings, 1)[0][0].detail == told["error_1"]
+    errors = {"error_0": "PeerLost: the connection broke", "error_1": "OutOfMemoryError: CUDA out"}
+    monkeypatch.setattr(doctor, "start_ranks", fake_ranks(DIED, **errors))
+    assert run_trial(CPU, settings, 1)[0][0].detail == errors["error_1"]
 
 
 def test_a_failure_after_the_last_part_is_not_lost(
@@ -244,7 +256,7 @@ def test_a_failure_after_the_last_part_is_not_lost(
 
 
 def test_what_hangs_is_said_to_hang(monkeypatch: pytest.MonkeyPatch, settings: Config) -> None:
-    monkeypatch.setattr(doctor, "PATIENCE", -1)
+    monkeypatch.setattr(doctor, "TIMEOUT", -1)
     monkeypatch.setattr(doctor, "start_ranks", fake_ranks(DIED, error_0="PeerLost: broke"))
     check = run_trial(CPU, settings, 1)[0][0]
     assert "did not finish" in check.detail
@@ -269,13 +281,13 @@ def test_two_real_processes_agree_with_one(settings: Config) -> None:
 def test_a_way_that_fails_has_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
-    def run(trial: Trial, config: Config, steps: int) -> tuple[list[Check], float]:
-        return [Check(trial.name, trial.mode == "none", 1.0, "")], 7.0
+    def run(trial: Trial, config: Config, steps: int) -> tuple[list[CheckResult], float]:
+        return [CheckResult(trial.name, trial.mode == "none", 1.0, "")], 7.0
 
     monkeypatch.setattr(doctor, "run_trial", run)
-    said: list[str] = []
-    report = examine(said.append, quick=True)
-    assert len(said) == 2
+    lines: list[str] = []
+    report = check_machine(lines.append, quick=True)
+    assert len(lines) == 2
     assert report.speeds == {"none": 7.0}
     assert not report.healthy
     assert "DataParallel" in report.text()

@@ -14,8 +14,8 @@ from camoxpert_nb.doctor import facts
 from camoxpert_nb.doctor.facts import (
     Card,
     Facts,
-    findings,
     has_kernels,
+    list_findings,
     parse_driver,
     read_facts,
     read_ram,
@@ -46,7 +46,7 @@ NO_GPU: dict[str, Any] = {"cards": (), "present": 0, "driver": "", "driver_cuda"
 
 
 def test_two_good_cards_have_no_findings() -> None:
-    assert findings(HEALTHY) == []
+    assert list_findings(HEALTHY) == []
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_two_good_cards_have_no_findings() -> None:
 def test_each_fault_is_named_with_what_mends_it(
     changes: dict[str, Any], weight: str, what: str, fix: str
 ) -> None:
-    (found,) = findings(dataclasses.replace(HEALTHY, **changes))
+    (found,) = list_findings(dataclasses.replace(HEALTHY, **changes))
     assert found.weight == weight
     assert what in found.what
     assert fix in found.fix
@@ -104,7 +104,7 @@ def test_each_fault_is_named_with_what_mends_it(
 def test_the_gravest_finding_comes_first() -> None:
     old = dataclasses.replace(T4, has_kernels=False)
     faults = dataclasses.replace(HEALTHY, cards=(old, old), disk_gib=1.0)
-    assert [each.weight for each in findings(faults)] == ["stop", "stop", "warn"]
+    assert [each.weight for each in list_findings(faults)] == ["stop", "stop", "warn"]
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ def test_the_line_says_where_the_training_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lock", "end", "name"),
     [(os.getpid(), "", "running"), (NOBODY, "", "died"), (0, "end", "finished"), (0, "", "died")],
+    ids=["mine", "nobody's", "none, ended", "none"],
 )
 def test_a_run_that_an_older_kit_left_is_understood(
     lock: int, end: str, name: str, tmp_path: Path

@@ -13,7 +13,7 @@ from camoxpert_nb.cli import train as cli_train
 from camoxpert_nb.data.selection import count_images
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.notebook import choice
-from camoxpert_nb.notebook.choice import chosen, command_line, count_devices, find_data
+from camoxpert_nb.notebook.choice import chosen, command_line, count_devices
 from camoxpert_nb.notebook.fields import ITEMS
 from camoxpert_nb.notebook.picker import ConfigPicker
 from camoxpert_nb.settings.config import PRESETS, Config, make_config
@@ -167,19 +167,6 @@ def test_a_folder_without_images_is_told_in_the_outlook(tmp_path: Path) -> None:
     assert picker.config.dataset_path.endswith("nothing")  # it may be there where it trains
 
 
-def test_generated_images_are_counted_nearly_as_they_will_be(tmp_path: Path) -> None:
-    from camoxpert_nb.data.synthetic import make_synthetic
-
-    config = make_config("tiny", img_size=32)
-    made = make_synthetic(tmp_path / "made", size=32)
-    said, found = count_images(config), count_images(config.replace(dataset_path=str(made)))
-    assert not said.exact and found.exact
-    assert said.train + said.validation == found.train + found.validation
-    assert abs(said.train - found.train) < 20
-    assert list(said.test.values()) == list(found.test.values())
-    assert said.left_out == found.left_out
-
-
 def test_what_is_saved_is_what_the_next_training_takes(camouflage: Path) -> None:
     assert chosen("next.json").preset == "demo"
     picker = ConfigPicker(preset="tiny", path="runs/next.json")
@@ -229,14 +216,3 @@ def test_devices_are_those_that_the_settings_and_the_machine_leave(
     assert count_devices(Config()) == 1
     assert choice.propose("some/images").preset == "single-gpu-optimized"
     assert choice.propose("some/images", devices=2).preset == "balanced-2gpu"
-
-
-def test_kaggles_mount_is_found_by_itself(camouflage: Path, tmp_path: Path) -> None:
-    mount = tmp_path / "input" / "datasets" / "someone" / "cod"
-    mount.parent.mkdir(parents=True)
-    mount.symlink_to(camouflage)
-    assert find_data(mount=tmp_path / "input") == str(tmp_path / "input")
-    assert find_data(str(camouflage), mount=tmp_path / "input") == str(camouflage)
-    assert find_data(mount=tmp_path / "nothing") == ""
-    with pytest.raises(InputError, match="no such folder"):
-        find_data(str(tmp_path / "wrong"))

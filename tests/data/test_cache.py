@@ -1,0 +1,198 @@
+import io
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+from collections import namedtuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from camoxpert_nb.data import cache as cache_module
+from camoxpert_nb.data.cache import cache_folder, open_cache
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.settings.config import make_config
+
+SIZE = 32
+
+
+def no_decoding(monkeypatch):
+    def fail(*_):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(cache_module, "read_image", fail)
+
+
+def test_cache_holds_images_and_binary_masks_in_the_order_of_the_pairs(pairs, tmp_path):
+    cache = open_cache(pairs, SIZE, tmp_path / "cache")
+    assert cache.array.shape == (10, 4, SIZE, SIZE)
+    assert cache.array.dtype == np.uint8
+    assert set(np.unique(cache.array[:, 3])) == {0, 1}
+    for number, (red, _, blue, mask) in enumerate(cache.array):
+        assert np.mean((red > 120) == mask) > 0.97
+        assert abs(blue.mean() - 20 * number) < 4
+        assert abs(mask.mean() - np.asarray(Image.open(pairs[number].mask)).mean() / 255) < 0.01
+
+
+def test_cache_is_reused_without_decoding_and_reports_progress_once(pairs, tmp_path, monkeypatch):
+    calls = []
+    first = open_cache(pairs, SIZE, tmp_path, progress=lambda *done: calls.append(done))
+    assert calls == [(n, 10) for n in range(1, 11)]
+    no_decoding(monkeypatch)
+    second = open_cache(pairs, SIZE, tmp_path, progress=lambda *done: calls.append(done))
+    assert len(calls) == 10
+    assert second.fingerprint == first.fingerprint
+    assert np.array_equal(first.array, second.array)
+
+
+def test_another_size_or_order_makes_another_cache(pairs, tmp_path):
+    variants = [(pairs, SIZE), (pairs, SIZE + 1), (pairs[::-1], SIZE), (pairs[1:], SIZE)]
+    caches = [open_cache(some, size, tmp_path) for some, size in variants]
+    assert len({cache.fingerprint for cache in caches}) == 4
+    assert len({cache.path for cache in caches}) == 4
+
+
+@pytest.mark.parametrize("hidden", ["size", "time"])
+def test_a_changed_file_is_seen_by_its_time_or_its_size(pairs, tmp_path, hidden):
+    first = open_cache(pairs, SIZE, tmp_path)
+    path = pairs[4].mask
+    before = path.stat()
+    Image.fromarray(np.zeros((48, 60), np.uint8)).save(path)
+    if hidden == "time":
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        path.write_bytes(path.read_bytes().ljust(before.st_size, b"\0"))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert (path.stat().st_size == before.st_size) == (hidden == "size")
+    second = open_cache(pairs, SIZE, tmp_path)
+    assert second.fingerprint != first.fingerprint
+    assert first.array[4, 3].sum() > 0
+    assert second.array[4, 3].sum() == 0
+
+
+def array_file(array):
+    data = io.BytesIO()
+    np.save(data, array)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"not an array", array_file(np.zeros((10, 4, 8, 8), np.uint8)), None]
+)
+def test_a_damaged_cache_is_made_again(pairs, tmp_path, damage):
+    first = open_cache(pairs, SIZE, tmp_path)
+    whole = first.path.read_bytes()
+    first.path.unlink()  # a new file, so that the old mapping stays as it is
+    first.path.write_bytes(whole[:-100] if damage is None else damage)
+    assert np.array_equal(open_cache(pairs, SIZE, tmp_path).array, first.array)
+    assert first.path.read_bytes() == whole
+
+
+def test_masks_in_colour_and_of_zeros_and_ones_are_read_right(pairs, tmp_path):
+    expected = open_cache(pairs, SIZE, tmp_path / "a").array[:2, 3].copy()
+    for pair, form in zip(pairs[:2], ("RGB", "L"), strict=True):
+        mask = np.asarray(Image.open(pair.mask)) // 255
+        mask = np.stack([mask * 255] * 3, 2) if form == "RGB" else mask
+        Image.fromarray(mask).save(pair.mask)
+    assert np.array_equal(open_cache(pairs, SIZE, tmp_path / "b").array[:2, 3], expected)
+
+
+def test_all_broken_files_are_named_in_one_error_and_nothing_stays(pairs, tmp_path):
+    data = pairs[2].image.read_bytes()
+    pairs[2].image.write_bytes(data[: len(data) // 2])
+    Image.fromarray(np.zeros((60, 48), np.uint8)).save(pairs[7].mask)
+    with pytest.raises(InputError) as caught:
+        open_cache(pairs, SIZE, tmp_path / "cache")
+    message = str(caught.value)
+    assert message.startswith("2 of")
+    assert "p2.jpg" in message
+    assert "p7.png: the mask is 48x60 pixels, its image p7.jpg 60x48" in message
+    assert "camoxpert data" in message
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_the_first_five_broken_files_are_named_and_the_rest_counted(pairs, tmp_path):
+    for pair in pairs[:7]:
+        pair.image.write_bytes(b"no photo")
+    with pytest.raises(InputError, match=r"(?s)^7 of .*p0\.jpg.*p4\.jpg.*and 2 more") as caught:
+        open_cache(pairs, SIZE, tmp_path / "cache")
+    assert "p5.jpg" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(pairs, tmp_path):
+    pairs[1].mask.unlink()
+    with pytest.raises(InputError, match=r"p1\.png: No such file"):
+        open_cache(pairs, SIZE, tmp_path / "cache")
+
+
+def test_no_pairs_and_no_room_are_said(pairs, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="no images"):
+        open_cache([], SIZE, tmp_path)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 0, 10))
+    with pytest.raises(InputError, match="--cache-dir"):
+        open_cache(pairs, SIZE, tmp_path)
+
+
+def test_a_disk_that_fills_while_writing_is_said_and_nothing_stays(pairs, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"No space left.*--cache-dir"):
+        open_cache(pairs, SIZE, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+BUILDER = """
+import sys
+import time
+from pathlib import Path
+from camoxpert_nb.data.cache import open_cache
+from camoxpert_nb.data.layouts import Pair
+folder = Path(sys.argv[1])
+pairs = [Pair(f"p{n}", folder / f"p{n}.jpg", folder / f"p{n}.png", "made") for n in range(10)]
+(folder / f"ready{sys.argv[2]}").touch()
+while not (folder / "go").exists():
+    time.sleep(0.001)
+print(int(open_cache(pairs, 32, folder / "cache").array.sum(dtype=int)))
+"""
+
+
+def test_two_processes_that_build_at_once_both_get_the_whole_cache(pairs, tmp_path):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", BUILDER, str(tmp_path), str(n)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for n in range(2)
+    ]
+    while not all((tmp_path / f"ready{n}").exists() for n in range(2)):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+    (tmp_path / "go").touch()
+    sums = [int(process.communicate(timeout=60)[0]) for process in processes]
+    cache = open_cache(pairs, SIZE, tmp_path / "cache")
+    assert sums == [cache.array.sum(dtype=int)] * 2
+    assert list((tmp_path / "cache").iterdir()) == [cache.path]
+
+
+def test_a_pickled_cache_carries_no_pixels(pairs, tmp_path):
+    cache = open_cache(pairs, SIZE, tmp_path)
+    data = pickle.dumps(cache)
+    assert len(data) < 1000
+    assert np.array_equal(pickle.loads(data).array, cache.array)
+
+
+def test_the_cache_goes_where_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.delenv("CAMOXPERT_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    config = make_config("tiny")
+    assert cache_folder(config) == tmp_path / "xdg" / "camoxpert_nb"
+    monkeypatch.setenv("CAMOXPERT_CACHE", str(tmp_path / "env"))
+    assert cache_folder(config) == tmp_path / "env"
+    assert cache_folder(config.replace(cache_dir=str(tmp_path))) == tmp_path

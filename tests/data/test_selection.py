@@ -1,0 +1,178 @@
+"""Which images train, validate and test, and which are left out; counted as they will be used."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from camoxpert_nb.data.layouts import Pair, find_datasets, is_noncam
+from camoxpert_nb.data.selection import (
+    build_data,
+    count_images,
+    find_data,
+    select,
+    split_validation,
+)
+from camoxpert_nb.data.synthetic import make_synthetic
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.settings.config import Config, make_config
+
+
+def fill(root: Path, images: str, masks: str, *stems: str) -> Path:
+    """Make pairs without content: finding and choosing must not open any."""
+    for folder, suffix in ((root / images, "jpg"), (root / masks, "png")):
+        folder.mkdir(parents=True, exist_ok=True)
+        for stem in stems:
+            (folder / f"{stem}.{suffix}").touch()
+    return root
+
+
+def cod10k(root: Path) -> Path:
+    train = [f"COD10K-CAM-1-{i}" for i in range(2)] + [f"COD10K-NonCAM-5-{i}" for i in range(3)]
+    fill(root, "Train/Image", "Train/GT_Object", *train)
+    return fill(root, "Test/Image", "Test/GT_Object", "COD10K-CAM-2-Ter-4", "COD10K-NonCAM-9")
+
+
+def names(pairs: tuple[Pair, ...]) -> list[str]:
+    return [pair.name for pair in pairs]
+
+
+@pytest.fixture
+def own(camouflage: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(camouflage, tmp_path / "own")
+
+
+def test_noncam_is_left_out_and_counted(tmp_path):
+    sets = find_datasets(cod10k(tmp_path / "COD10K-v3"))
+    chosen = select(sets)
+    assert not any(map(is_noncam, chosen.train + chosen.test["COD10K-v3"]))
+    assert (len(chosen.train), len(chosen.test["COD10K-v3"])) == (2, 1)
+    assert {why: len(pairs) for why, pairs in chosen.left_out.items()} == {
+        "NonCAM training images": 3,
+        "NonCAM test images": 1,
+    }
+    everything = select(sets, noncam=True)
+    assert (len(everything.train), len(everything.test["COD10K-v3"])) == (5, 2)
+    assert not everything.left_out
+
+
+def test_pairs_of_one_name_from_two_sets_both_stay(tmp_path):
+    for folder in ("one", "two"):
+        fill(tmp_path / folder, "Imgs", "GT", "a", "b")
+        fill(tmp_path / folder / "TestDataset", "CAMO/Imgs", "CAMO/GT", "t")
+    chosen = select(find_datasets(tmp_path))
+    assert names(chosen.train) == ["a", "b", "a", "b"]
+    assert {pair.dataset for pair in chosen.train} == {"one", "two"}
+    assert len(chosen.test) == 2
+    assert all(name.startswith("CAMO") for name in chosen.test)
+
+
+def make_pairs(count: int, dataset: str = "d") -> list[Pair]:
+    root = Path(dataset)
+    return [Pair(f"n{i}", root / f"n{i}.jpg", root / f"n{i}.png", dataset) for i in range(count)]
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("count", [2, 3, 10, 1000])
+def test_the_split_is_a_partition_of_about_the_share(count, share):
+    pairs = make_pairs(count)
+    train, validation = split_validation(pairs, share)
+    assert train and validation
+    assert sorted(train + validation) == sorted(pairs)
+    if count == 1000:
+        assert abs(len(validation) / count - share) < 0.04
+
+
+def test_the_split_follows_from_the_name_alone():
+    pairs = make_pairs(500)
+    _, validation = split_validation(pairs)
+    _, fewer = split_validation(pairs[::-2])
+    assert set(fewer) == set(validation) & set(pairs[::-2])
+    _, moved = split_validation(make_pairs(500, "elsewhere"))
+    assert names(moved) == names(validation)
+    digest = {name: hashlib.sha256(name.encode()).hexdigest() for name in names(tuple(pairs))}
+    edge = f"{int(0.1 * 16**12):012x}"
+    assert set(names(validation)) == {name for name in digest if digest[name] <= edge}
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_pairs_to_split(count):
+    with pytest.raises(InputError, match=rf"{count} training pairs found, expected at least 2"):
+        split_validation(make_pairs(count))
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 10])
+def test_a_share_that_is_no_share(share):
+    with pytest.raises(InputError, match="expected a number between 0 and 1"):
+        split_validation(make_pairs(5), share)
+
+
+def test_noncam_images_are_left_out_and_counted(tiny: Config) -> None:
+    data = build_data(tiny)
+    assert not any(is_noncam(pair) for pair in (*data.train, *data.validation))
+    assert len(data.left_out["NonCAM training images"]) == 8
+    everything = build_data(tiny.replace(noncam=True))
+    assert len(everything.train) + len(everything.validation) == 40
+    assert "NonCAM training images" not in everything.left_out
+
+
+def test_the_three_splits_share_no_image(tiny: Config) -> None:
+    data = build_data(tiny)
+    test = [pair for pairs in data.test.values() for pair in pairs]
+    contents = [
+        {pair.image.read_bytes() for pair in pairs} for pairs in (data.train, data.validation, test)
+    ]
+    assert sum(map(len, contents)) == len(set.union(*contents))
+    assert all(contents)
+
+
+def test_a_copy_of_a_training_image_does_not_validate(tiny: Config, own: Path) -> None:
+    config = tiny.replace(dataset_path=str(own))
+    data = build_data(config)
+    shutil.copyfile(data.train[0].image, data.validation[0].image)
+    found = build_data(config)
+    name = data.validation[0].name
+    assert found.left_out["validation images that are copies of training images"] == [name]
+    assert name not in {pair.name for pair in found.validation}
+
+
+def test_a_folder_of_test_images_cannot_train(tiny: Config, own: Path) -> None:
+    shutil.rmtree(own / "Train")
+    with pytest.raises(InputError, match="holds test images only"):
+        build_data(tiny.replace(dataset_path=str(own)))
+
+
+def test_without_a_data_set_generated_images_take_its_place(tmp_path: Path) -> None:
+    data = build_data(make_config("tiny", img_size=32, cache_dir=str(tmp_path)))
+    assert data.root == tmp_path / "generated-32px"
+    assert len(data.train) > 100
+    assert sum(map(len, data.test.values())) == 80
+
+
+def test_generated_images_are_counted_nearly_as_they_will_be(tmp_path: Path) -> None:
+    config = make_config("tiny", img_size=32)
+    made = make_synthetic(tmp_path / "made", size=32)
+    counted, found = count_images(config), count_images(config.replace(dataset_path=str(made)))
+    assert not counted.exact and found.exact
+    assert counted.train + counted.validation == found.train + found.validation
+    assert abs(counted.train - found.train) < 20
+    assert list(counted.test.values()) == list(found.test.values())
+    assert counted.left_out == found.left_out
+
+
+def test_kaggles_mount_is_found_by_itself(
+    camouflage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount = tmp_path / "input" / "datasets" / "someone" / "cod"
+    mount.parent.mkdir(parents=True)
+    mount.symlink_to(camouflage)
+    monkeypatch.setenv("CAMOXPERT_INPUT", str(tmp_path / "input"))
+    assert find_data() == str(tmp_path / "input")
+    assert find_data(str(camouflage)) == str(camouflage)
+    monkeypatch.setenv("CAMOXPERT_INPUT", str(tmp_path / "nothing"))
+    assert find_data() == ""
+    with pytest.raises(InputError, match="no such folder"):
+        find_data(str(tmp_path / "wrong"))
