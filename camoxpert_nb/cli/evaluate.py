@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .flags import Options, add_command, add_device, add_images, add_views, write_json
+from .flags import Options, add_command, add_device, add_images, add_views, add_which, write_json
 
 if TYPE_CHECKING:
     from ..evaluation.predict import Views
@@ -30,10 +30,12 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--overlay", action="store_true", help="also draw each map on its image")
     add_views(sub)
     add_device(sub)
+    add_which(sub)
     sub = add_command(commands, "export", export)
     sub.add_argument("run", help="run folder whose best weights are exported")
     sub.add_argument("--format", default="onnx", choices=("onnx",))
     sub.add_argument("--output", default="", help="file; default: RUN/model.onnx")
+    add_which(sub)
     sub = add_command(commands, "data", data)
     sub.add_argument("folder", help="data set, or a folder that holds several")
     sub.add_argument("--json", default="", help="file for the findings")
@@ -47,6 +49,7 @@ def evaluate_flags(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--predictions", default="", help="folder of 8-bit maps, instead of a run")
     sub.add_argument("--ground-truth", default="", help="folder of the masks of those maps")
     add_views(sub)
+    add_which(sub)
     sub.add_argument(
         "--validation-threshold",
         action="store_true",
@@ -130,21 +133,20 @@ def predict(options: Options) -> int:
 
 def export(options: Options) -> int:
     """Write the network as one file that runs without this package, and test the file."""
-    from ..network.build import load_net
+    from ..network.build import load_run
     from ..network.export import eager, images_per_second, load_exported
     from ..network.export import export as write
     from ..runs.run import Run
-    from ..settings.config import Config
     from ..training.console import Console
 
     run = Run(options["run"])
-    net, size = load_net(run), Config.load(run.config_path).img_size
+    net, config = load_run(run, options["which"])
     path = Path(options["output"] or run.folder / "model")
     images = run.load_preview().get("image")
-    written = write(net, path, size=size, images=images)
+    written = write(net, path, size=config.img_size, images=images)
     Console(()).say(written.summary())
     ways = {"PyTorch": eager(net), "ONNX": load_exported(written.path)}
-    speeds = images_per_second(ways, size)
+    speeds = images_per_second(ways, config.img_size)
     said = ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items())
     Console(()).say(f"  images/s on this CPU, one at a time: {said}")
     return 0
@@ -186,6 +188,7 @@ def _score_run(options: Options, console: Console) -> list[dict[str, Any]]:
         split=options["split"],
         noncam=options["noncam"],
         device=options["device"],
+        which=options["which"],
         views=_views(options),
         threshold=options["validation_threshold"],
         progress=console.progress,

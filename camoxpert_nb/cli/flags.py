@@ -69,6 +69,13 @@ def add_views(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def add_which(sub: argparse.ArgumentParser) -> None:
+    """Add which of a run's weights are used."""
+    sub.add_argument(
+        "--which", default="best", choices=("best", "last"), help="the best weights, or the last"
+    )
+
+
 def add_device(sub: argparse.ArgumentParser) -> None:
     """Add where the network computes."""
     sub.add_argument("--device", default="auto", choices=DEVICES)

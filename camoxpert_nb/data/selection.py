@@ -14,10 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, few
 from ..settings.config import Config
 from .audit import find_copies
 from .cache import Progress, cache_folder
+from .identity import Split
 from .layouts import ImageSet, Pair, find_datasets, is_noncam
 from .synthetic import make_synthetic
 
@@ -90,13 +91,17 @@ class Data:
     test: Mapping[str, Sequence[Pair]]
     left_out: Mapping[str, Sequence[str]]  # reason: names
     leaks: Sequence[str] = ()  # training images that are test images too, byte for byte
+    changes: Sequence[str] = ()  # what came and went since the run that goes on was made
 
 
-def build_data(config: Config, progress: Progress | None = None) -> Data:
+def build_data(
+    config: Config, progress: Progress | None = None, known: Split | None = None
+) -> Data:
     """Find the images, leave out what does not belong, hold out validation.
 
-    Without a data set, generated images take its place. Copies are found by content: those of
-    training images do not validate.
+    Without a data set, generated images take its place. Of images with the same contents one is
+    kept, and none validates that trains. `known` is the split of a run that goes on: what trained
+    it trains, what it held out validates, and what is new trains.
     """
     if config.dataset_path:
         root = Path(config.dataset_path)
@@ -104,22 +109,60 @@ def build_data(config: Config, progress: Progress | None = None) -> Data:
         folder = cache_folder(config) / f"generated-{config.img_size}px"
         root = make_synthetic(folder, size=config.img_size, progress=progress)
     data = _choose(find_datasets(root), root, config)
+    return _without_copies(_as_before(data, known) if known else data)
+
+
+def _without_copies(data: Data) -> Data:
+    """Leave out copies, and name training images that are test images too."""
     test = [pair for pairs in data.test.values() for pair in pairs]
-    copied, leaks = set(), []
-    for group in find_copies({"train": data.train, "validation": data.validation, "test": test}):
-        places = {place for place, _ in group}
-        if "train" in places:
-            copied |= {path for place, path in group if place == "validation"}
-        if "test" in places:
-            leaks += [path.stem for place, path in group if place == "train"]
-    reason = "validation images that are copies of training images"
-    left_out = {reason: sorted(path.stem for path in copied)} if copied else {}
+    sides = {"train": data.train, "validation": data.validation, "test": test}
+    gone: dict[str, set[Path]] = {"train": set(), "validation": set()}
+    leaks = []
+    for group in find_copies(sides):
+        of = {side: [path for place, path in group if place == side] for side in sides}
+        gone["train"] |= set(of["train"][1:])
+        gone["validation"] |= set(of["validation"] if of["train"] else of["validation"][1:])
+        leaks += [path.stem for path in of["train"][:1] if of["test"]]
+    reasons = {
+        "train": "training images that are copies of other training images",
+        "validation": "validation images that are copies of training images",
+    }
+    left_out = {reasons[s]: sorted(path.stem for path in gone[s]) for s in gone if gone[s]}
     return replace(
         data,
-        validation=[pair for pair in data.validation if pair.image not in copied],
+        train=[pair for pair in data.train if pair.image not in gone["train"]],
+        validation=[pair for pair in data.validation if pair.image not in gone["validation"]],
         left_out={**data.left_out, **left_out},
         leaks=sorted(leaks),
     )
+
+
+def _as_before(data: Data, known: Split) -> Data:
+    """Put each image on the side where the run had it, and say what came and went."""
+    pairs = sorted((*data.train, *data.validation), key=lambda pair: pair.image)
+    keys = dict(zip(pairs, known.keys(pairs), strict=True))
+    held = [pair for pair in pairs if keys[pair] in known.validation]
+    train = [pair for pair in pairs if keys[pair] not in known.validation]
+    found = set(keys.values())
+    new = [pair.name for pair in train if keys[pair] not in known.train]
+    missing = {
+        what: [path for key, path in side.items() if key not in found]
+        for what, side in (("training", known.train), ("validation", known.validation))
+    }
+    changes = [f"{len(new)} new images train from now on: {few(new)}"] if new else []
+    changes += [
+        f"{len(paths)} of the run's {what} images are not here any more, or were changed: "
+        f"{few(paths)}"
+        for what, paths in missing.items()
+        if paths
+    ]
+    if not train or not held:
+        raise InputError(
+            f"{data.root} holds {len(train)} images that may train and {len(held)} of those that "
+            "the run held out for validation: its scores would mean nothing. Give the data set the "
+            "run began with, or start a new run from its weights: --init-from."
+        )
+    return replace(data, train=train, validation=held, changes=changes)
 
 
 def _choose(sets: Sequence[ImageSet], root: Path, config: Config) -> Data:

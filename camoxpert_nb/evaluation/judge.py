@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..data.cache import Progress
+from ..data.identity import Split
 from ..data.layouts import Pair, find_datasets
 from ..data.selection import find_data, select
 from ..errors import InputError
 from ..machine.devices import choose_precision, pick_devices
-from ..network.build import load_net
+from ..network.build import load_run
 from ..runs.run import Run
 from ..settings.config import Config
 from .compare import paired_differences
@@ -103,11 +104,12 @@ def judge(
     split: str = "auto",
     noncam: bool = False,
     device: str = "auto",
+    which: str = "best",
     views: Views = PLAIN,
     threshold: bool = False,
     progress: Progress | None = None,
 ) -> list[Judged]:
-    """Score the run's best weights on each test set found under one or more folders.
+    """Score the run's weights, the best or `which="last"`, on each test set under the folders.
 
     With "auto" a folder without a test split is scored on the images this run held out, if it
     trained there, and whole otherwise. Scores are at each mask's own size. With views, each set is
@@ -122,7 +124,7 @@ def judge(
             f"Two of the given folders hold a set called {', '.join(twice)}: score them one at a "
             "time, so that no result stands under the other's name."
         )
-    predictor = open_predictor(run, device)
+    predictor = open_predictor(run, device, which)
     limit = validation_threshold(run, views=views, predictor=predictor) if threshold else None
     judged = []
     for one in chosen:
@@ -174,20 +176,21 @@ def choose_pairs(
 ) -> list[Chosen]:
     """Return each set to score; see `judge`."""
     chosen = select(find_datasets(dataset_path), noncam=noncam)
-    known = run.load_json("split")
-    trained, held_out = set(known.get("train", [])), set(known.get("validation", []))
+    known = Split.load(run.load_json("split"))
+    tested = [pair for pairs in chosen.test.values() for pair in pairs]
+    pairs = [*chosen.train, *tested]
+    keys = dict(zip(pairs, known.keys(pairs), strict=True))
     if split == "test" or (split == "auto" and chosen.test):
         side, kind = "test", "test"
         sets = [(name, list(pairs), "test split") for name, pairs in chosen.test.items()]
     elif split == "all" or (
-        split == "auto" and not trained.intersection(pair.name for pair in chosen.train)
+        split == "auto" and not any(keys[pair] in known.train for pair in chosen.train)
     ):
-        everything = [*chosen.train, *(pair for pairs in chosen.test.values() for pair in pairs)]
         side, kind = "", "all"
-        sets = [(dataset_path.name, everything, "all images of the folder")]
+        sets = [(dataset_path.name, pairs, "all images of the folder")]
     else:
         side, kind = "training", "validation"
-        kept = [pair for pair in chosen.train if pair.name in held_out]
+        kept = [pair for pair in chosen.train if keys[pair] in known.validation]
         sets = [(dataset_path.name, kept, "the images this run held out for validation")]
     if not any(pairs for _, pairs, _ in sets):
         raise InputError(
@@ -198,17 +201,17 @@ def choose_pairs(
     tail = "".join(f"; left out: {count} {why}" for why, count in gone.items())
     found = []
     for name, pairs, note in sets:
-        count = sum(pair.name in trained for pair in pairs)
+        count = sum(keys[pair] in known.train for pair in pairs)
         warning = f"; WARNING: {count} of these {len(pairs)} trained the network" * (count > 0)
         found += [Chosen(name, pairs, note + tail + warning, kind, count)] * (len(pairs) > 0)
     return found
 
 
-def open_predictor(run: Run | Path | str, device: str = "auto") -> Predictor:
-    """Return a run's best network, ready to predict as it was trained to."""
-    run = run if isinstance(run, Run) else Run(run)
-    config, devices = Config.load(run.config_path), pick_devices(device)
-    net, dtype = load_net(run, "best", devices.main), choose_precision(devices, config.amp).dtype
+def open_predictor(run: Run | Path | str, device: str = "auto", which: str = "best") -> Predictor:
+    """Return a run's network, ready to predict as it was trained to; `which` is load_run's."""
+    run, devices = run if isinstance(run, Run) else Run(run), pick_devices(device)
+    net, config = load_run(run, which, devices.main)
+    dtype = choose_precision(devices, config.amp).dtype
     return Predictor(net, config.img_size, devices.main, config.batch_size, dtype)
 
 

@@ -53,11 +53,22 @@ def build_net(config: Config, *, empty: bool = False) -> CamoXpert:
 
 def load_net(run: Run, which: str = "best", device: torch.device | str = "cpu") -> CamoXpert:
     """Return a run's network with the weights that scored best (or "last"), ready to predict."""
+    return load_run(run, which, device)[0]
+
+
+def load_run(
+    run: Run, which: str = "best", device: torch.device | str = "cpu"
+) -> tuple[CamoXpert, Config]:
+    """Return a run's network, ready to predict, and the settings that those weights were made with.
+
+    which: "best", the weights that scored best; "last", those of the last save, averaged if the
+    run keeps an average.
+    """
     checkpoint = run.load(which, device)
     config = Config().replace(**checkpoint["config"])
     net = build_net(config, empty=True)
-    load_weights(net, checkpoint["net"], str(run.folder / f"{which}.pt"))
-    return net.to(device).eval()
+    load_weights(net, checkpoint.get("ema") or checkpoint["net"], str(run.folder / f"{which}.pt"))
+    return net.to(device).eval(), config
 
 
 @contextmanager

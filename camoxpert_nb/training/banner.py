@@ -52,6 +52,7 @@ def banner(training: Training) -> str:
     if not training.state.start.pretrained:
         lines.append("NOTE: the backbone starts from random weights. Expect a much lower IoU.")
     lines += [f"NOTE: {sentence}." for sentence in lr_warnings(config, training.devices.count)]
+    lines += [f"NOTE: {change}." for change in training.changes]
     if data.leaks:
         lines.append(f"WARNING: {_some(data.leaks)} training images are test images too.")
     return "\n".join(lines)

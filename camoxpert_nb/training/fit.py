@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ..data.cache import Progress
+from ..data.identity import Split
 from ..errors import InputError, PeerLost, TrainingError
 from ..machine.distributed import ALONE, Ranks, together
 from ..machine.gpu_use import Gauge, verdict
@@ -25,7 +26,7 @@ from ..runs.run import Onlooker, Run
 from ..settings.config import Config
 from .budget import foresee, minutes_to_train, passed
 from .memory import memory_advice, rehearse
-from .prepare import Loaders, Training, prepare, split, step_settings, summary, versions
+from .prepare import Loaders, Training, prepare, step_settings, summary, versions
 from .resume import restore
 from .schedule import Stage
 from .train import end_epoch, train_epoch
@@ -65,9 +66,10 @@ def fit(
     config = config.replace(checkpoint_dir=str(folder))
     try:
         going_on = ranks.from_first(lambda: resume and run.has("last"))
-        training = prepare(config, progress, net, ranks=ranks, empty=going_on)
+        known = Split.load(ranks.from_first(lambda: run.load_json("split") if going_on else {}))
+        training = prepare(config, progress, net, ranks=ranks, empty=going_on, known=known)
         with run.locked(), _graceful(run):
-            _begin(training, run, going_on)
+            _begin(training, run, going_on, known)
             announce(training)
             with contextlib.closing(Gauge(training.devices.ids)) as gauge:
                 loaders = Loaders(training, progress)
@@ -94,12 +96,13 @@ def _folder(config: Config, resume: bool) -> Path:
     return folder
 
 
-def _begin(training: Training, run: Run, going_on: bool) -> None:
+def _begin(training: Training, run: Run, going_on: bool, known: Split) -> None:
     """Take up the last checkpoint, if there is one to go on from, and write down what starts."""
     run.clear()
     if going_on:
-        restore(training, run)
-    run.save_json("split", split(training))
+        restore(training, run, known)
+    data = training.data
+    run.save_json("split", Split.of(data.train, data.validation, data.root).after(known))
     run.save_config(training.config)
     run.point_latest()
     devices = list(training.device_lines)

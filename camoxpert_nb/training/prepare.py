@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from .. import __version__
 from ..data.batches import Batches, PairDataset, choose_workers, make_loader
 from ..data.cache import Progress, cache_folder, open_cache
+from ..data.identity import Split
 from ..data.selection import Data, build_data
 from ..errors import InputError
 from ..machine.devices import Devices, Precision, choose_precision, cpu_count, pick_devices
@@ -85,12 +86,13 @@ def prepare(
     *,
     ranks: Ranks = ALONE,
     empty: bool = False,
+    known: Split | None = None,
 ) -> Training:
     """Build everything but the image cache; InputError for whatever cannot work.
 
-    `empty` is build_net's. `net` takes the place of the configured network, to train a peer or an
-    ablation in the same way; it has CamoXpert's outputs and its `backbone_blocks`. `ranks` is this
-    process's place among those that train together.
+    `empty` is build_net's, `known` build_data's. `net` takes the place of the configured network,
+    to train a peer or an ablation in the same way; it has CamoXpert's outputs and its
+    `backbone_blocks`. `ranks` is this process's place among those that train together.
     """
     devices = pick_devices(
         config.device,
@@ -100,7 +102,8 @@ def prepare(
         world=ranks.world,
     )
     precision = choose_precision(devices, config.amp)
-    data = ranks.in_turn(lambda: build_data(config, progress if ranks.first else None))
+    shown = progress if ranks.first else None
+    data = ranks.in_turn(lambda: build_data(config, shown, known))
     _check_same_images(data, ranks)
     config = settle_lr_batches(config, devices.count)
     plan = build_plan(config, len(data.train), devices.count)
@@ -193,15 +196,6 @@ def _check_same_images(data: Data, ranks: Ranks) -> None:
 def _device_lines(devices: Devices, ranks: Ranks) -> list[str]:
     host = f"{platform.node()}, " if ranks.world > ranks.local_world else ""
     return [host + line for lines in ranks.gather(devices.describe()) for line in lines]
-
-
-def split(training: Training) -> dict[str, list[str]]:
-    """Name the images of each side, so that no later evaluation mistakes one for the other."""
-    data = training.data
-    return {
-        "train": [pair.name for pair in data.train],
-        "validation": [pair.name for pair in data.validation],
-    }
 
 
 def summary(training: Training, fingerprint: str, run: Run, *, finished: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..data.identity import Split
 from ..errors import InputError
 from ..runs.checkpoint import bare_keys, load_checkpoint
 from ..runs.run import Run
@@ -59,16 +60,17 @@ def take_over(source: Path, config: Config) -> None:
     Run(folder).copy_to(target)
 
 
-def restore(training: Training, run: Run) -> None:
+def restore(training: Training, run: Run, known: Split) -> None:
     """Take up the run's last checkpoint: state, history up to it, and the schedule from there.
 
-    What changed since is left in `training.changes`, a line each. Raises InputError where it
+    `known` is the split it was made with. What changed since is added to `training.changes`, a
+    line each. Raises InputError where it
     needs a new run.
     """
     checkpoint = training.ranks.from_first(lambda: run.load("last"))
     source = str(run.folder / "last.pt")
     was, config, state = Config().replace(**checkpoint["config"]), training.config, training.state
-    training.changes = compare_settings(was, config, source)
+    changes = [*training.data.changes, *compare_settings(was, config, source)]
     for key in ("net", "ema"):
         checkpoint[key] = checkpoint[key] and bare_keys(checkpoint[key])
     try:
@@ -78,11 +80,33 @@ def restore(training: Training, run: Run) -> None:
             f"{source} does not fit this network or kit ({str(error).splitlines()[0]}). Use the "
             "kit version named in its summary, or take its weights alone with --init-from."
         ) from error
+    training.changes = [*changes, *_compare_images(training, known)]
     run.cut_history(state.epoch, state.step)
     if SHAPE & set(differences(config, was)):
         state.origin = _origin(training, was)
     images, devices = training.plan.images, training.plan.devices
     training.plan = build_plan(config, images, devices, state.origin)
+
+
+def _compare_images(training: Training, known: Split) -> list[str]:
+    """Begin an epoch anew whose images changed, and the best where other images are scored."""
+    state, data, changes = training.state, training.data, list[str]()
+    if not known:
+        return changes
+    changed = [
+        set(known.keys(pairs)) != set(side)
+        for pairs, side in ((data.train, known.train), (data.validation, known.validation))
+    ]
+    if changed[0] and state.seen:
+        state.seen, state.sums, state.shares = 0, {}, None
+        changes.append(f"epoch {state.epoch + 1} begins anew, as its images changed")
+    if changed[1] and state.best:
+        state.best = {}
+        changes.append(
+            "the best epoch is looked for anew, as other images validate: scores over other "
+            "images cannot be compared"
+        )
+    return changes
 
 
 def compare_settings(was: Config, now: Config, source: str) -> list[str]:

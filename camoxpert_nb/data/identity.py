@@ -1,0 +1,87 @@
+"""What an image is: the bytes of its file, whatever it is called and wherever it lies.
+
+A run's split.json remembers by this which images trained it, so that neither a renamed copy is
+taken for a new image nor another image of the same name for an old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .layouts import Pair
+
+FORMAT = 2  # of split.json; the first held names alone
+
+
+def digests(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return 16 hex digits for each file's contents; a file that cannot be read has its path."""
+    paths = list(paths)
+    with ThreadPoolExecutor() as threads:  # reading and hashing let go of Python's lock
+        return dict(zip(paths, threads.map(_digest, paths), strict=True))
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+    except OSError:
+        return str(path)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which images trained a run and which it held out: by digest, the path they were found at.
+
+    Of runs made by an older kit only the names are known (`by_name`).
+    """
+
+    train: Mapping[str, str]
+    validation: Mapping[str, str]
+    by_name: bool = False
+
+    @classmethod
+    def of(cls, train: Sequence[Pair], validation: Sequence[Pair], root: Path) -> Split:
+        """Return the split of these images, their paths told from `root`."""
+        known = digests(pair.image for pair in (*train, *validation))
+
+        def side(pairs: Sequence[Pair]) -> dict[str, str]:
+            return {known[pair.image]: _below(pair.image, root) for pair in pairs}
+
+        return cls(side(train), side(validation))
+
+    @classmethod
+    def load(cls, values: Mapping[str, Any]) -> Split:
+        """Return the contents of a split.json; of an empty one a split without images."""
+        train, validation = (values.get(side, {}) for side in ("train", "validation"))
+        if values.get("format") == FORMAT:
+            return cls(train, validation)
+        return cls({name: name for name in train}, {name: name for name in validation}, True)
+
+    def __bool__(self) -> bool:
+        return bool(self.train or self.validation)
+
+    def keys(self, pairs: Sequence[Pair]) -> list[str]:
+        """Return what this split would know each image by."""
+        if self.by_name:
+            return [pair.name for pair in pairs]
+        found = digests(pair.image for pair in pairs)
+        return [found[pair.image] for pair in pairs]
+
+    def after(self, before: Split) -> dict[str, Any]:
+        """Return what a split.json holds that remembers `before` too."""
+        sides: dict[str, dict[str, str]] = {}
+        for name in ("train", "validation"):
+            known, own = getattr(before, name), getattr(self, name)
+            names = {Path(path).stem for path in own.values()}
+            if before.by_name:  # of what is not here any more nothing but the name is known
+                known = {f"name:{each}": each for each in known if each not in names}
+            sides[name] = {**known, **own}
+        return {"format": FORMAT, **sides}
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
