@@ -18,7 +18,7 @@ def load_checkpoint(path: Path, device: Any = "cpu") -> dict[str, Any]:
     import torch
 
     if not path.exists():
-        raise InputError(f"{path}: no such checkpoint. Give a run folder that holds last.pt.")
+        raise InputError(f"{path}: no such checkpoint. Give a run folder that holds {path.name}.")
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:

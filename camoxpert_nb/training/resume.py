@@ -100,7 +100,7 @@ def _compare_images(training: Training, known: Split) -> list[str]:
     if changed[0] and state.seen:
         state.seen, state.sums, state.shares = 0, {}, None
         changes.append(f"epoch {state.epoch + 1} begins anew, as its images changed")
-    if changed[1] and state.best:
+    if changed[1] and state.best and state.epoch < training.plan.epochs:
         state.best = {}
         changes.append(
             "the best epoch is looked for anew, as other images validate: scores over other "

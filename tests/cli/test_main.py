@@ -268,7 +268,7 @@ def test_a_flat_folder_is_scored_on_what_the_run_held_out(
     assert run(evaluate + " --noncam") == 0
     assert "held out for validation" in capsys.readouterr().out
     scored = {row["name"] for row in json.loads(scores.read_text())["per_image"]}
-    assert scored == set(known["validation"])
+    assert scored == {Path(path).stem for path in known["validation"].values()}
     assert run(evaluate + " --split all") == 0
     assert "trained the network" in capsys.readouterr().out
 
@@ -288,7 +288,7 @@ def test_a_flat_folder_is_scored_on_what_the_run_held_out(
         ("evaluate --dataset-path {data}", "--run RUN --dataset-path DIR, or --predictions"),
         ("evaluate --predictions x", "belong together"),
         ("evaluate --run /no/such/run --dataset-path {data}", "no such settings file"),
-        ("predict --run /no/such/run --input a --output b", "no such settings file"),
+        ("predict --run /no/such/run --input a --output b", "no such checkpoint"),
         ("data /no/such/folder", "no such folder"),
     ],
 )

@@ -62,8 +62,8 @@ def test_uniform_is_uniform(cached):
 # --- the order
 
 
-def epoch_of(batches, epoch=0, start=0):
-    batches.set_epoch(epoch, start)
+def epoch_of(batches, epoch=0, seen=0, limit=None):
+    batches.set_epoch(epoch, seen, limit)
     return list(batches)
 
 
@@ -85,11 +85,27 @@ def test_only_full_batches_in_training():
 
 
 def test_resuming_in_the_middle_gives_the_tail_and_leaves_the_length():
-    batches = Batches(23, 4, seed=5)
+    batches = Batches(23, 4, seed=4)
     whole = epoch_of(batches, 3)
-    assert epoch_of(batches, 3, start=2) == whole[2:]
+    assert epoch_of(batches, 3, seen=8) == whole[2:]
     assert len(batches) == len(whole) == 5
-    assert epoch_of(batches, 3, start=5) == []
+    assert epoch_of(batches, 3, limit=2) == whole[:2]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((1, 4), (2, 3)), ((3, 2), (1, 5)), ((2, 5), (3, 1))]
+)
+def test_another_batch_or_number_of_ranks_repeats_no_image_and_loses_none(before, after):
+    """(ranks, batch a rank): two steps of the first kind, then the rest in the other."""
+    (world, size), (other, larger) = before, after
+    ranks = [Batches(40, size, seed=2, rank=r, world=world) for r in range(world)]
+    first = [position for rank in ranks for batch in epoch_of(rank, limit=2) for position in batch]
+    seen = 2 * world * size
+    assert len(first) == seen
+    ranks = [Batches(40, larger, seed=2, rank=r, world=other) for r in range(other)]
+    rest = [p for rank in ranks for batch in epoch_of(rank, seen=seen) for p in batch]
+    assert not set(first) & set(rest)
+    assert len({*first, *rest}) == seen + (40 - seen) // (other * larger) * other * larger
 
 
 @pytest.mark.parametrize("count", [24, 29])
@@ -130,10 +146,10 @@ def test_two_spawned_workers_give_the_same_batches_as_none(cached):
     batches = Batches(len(cached), 3, seed=9)
     with_workers = make_loader(cached, batches, workers=2)
     assert len(with_workers) == 3
-    for epoch, start in ((0, 0), (1, 1)):
-        batches.set_epoch(epoch, start)
+    for epoch, seen in ((0, 0), (1, 3)):
+        batches.set_epoch(epoch, seen)
         expected = list(make_loader(cached, batches))
-        assert len(expected) == 3 - start
+        assert len(expected) == 3 - seen // 3
         for batch, wanted in zip(with_workers, expected, strict=True):
             assert batch.keys() == wanted.keys()
             assert all(torch.equal(batch[key], wanted[key]) for key in wanted)

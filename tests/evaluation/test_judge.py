@@ -16,7 +16,7 @@ from camoxpert_nb.evaluation.metrics import MEASURES
 from camoxpert_nb.evaluation.predict import Views
 from camoxpert_nb.figures.results import draw_test, show_published
 from camoxpert_nb.runs.run import Run
-from camoxpert_nb.settings.config import make_config
+from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training.fit import fit
 
 BOTH = Views(flip=True, scales=(1.0, 1.5))
@@ -55,12 +55,62 @@ def test_validation_and_whole_folders_say_what_they_are(run: Run, camouflage: Pa
     (held,) = judge(run, camouflage, split="validation", device="cpu")
     known = run.load_json("split")
     assert (held.split, held.trained) == ("validation", 0)
-    assert {pair.name for pair in held.pairs} == set(known["validation"])
+    held_out = {Path(path).stem for path in known["validation"].values()}
+    assert {pair.name for pair in held.pairs} == held_out
     (everything,) = judge(run, camouflage, split="all", device="cpu")
     assert (everything.split, everything.trained) == ("all", len(known["train"]))
     assert f"WARNING: {everything.trained} of these 39 trained the network" in everything.note
     (chosen,) = choose_pairs(run, camouflage, "all")
     assert chosen[:3] == ("camouflage", everything.pairs, everything.note)
+
+
+def test_an_image_is_known_by_its_contents_not_by_its_name(
+    run: Run, camouflage: Path, tmp_path: Path
+) -> None:
+    """Others of the same names are new; the same under other names trained the network."""
+    strangers, renamed = tmp_path / "strangers", tmp_path / "renamed"
+    for folder in (strangers, renamed):
+        shutil.copytree(camouflage / "Train", folder)
+    for number, path in enumerate(sorted((strangers / "Image").iterdir())):
+        image = np.asarray(Image.open(path))
+        Image.fromarray(255 - image).save(path)
+        for kind in ("Image", "GT_Object"):
+            suffix = {"Image": ".jpg", "GT_Object": ".png"}[kind]
+            old = renamed / kind / f"{path.stem}{suffix}"
+            old.rename(old.with_name(f"{number:04}{suffix}"))
+    (found,) = judge(run, strangers, device="cpu")
+    assert (found.split, found.trained) == ("all", 0)
+    (found,) = judge(run, renamed, device="cpu")
+    assert (found.split, found.trained) == ("validation", 0)
+    (found,) = judge(run, renamed, split="all", device="cpu")
+    assert found.trained == len(run.load_json("split")["train"])
+
+
+def test_a_run_of_an_older_kit_knows_its_images_by_name(
+    run: Run, camouflage: Path, tmp_path: Path
+) -> None:
+    old = Run(tmp_path / "old")
+    run.copy_to(old.folder)
+    split = run.load_json("split")
+    sides = ("train", "validation")
+    old.save_json("split", {s: [Path(p).stem for p in split[s].values()] for s in sides})
+    for side in ("validation", "all"):
+        (one,), (other,) = (judge(r, camouflage, split=side, device="cpu") for r in (run, old))
+        assert (one.trained, one.pairs) == (other.trained, other.pairs)
+
+
+def test_the_last_weights_can_be_judged_at_the_size_they_were_made_with(
+    run: Run, camouflage: Path, tmp_path: Path
+) -> None:
+    (best,), (last,) = (
+        judge(run, camouflage, device="cpu", which=which) for which in ("best", "last")
+    )
+    assert best.scores.mean != last.scores.mean
+    other = Run(tmp_path / "other")
+    run.copy_to(other.folder)
+    Config.load(run.config_path).replace(img_size=32).save(other.config_path)
+    (same,) = judge(other, camouflage, device="cpu")
+    assert same.scores.mean == best.scores.mean
 
 
 def test_several_folders_are_scored_at_once_but_none_twice(

@@ -156,11 +156,11 @@ def test_evaluating_with_a_report_opens_the_network_once_and_predicts_nothing_tw
     def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *words, **more: (calls.append(name), function(*words, **more))[1]
 
-    load_net = counted("load_net", build.load_net)
+    load_run = counted("load_run", build.load_run)
     for module in [each for name, each in sys.modules.items() if name.startswith("camoxpert_nb")]:
-        if "load_net" in vars(module):
-            monkeypatch.setattr(module, "load_net", load_net)
+        if "load_run" in vars(module):
+            monkeypatch.setattr(module, "load_run", load_run)
     monkeypatch.setattr(Predictor, "predict", counted("predict", Predictor.predict))
     places = ["--run", str(run.folder), "--dataset-path", str(camouflage)]
     assert main.main(["evaluate", *places, "--report", *flags]) == 0
-    assert (calls.count("load_net"), calls.count("predict")) == (1, predicted)
+    assert (calls.count("load_run"), calls.count("predict")) == (1, predicted)

@@ -45,23 +45,23 @@ def test_records_are_read_once_torn_lines_later_and_a_cut_history_anew(
         return [record["step"] for record in reader.records()]
 
     assert steps() == []
-    run.log("step", step=1)
+    run.log("step", epoch=1, step=1)
     with run.history_path.open("a") as file:
         file.write('{"kind": "st')
     assert (steps(), len(parsed)) == ([1], 1)
     assert (steps(), len(parsed)) == ([1], 0)
     with run.history_path.open("a") as file:
-        file.write('ep", "step": 2}\n')
+        file.write('ep", "epoch": 1, "step": 2}\n')
     assert (steps(), len(parsed)) == ([1, 2], 1)
     for step in range(3, 40):
-        run.log("step", step=step)
+        run.log("step", epoch=1, step=step)
     assert steps() == list(range(1, 40))
-    run.cut_history(20)
-    run.log("step", step=21)
+    run.cut_history(0, 20)
+    run.log("step", epoch=1, step=21)
     assert (steps(), len(parsed)) == (list(range(1, 22)), 21)
     with run.history_path.open("a") as file:
         file.write('{"kind": "st{"kind": "start"}\n')  # a killed process, and the next one
-    run.log("step", step=22)
+    run.log("step", epoch=1, step=22)
     assert steps() == list(range(1, 23))
     run.history_path.unlink()
     assert steps() == []
@@ -94,11 +94,24 @@ def test_settings_alone_are_a_run_that_is_still_to_begin(run: Run) -> None:
     assert run.exists()
 
 
-def test_history_is_cut_back_to_a_step(run: Run) -> None:
-    for step in range(5):
-        run.log("step", step=step)
-    run.cut_history(2)
-    assert [record["step"] for record in run.records()] == [0, 1, 2]
+def test_history_is_cut_back_to_a_place(run: Run) -> None:
+    """Epochs and images tell the place: steps of other batches may have higher numbers."""
+    run.log("start", step=0)
+    run.log("step", epoch=1, step=90)  # small batches
+    run.log("epoch", epoch=1, step=100)
+    run.log("start", step=25)  # larger ones, as an older kit counted
+    run.log("step", epoch=2, step=26)
+    run.log("step", epoch=2, step=28)
+    run.log("epoch", epoch=2, step=50)
+    run.log("note", step=50, message="more")
+    run.cut_history(1, 27)
+    left = [(record["kind"], record["step"]) for record in run.records()]
+    assert left == [
+        *[("start", 0), ("step", 90), ("epoch", 100), ("start", 25), ("step", 26)],
+        ("note", 50),
+    ]
+    run.cut_history(1, 27)
+    assert len(run.records()) == len(left)
 
 
 def test_checkpoints_load_without_running_code(run: Run) -> None:
@@ -194,7 +207,7 @@ def test_the_processes_beside_the_first_do_the_same_and_write_nothing(run: Run) 
     assert {path.name for path in folder.iterdir()} == files
     with Run(folder).locked():
         Onlooker(folder).clear()
-        Onlooker(folder).cut_history(-1)
+        Onlooker(folder).cut_history(-1, -1)
     assert len(Run(folder).records()) == 1
 
 

@@ -60,7 +60,7 @@ class TestTimeLeft:
 class TestForecast:
     def test_time_adds_up_over_stages_and_devices(self) -> None:
         whole = foresee(PLAN, EVEN, math.inf)
-        images = sum(s.epochs * s.batches * s.batch for s in PLAN.stages)  # of one device
+        images = sum(s.epochs * s.steps * s.batch for s in PLAN.stages)  # of one device
         assert whole.hours == pytest.approx(images * 0.1 / 3600)
         assert (whole.fits, whole.sessions) == (140, 1)
         assert "fits all 140 epochs" in str(whole)
@@ -82,19 +82,23 @@ class TestForecast:
         assert 100 < seen.fits < 140
 
     def test_what_is_done_is_not_counted_again(self) -> None:
-        half = PLAN.stages[1].first_step + 7
-        rest = foresee(PLAN, EVEN, math.inf, step=half)
-        before = foresee(PLAN, EVEN, 0.0, step=half)
+        half = (PLAN.stages[1].first_epoch, 7 * 24)
+        rest = foresee(PLAN, EVEN, math.inf, place=half)
+        before = foresee(PLAN, EVEN, 0.0, place=half)
         assert before.fits == PLAN.stages[1].first_epoch
-        share = (PLAN.steps - half) / PLAN.steps
+        share = PLAN.steps_from(*half) / PLAN.steps_from(0)
         assert rest.hours / foresee(PLAN, EVEN, math.inf).hours == pytest.approx(share, abs=0.05)
 
     def test_slower_stages_cost_what_they_cost(self) -> None:
         slow = {**EVEN, 4: 0.3}
         last = PLAN.stages[-1]
-        more = last.epochs * last.batches * last.batch * 0.2 / 3600
+        more = last.epochs * last.steps * last.batch * 0.2 / 3600
         hours = foresee(PLAN, EVEN, math.inf).hours
         assert foresee(PLAN, slow, math.inf).hours == pytest.approx(hours + more)
+
+    def test_what_stands_between_the_epochs_counts(self) -> None:
+        hours = foresee(PLAN, EVEN, math.inf).hours
+        assert foresee(PLAN, EVEN, math.inf, between=36).hours == pytest.approx(hours + 1.4)
 
 
 class TestFitToBudget:

@@ -191,7 +191,7 @@ def test_epochs_can_be_added_to_a_finished_run(tiny: Config) -> None:
 
 def test_going_on_with_another_network_is_refused(tiny: Config) -> None:
     fit(tiny)
-    with pytest.raises(InputError, match=r"num_experts 7 -> 3.*--init-from"):
+    with pytest.raises(InputError, match=r"--num-experts 7 -> 3.*--init-from"):
         fit(tiny.replace(num_experts=3), resume=True)
 
 
@@ -356,7 +356,7 @@ def test_history_is_plain_json_lines(tiny: Config) -> None:
 def test_the_end_of_the_session_stops_the_training_saved(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("camoxpert_nb.training.fit.minutes_to_train", lambda wished: 0.0001)
+    monkeypatch.setattr("camoxpert_nb.training.fit.minutes_to_train", lambda wished, used: 0.0001)
     run = fit(tiny)
     assert run.records("stop")[-1]["why"] == "the time budget is used up"
     assert run.has("last")
@@ -365,7 +365,7 @@ def test_the_end_of_the_session_stops_the_training_saved(
 def test_after_an_epoch_it_says_how_far_this_session_comes(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("camoxpert_nb.training.fit.minutes_to_train", lambda wished: 60.0)
+    monkeypatch.setattr("camoxpert_nb.training.fit.minutes_to_train", lambda wished, used: 60.0)
     (note,) = fit(tiny).records("note")
     assert "fits all 2 epochs" in note["message"]
     monkeypatch.undo()

@@ -1,0 +1,235 @@
+"""A run that goes on keeps its word: what may change, what is applied, refused, or stays."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from camoxpert_nb.data.identity import Split
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.runs.run import Run
+from camoxpert_nb.settings.config import ON_RESUME, Config
+from camoxpert_nb.training.fit import fit
+from camoxpert_nb.training.prepare import prepare
+from camoxpert_nb.training.resume import restore, resumed_config
+
+
+def stop_at(config: Config, step: int, **how: Any) -> Run:
+    """Train until so many steps were taken in all, and stop there, saved."""
+
+    def report(record: dict[str, Any]) -> None:
+        if record["kind"] == "step" and record["step"] == step:
+            Run(config.checkpoint_dir).request("stop")
+
+    return fit(config, report=report, **how)
+
+
+def go_on(run: Run, **changes: Any) -> Run:
+    return fit(resumed_config(run.folder, changes), resume=True)
+
+
+def changes_of(run: Run) -> list[str]:
+    return list(run.records("start")[-1]["changes"])
+
+
+def test_the_table_knows_every_setting_once() -> None:
+    listed = [name for names in ON_RESUME.values() for name in names.split()]
+    assert sorted(listed) == sorted(item.name for item in dataclasses.fields(Config))
+
+
+OTHER = {
+    "backbone": "test_convnext",
+    "num_experts": 3,
+    "top_k": 2,
+    "width": 32,
+    "deep_supervision": False,
+    "img_size": 32,
+    "val_share": 0.4,
+    "noncam": True,
+    "seed": 5,
+}
+
+
+@pytest.mark.parametrize("name", ON_RESUME["a new run"].split())
+def test_what_needs_a_new_run_is_refused_and_leaves_all_as_it_was(tiny: Config, name: str) -> None:
+    run = stop_at(tiny, 3)
+    before = {p.name: p.read_bytes() for p in run.folder.iterdir() if p.suffix in (".json", ".pt")}
+    with pytest.raises(InputError, match=f"--{name.replace('_', '-')} .* -> .*--init-from"):
+        go_on(run, **{name: OTHER[name]})
+    kept = {path: (run.folder / path).read_bytes() for path in before if path != "failure.json"}
+    assert kept == {path: data for path, data in before.items() if path != "failure.json"}
+    assert go_on(run).load_json("summary")["finished"]
+
+
+def test_learning_rates_and_weight_decay_are_really_applied(tiny: Config) -> None:
+    run = stop_at(tiny, 3)
+    changes = {"weight_decay": 0.5, "lr": 2e-3, "clip": 0.5, "deep_weight": 0.25}
+    config = resumed_config(run.folder, changes)
+    training = prepare(config)
+    restore(training, run, Split.load(run.load_json("split")))
+    decays = {group["weight_decay"] for group in training.state.optimizer.param_groups}
+    assert decays == {0.0, 0.5}
+    assert training.plan.lr(0.9, None) == pytest.approx(2e-3 / tiny.lr * _factor(tiny))
+    assert any(
+        line.startswith("goes on with --weight-decay 0.0001 -> 0.5") for line in training.changes
+    )
+    moments = training.state.optimizer.state_dict()["state"]
+    saved = run.load("last")["optimizer"]["state"]
+    for key in saved:
+        assert torch.equal(moments[key]["exp_avg"], saved[key]["exp_avg"])
+
+
+def _factor(config: Config) -> float:
+    return prepare(config).plan.lr(0.9, None)
+
+
+def test_what_has_no_effect_is_said(tiny: Config) -> None:
+    run = stop_at(tiny, 3)
+    run = go_on(run, skip_stage1=True)
+    assert changes_of(run) == ["--skip-stage1 False -> True has no effect: the run began long ago"]
+
+
+@pytest.mark.parametrize("batches", list(itertools.permutations((2, 4, 8))))
+def test_any_order_of_batches_loses_no_record_and_repeats_none(
+    tiny: Config, batches: tuple[int, ...]
+) -> None:
+    config = tiny.replace(epochs=6, stage1_epochs=1, batch_size=batches[0])
+    run = stop_at(config, 9)
+    for batch in batches[1:]:
+        step = run.load("last")["step"]
+        config = resumed_config(run.folder, {"batch_size": batch})
+        run = stop_at(config, step + 7, resume=True)
+    run = go_on(run)
+    epochs = run.records("epoch")
+    assert [record["epoch"] for record in epochs] == [1, 2, 3, 4, 5, 6]
+    steps = [record["step"] for record in run.records("step")]
+    assert steps == sorted(set(steps))
+    assert run.load_json("summary")["epochs"] == 6
+    rates = [record["lr"]["head"] for record in epochs if record["epoch"] > 2]
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("step", [3, 8, 13])
+def test_more_epochs_make_no_jump_and_close_no_block(tiny: Config, step: int) -> None:
+    config = tiny.replace(epochs=4, stage1_epochs=1, progressive_unfreeze=True)
+    run = stop_at(config, step)
+    plan, where = prepare(config).plan, run.load("last")
+    expected = plan.lr(plan.time(where["epoch"], where["samples"]), None)
+    rates: list[float] = []
+
+    def note(record: dict[str, Any]) -> None:
+        if record["kind"] == "step":
+            rates.append(record["lr"]["head"])
+
+    run = fit(resumed_config(run.folder, {"epochs": 6}), resume=True, report=note)
+    assert rates[0] == pytest.approx(expected, rel=1e-6)
+    order = ["decoder", "block 4", "blocks 3-4", "all"]
+    stages = [order.index(record["stage"]) for record in run.records("epoch")]
+    assert stages == sorted(stages)
+    assert [record["epoch"] for record in run.records("epoch")] == [1, 2, 3, 4, 5, 6]
+    again = go_on(run, epochs=7)  # and once more, after its end
+    assert again.records("epoch")[-1]["lr"]["head"] <= run.records("epoch")[-2]["lr"]["head"]
+
+
+@pytest.fixture
+def own(camouflage: Path, tiny: Config, tmp_path: Path) -> Config:
+    """The settings on a copy of the images that a test may change."""
+    shutil.copytree(camouflage, tmp_path / "own")
+    return tiny.replace(dataset_path=str(tmp_path / "own"))
+
+
+def images(config: Config) -> dict[str, Path]:
+    found = (Path(config.dataset_path) / "Train" / "Image").iterdir()
+    return {path.stem: path for path in found if "NonCAM" not in path.name}
+
+
+def test_a_run_keeps_its_split_whatever_the_images_are_called(own: Config) -> None:
+    run = stop_at(own, 3)
+    split = run.load_json("split")
+    for number, (stem, path) in enumerate(sorted(images(own).items())):
+        mask = path.parent.parent / "GT_Object" / f"{stem}.png"
+        for file in (path, mask):
+            file.rename(file.with_name(f"COD10K-CAM-{number:04}{file.suffix}"))
+    run = go_on(run)
+    after = run.load_json("split")
+    for side in ("train", "validation"):
+        assert set(after[side]) == set(split[side])
+    assert run.load_json("summary")["data"]["validation"] == len(split["validation"])
+    assert changes_of(run) == []
+
+
+def test_new_images_train_and_gone_ones_are_named_and_remembered(own: Config) -> None:
+    run = stop_at(own, 3)
+    split = run.load_json("split")
+    trained = {Path(path).stem for path in split["train"].values()}
+    gone = sorted(trained)[0]
+    path = images(own)[gone]
+    mask = path.parent.parent / "GT_Object" / f"{gone}.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path.with_name("COD10K-CAM-new.jpg"))
+    shutil.copy(mask, mask.with_name("COD10K-CAM-new.png"))
+    path.unlink()
+    mask.unlink()
+    run = go_on(run)
+    said = " ".join(changes_of(run))
+    assert "1 new images train from now on: COD10K-CAM-new" in said
+    assert "1 of the run's training images are not here any more" in said and gone in said
+    assert "epoch 1 begins anew" in said
+    after = run.load_json("split")
+    assert set(split["train"]) < set(after["train"])
+    assert set(after["validation"]) == set(split["validation"])
+
+
+def test_scores_over_other_validation_images_are_not_compared(own: Config) -> None:
+    run = stop_at(own.replace(epochs=3), 10)
+    best = run.load("last")["best"]
+    assert best
+    held = {Path(p).stem for p in run.load_json("split")["validation"].values()}
+    path = images(own)[sorted(held)[0]]
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    run = go_on(run)
+    assert any("the best epoch is looked for anew" in line for line in changes_of(run))
+    assert run.load_json("summary")["best"]["epoch"] > best["epoch"]
+
+
+def test_another_data_set_is_refused(own: Config, camouflage: Path) -> None:
+    run = stop_at(own, 3)
+    for path in images(own).values():
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    with pytest.raises(InputError, match=r"0 of those that the run held out.*--init-from"):
+        go_on(run)
+
+
+def test_the_same_images_elsewhere_are_the_same(own: Config, camouflage: Path) -> None:
+    run = stop_at(own, 3)
+    run = go_on(run, dataset_path=str(camouflage))
+    (line,) = changes_of(run)
+    assert line.startswith("goes on with --dataset-path")
+    assert run.load_json("summary")["finished"]
+
+
+def test_a_run_of_an_older_kit_goes_on(tiny: Config) -> None:
+    """Its checkpoint has no counts of averages, no usage and no origin; its split has names."""
+    run = stop_at(tiny.replace(epochs=3), 14)
+    checkpoint, split = run.load("last"), run.load_json("split")
+    for name in ("averaged", "usage", "origin", "pretrained"):
+        del checkpoint[name]
+    checkpoint["best"] = {key: checkpoint["best"][key] for key in ("epoch", "iou", "weights")}
+    run.save("last", checkpoint)
+    sides = ("train", "validation")
+    run.save_json("split", {s: [Path(p).stem for p in split[s].values()] for s in sides})
+    config = json.loads(run.config_path.read_text())
+    del config["keep"]
+    run.config_path.write_text(json.dumps(config))
+    run = go_on(run)
+    assert [record["epoch"] for record in run.records("epoch")] == [1, 2, 3]
+    assert set(run.load_json("split")["train"]) == set(split["train"])
+    assert changes_of(run) == []
