@@ -72,10 +72,6 @@ def scored(*ious: float) -> Validation:
 
 
 LOW, HIGH = scored(0.2, 0.3, 0.4, 0.5), scored(0.5, 0.6, 0.7, 0.8)
-    scored(0.2, 0.3, 0.4, 0.5),
-    scored(0.6, 0.1, 0.6, 0.3),
-    scored(0.5, 0.6, 0.7, 0.8),
-)
 
 
 def test_an_epoch_is_as_good_within_the_paired_error_of_the_mean() -> None:
