@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import json
 import subprocess
 import sys
 import tempfile
@@ -135,14 +136,14 @@ class ConfigPicker:
         when these settings or images cannot train here.
         """
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "config.json"
+            file, result = Path(folder) / "config.json", Path(folder) / "estimate.json"
             self._config.save(file)
-            command = [sys.executable, "-m", "camoxpert_nb", "train", "--dry-run", "--config"]
-            done = subprocess.run([*command, str(file)], capture_output=True, text=True)
-        if done.returncode:
-            raise InputError(done.stderr.strip().rpartition("\n")[2])
-        parts = done.stdout.split("\n\n")
-        return next((part for part in parts if part.startswith("estimate")), done.stdout).strip()
+            command = [sys.executable, "-m", "camoxpert_nb", "train", "--dry-run"]
+            command += ["--config", str(file), "--json", str(result)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise InputError(done.stderr.strip().rpartition("\n")[2])
+            return str(json.loads(result.read_text(encoding="utf-8"))["text"])
 
     def __repr__(self) -> str:
         return "\n".join([self._settings(), "", *self._plain_outlook(), "", self.command_line()])
