@@ -20,7 +20,7 @@ IMAGES, TILE = 6, 136  # how many, and the side of one in pixels
 def strip(preview: Mapping[str, Any]) -> str:
     """Return validation images as HTML, a column each: image, mask, probability, verdict.
 
-    `preview` is as in preview.npz (see `plots.show_predictions`), the same images each time.
+    `preview` is as in preview.npz (see `predictions.show_predictions`), the same images each time.
     """
     count = min(IMAGES, len(preview.get("names", ())))
     keys = ("names", "image", "mask", "probability")
