@@ -94,7 +94,8 @@ def test_an_error_in_one_process_ends_all(found: dict[str, Any]) -> None:
 
 def test_ranks_share_the_batches_of_one(found: dict[str, Any], pair_config: Config) -> None:
     training = prepare(pair_config.replace(batch_size=8))
-    batches = [batch["index"].tolist() for batch in Loaders(training).epoch(training.plan.at(0))]
+    epoch = Loaders(training).epoch(training.plan.stage_at(0), 0)
+    batches = [batch["index"].tolist() for batch in epoch]
     first, second = found["samples"]["train"]
     assert len(first) == len(second) == len(batches)
     for whole, half, other in zip(batches, first, second, strict=True):
