@@ -9,11 +9,13 @@ waits for one that has left. A training of one process is the same code with nob
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import platform
 import signal
 import sys
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -224,12 +226,19 @@ def _watched(watch: Watch) -> Iterator[None]:
         raise
     except Exception as error:
         watch.post(error)
-        dist.destroy_process_group()  # now the others notice
+        _hang_up(error)
         watch.wait_until_heard()
         raise
     finally:
         watch.close()
         _watch = None
+
+
+def _hang_up(error: Exception) -> None:
+    """Break the connections, so that the others notice now."""
+    traceback.clear_frames(error.__traceback__)  # DDP is in one of them, and holds the group
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def leave(code: int) -> None:

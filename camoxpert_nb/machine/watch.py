@@ -22,8 +22,8 @@ from .joining import Card, Place, connect, named, say
 
 BEAT = 2.0  # seconds between two signs of life
 SILENCE = 30.0  # seconds without one after which a process is named
-GRACE = 20.0  # seconds to notice by itself that another one failed; a GPU may wait for ever
-HEARD = 10.0  # seconds for the others to read why one failed, before torchrun ends them
+GRACE = 6.0  # seconds to notice by itself that another one failed; a GPU may wait for ever
+HEARD = 12.0  # seconds for the others to read why one failed, before torchrun ends them
 
 Tell = Callable[[str], None]
 
@@ -98,11 +98,11 @@ class Watch:
                 if found := _read(store):
                     noticed = noticed or time.monotonic()
                     if time.monotonic() - noticed > GRACE:
-                        self._end(found)
+                        self._end(store, found)
                 if self._ended.wait(BEAT):
                     return
 
-    def _end(self, cause: dict[str, Any]) -> None:
+    def _end(self, store: dist.Store, cause: dict[str, Any]) -> None:
         """End this process, whose main thread waits for one that will not come."""
         if cause["process"] == self.place.rank or self._ended.is_set():
             return
@@ -110,6 +110,7 @@ class Watch:
         with suppress(Exception):
             self.failed(error)
         complain(error)
+        store.set(f"heard {self.place.rank}", "")
         sys.stdout.flush()
         os._exit(error.exit_code)
 
