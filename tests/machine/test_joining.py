@@ -58,8 +58,12 @@ class Group:
     def start(self, rank: int, *arguments: str, change: str = "", **variables: str) -> Process:
         environment = {
             **{name: v for name, v in os.environ.items() if not name.startswith("TORCHELASTIC")},
-            **{"RANK": str(rank), "WORLD_SIZE": str(self.world), "MASTER_ADDR": self.address},
-            **{"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": str(self.port)},
+            "RANK": str(rank),
+            "WORLD_SIZE": str(self.world),
+            "MASTER_ADDR": self.address,
+            "LOCAL_RANK": "0",
+            "LOCAL_WORLD_SIZE": "1",
+            "MASTER_PORT": str(self.port),
             **variables,
         }
         process = subprocess.Popen(
