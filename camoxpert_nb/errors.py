@@ -6,7 +6,8 @@ shows them as ordinary exceptions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 STOPPED = 130  # exit code of what was stopped before its end, as shells report Ctrl-C
 
@@ -32,10 +33,19 @@ class TrainingError(KitError, RuntimeError):
 
 
 class PeerLost(TrainingError):
-    """Another process of this training failed or vanished; that one, or its starter, says why."""
+    """Another process of this training failed or vanished.
+
+    `cause` is what that one said, if it could: "process" (its number), "host", "kind" and
+    "message". It is `silent` where somebody else tells the user.
+    """
 
     exit_code = 3
-    silent = True
+
+    def __init__(
+        self, message: str, cause: Mapping[str, Any] | None = None, silent: bool = True
+    ) -> None:
+        super().__init__(message)
+        self.cause, self.silent = cause, silent
 
 
 class RankFailed(TrainingError):

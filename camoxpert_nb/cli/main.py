@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = vars(_parser().parse_args(arguments))
     code = _run(options.pop("command"), options)
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if "WORLD_SIZE" in os.environ:  # as torchrun sets it, or whoever starts several by hand
         from ..machine.distributed import leave
 
         leave(code)

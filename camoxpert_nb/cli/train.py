@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import STOPPED, InputError, RankFailed
 from ..runs.run import Run
-from ..settings.config import Config, flag_of, make_config
+from ..settings.config import Config, as_flags, flag_of, make_config
 from .evaluate import evaluate, evaluate_flags
 from .flags import Options, add_command, add_preset, add_settings, write_json
 
 if TYPE_CHECKING:
     from ..machine.distributed import Ranks
+
+
+# Settings that each machine may have for itself; all others are those of the first process.
+OF_A_MACHINE = ("dataset_path", "cache_dir", "num_workers", "gpus", "device", "join_minutes")
 
 
 @dataclass(frozen=True)
@@ -76,19 +80,19 @@ def _add_dry_run(sub: argparse.ArgumentParser) -> None:
 
 def train(options: Options) -> int:
     """Train a new run, or go on with another one's checkpoint."""
-    return _train(lambda: choose(options))
+    return _train(lambda: choose(options), options)
 
 
 def resume(options: Options) -> int:
     """Go on with a run, exactly where it was saved."""
-    what = _what(options)
-    return _train(lambda: _resumed(Path(options.pop("run")), options, what))
+    source, what = Path(options.pop("run")), _what(options)
+    return _train(lambda: _resumed(source, options, what), {**options, **what})
 
 
 def rank(options: Options) -> int:
     """Be one of the processes of a training that `train` started."""
     order = Order(Config.load(Path(options.pop("config"))), **options)
-    return _train(lambda: order)
+    return _train(lambda: order, {})
 
 
 def demo(options: Options) -> int:
@@ -96,7 +100,7 @@ def demo(options: Options) -> int:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = options.pop("folder") or str(Path("runs") / f"demo-{stamp}")
     config = make_config("demo", checkpoint_dir=folder, **options)
-    if code := _train(lambda: Order(config)):
+    if code := _train(lambda: Order(config), {}):
         return code
     images = Run(folder).load_json("summary")["data"]["root"]
     files = ["--json", f"{folder}/evaluation.json", "--csv", f"{folder}/evaluation.csv"]
@@ -149,16 +153,21 @@ def _resumed(source: Path, options: Options, what: dict[str, Any]) -> Order:
     return Order(config, resume=True, **what)
 
 
-def _train(decide: Callable[[], Order]) -> int:
-    """Train what `decide` says: here, in new processes, or as one that torchrun started."""
+def _train(decide: Callable[[], Order], options: Options) -> int:
+    """Train what `decide` says: here, in new processes, or as one that torchrun started.
+
+    Of several processes the first decides; each keeps what of its own `options` is its machine's.
+    """
     from ..kaggle.session import hand_over
     from ..machine.devices import processes_to_start
     from ..machine.distributed import expected, joined
 
     hand_over()
-    began = time.time()
-    with joined() as ranks:
+    began, given = time.time(), dict(options)
+    minutes = given.get("join_minutes", Config.join_minutes)
+    with joined(minutes, cpu=given.get("device") == "cpu") as ranks:
         order = ranks.from_first(decide)
+        order = _of_this_machine(order, given, ranks)
         order = replace(order, began=order.began or began)
         config = order.config
         if not expected():
@@ -166,8 +175,41 @@ def _train(decide: Callable[[], Order]) -> int:
             if processes:
                 return _start(order, processes)
         if order.fit_to_budget:
-            order = replace(order, config=_fitted(config, ranks))
+            fitted = {name: getattr(config, name) for name in OF_A_MACHINE}
+            order = replace(order, config=_fitted(config, ranks).replace(**fitted))
         return _show(order, ranks) if order.dry_run else _fit(order, ranks)
+
+
+def _of_this_machine(order: Order, given: Options, ranks: Ranks) -> Order:
+    """Return the first process's order with this machine's places and devices.
+
+    What else this process was given and the first was not has no effect, which the reason says.
+    """
+    if ranks.world == 1:
+        return order
+    own = {name: given[name] for name in OF_A_MACHINE if name in given and not ranks.first}
+    held = {**order.config.as_dict(), "dry_run": order.dry_run}
+    held["fit_to_budget"] = order.fit_to_budget
+    asked = {name: value for name, value in given.items() if name in held and value != "auto"}
+    lines = [
+        f"{ranks.name(ranks.rank)} was given {_flag(name, value)}; the first process's "
+        f"{_shown(held[name])} holds"
+        for name, value in asked.items()
+        if name not in OF_A_MACHINE and value != held[name]
+    ]
+    told = ranks.gather([] if ranks.local_rank else lines)
+    reason = "\n".join(filter(None, [order.reason, *(line for each in told for line in each)]))
+    return replace(order, config=order.config.replace(**own), reason=reason)
+
+
+def _flag(name: str, value: Any) -> str:
+    return f"{flag_of(name)} {value}" if not isinstance(value, bool) else as_flags({name: value})[0]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value in (None, "") else str(value)
 
 
 def _fitted(config: Config, ranks: Ranks) -> Config:
@@ -234,6 +276,7 @@ def _note(error: RankFailed, run: Run) -> RankFailed:
 
 def _fit(order: Order, ranks: Ranks) -> int:
     from ..figures.results import draw_training
+    from ..machine.distributed import by_torchrun
     from ..network.model import EXPERTS
     from ..training.banner import banner
     from ..training.console import Console
@@ -260,6 +303,11 @@ def _fit(order: Order, ranks: Ranks) -> int:
     console.say(_ending(summary, str(run.folder)))
     for path in draw_training(run) if ranks.first and run.records("epoch") else []:
         console.say(f"  {path}")
+    if by_torchrun() and not summary["finished"]:
+        console.say(
+            "The run is saved. torchrun calls each exit code but 0 FAILED, also the "
+            f"{STOPPED} of a stop: what it says now is its habit, and no error."
+        )
     return 0 if summary["finished"] else STOPPED
 
 

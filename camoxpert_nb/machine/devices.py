@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -76,13 +76,21 @@ def pick_devices(
     gpus: str = "all",
     local_rank: int = 0,
     world: int = 1,
+    started: str = "",
 ) -> Devices:
     """Return the devices of this process, which is number `local_rank` on its machine.
 
     `wanted` is auto, cuda or cpu; `parallel` auto, none, dp or ddp; `gpus` is "all" or numbers as
-    "0,1". Of several processes (`world`) each takes one GPU. Raises InputError for what is not
-    there.
+    "0,1". Of several processes (`world`) each takes one GPU; `started` names what started them, if
+    not the kit. What was asked for and has no effect here is said in the reason. Raises InputError
+    for what is not there.
     """
+    found = _pick(wanted, parallel, gpus, local_rank, world)
+    idle = _without_effect(found, parallel, gpus, started)
+    return replace(found, reason="; ".join([found.reason, *idle]))
+
+
+def _pick(wanted: str, parallel: str, gpus: str, local_rank: int, world: int) -> Devices:
     visible = choose_gpus(gpus) if wanted != "cpu" else ()
     joined = world > 1 or parallel == "ddp"
     if wanted == "cuda" and not visible:
@@ -107,6 +115,23 @@ def pick_devices(
         alone = "one GPU is visible" if len(visible) == 1 else "--parallel none: one GPU only"
         return Devices("one", visible[:1], alone)
     return Devices("dp", visible, f"{len(visible)} GPUs share each batch (DataParallel)")
+
+
+def _without_effect(found: Devices, parallel: str, gpus: str, started: str) -> list[str]:
+    """Return a sentence for each flag that can do nothing on these devices."""
+    sentences = []
+    if gpus != "all" and not found.ids:
+        sentences.append(f"--gpus {gpus} has no effect: this training uses no GPU")
+    if found.kind == "ddp" and parallel in ("none", "dp"):
+        starter = f"{started} started" if started else "there are"
+        sentences.append(
+            f"--parallel {parallel} has no effect: {starter} {found.world} processes, which train "
+            "together (DDP)"
+        )
+    elif parallel == "dp" and found.own == 1:
+        what = "only one GPU" if found.ids else "no GPU"
+        sentences.append(f"--parallel dp has no effect: there is {what} to share a batch")
+    return sentences
 
 
 def choose_gpus(gpus: str = "all") -> tuple[int, ...]:

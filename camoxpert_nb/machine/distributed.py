@@ -8,13 +8,17 @@ waits for one that has left. A training of one process is the same code with nob
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import os
+import platform
 import signal
 import sys
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -25,10 +29,17 @@ from torch import distributed as dist
 
 from ..errors import STOPPED, InputError, KitError, PeerLost, RankFailed
 from .devices import cpu_count
+from .joining import Card, expected, join, named, read_place
+from .watch import Tell, Watch, complain, described, lost
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)  # one process may have to decode all images for the others
+JOIN_MINUTES = 5.0  # to wait for the others at the start, unless it is told
+RUN_ID = "TORCHELASTIC_RUN_ID"
+OWN_LAUNCHER = "camoxpert-"  # how the ids begin that our own launcher gives
+
+_watch: Watch | None = None  # of the processes this one has joined
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,8 @@ class Ranks:
     world: int = 1
     local_rank: int = 0
     local_world: int = 1
+    cards: tuple[Card, ...] = ()  # what each process told of itself, by rank
+    parent: int = 0  # the process that started this one, if it is to end with it
 
     @property
     def first(self) -> bool:
@@ -86,7 +99,7 @@ class Ranks:
         """Return `work()`, run by the first process of each machine before the others.
 
         Thus one decodes and the others find it done. When it fails anywhere all end: with the
-        error where it happened, with PeerLost elsewhere.
+        error where it happened, elsewhere with PeerLost that says the same.
         """
         result, error = None, None
         for leads in (True, False):
@@ -96,7 +109,9 @@ class Ranks:
                 except KitError as caught:
                     error = caught
             if self.any(error is not None)[0]:
-                raise error or PeerLost("another process of this training could not start")
+                own = described(self.rank, self.host, error) if error else {}
+                cause = next(filter(None, self.gather(own)))
+                raise error or lost(cause, speaks=self.local_rank == 0)
         return result  # type: ignore[return-value]
 
     def spread(self, tensors: Iterator[Tensor]) -> None:
@@ -105,31 +120,125 @@ class Ranks:
             with together():
                 dist.broadcast(tensor, src=0)
 
+    @property
+    def host(self) -> str:
+        """The name of this process's machine."""
+        return platform.node()
+
+    @property
+    def machine(self) -> int:
+        """The number of this process's machine, from 0."""
+        return self.cards[self.rank].machine if self.cards else 0
+
+    @property
+    def nccl(self) -> bool:
+        """Say whether the processes' GPUs talk directly, which a CPU cannot join."""
+        return _on_gpus(self.cards)
+
+    @property
+    def started(self) -> str:
+        """Name what started this process as one of several, if the user did not leave it to us."""
+        return "torchrun" if by_torchrun() else ""
+
+    def name(self, rank: int) -> str:
+        """Return how a process is called in a sentence."""
+        return named(self.cards[rank]) if self.cards else f"process {rank}"
+
+    @property
+    def orphaned(self) -> bool:
+        """Say whether the launcher that started this process is gone."""
+        return self.parent > 0 and os.getppid() != self.parent
+
+    def told(self, tell: Tell, failed: Callable[[PeerLost], None]) -> AbstractContextManager[None]:
+        """Have `tell` hear which process falls silent, and `failed` which one failed.
+
+        Both may be called from another thread.
+        """
+        return _watch.told(tell, failed) if _watch else contextlib.nullcontext()
+
 
 ALONE = Ranks()
 
 
-def expected() -> bool:
-    """Say whether this process was started as one of several (or by torchrun)."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+def _on_gpus(cards: Sequence[Card]) -> bool:
+    return bool(cards) and all(card.cuda for card in cards)
+
+
+def by_torchrun() -> bool:
+    """Say whether torchrun itself, and not `start_ranks`, started this process."""
+    return expected() and not os.environ.get(RUN_ID, OWN_LAUNCHER).startswith(OWN_LAUNCHER)
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """Join the processes that were started together, if any, and leave them at the end."""
+def joined(minutes: float = JOIN_MINUTES, *, cpu: bool = False) -> Iterator[Ranks]:
+    """Join the processes that were started together, if any, and leave them at the end.
+
+    It waits so many minutes for them. `cpu`: this one will not use a GPU. Raises InputError for
+    who does not come or does not fit.
+    """
     if not expected():
         yield ALONE
         return
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    ranks = Ranks(*(int(os.environ[name]) for name in names))
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
-    try:
+    place = read_place()
+    store, cards = join(place, minutes, cuda=torch.cuda.is_available() and not cpu)
+    parent = os.getppid() if RUN_ID in os.environ else 0
+    four = place.rank, place.world, place.local_rank, place.local_world
+    ranks = Ranks(*four, cards=tuple(cards), parent=parent)
+    with _grouped(ranks, store), _watched(Watch(place, store, cards)):
         yield ranks
         # Whoever ends first with an error code has the others terminated: leave together.
         ranks.any(False)
+
+
+@contextmanager
+def _grouped(ranks: Ranks, store: dist.Store) -> Iterator[None]:
+    """Connect the processes with each other, and let go at the end."""
+    # NCCL knows GPUs alone: where one process has none, all talk over gloo.
+    backend = "cpu:gloo,cuda:nccl" if ranks.nccl else "gloo"
+    store.set_timeout(PATIENCE)
+    try:
+        dist.init_process_group(
+            backend, store=store, timeout=PATIENCE, rank=ranks.rank, world_size=ranks.world
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f"the processes found each other, but {ranks.name(ranks.rank)} could not be connected "
+            f"with all of them ({str(error).splitlines()[0]}). Where a machine has several "
+            "networks, name the one they share: GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0."
+        ) from error
+    try:
+        yield
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _watched(watch: Watch) -> Iterator[None]:
+    """Know of the others, and when it fails here let them know why."""
+    global _watch
+    _watch = watch
+    try:
+        yield
+    except PeerLost as error:
+        complain(error)
+        watch.heard()
+        raise
+    except Exception as error:
+        watch.post(error)
+        _hang_up(error)
+        watch.wait_until_heard()
+        raise
+    finally:
+        watch.close()
+        _watch = None
+
+
+def _hang_up(error: Exception) -> None:
+    """Break the connections, so that the others notice now."""
+    traceback.clear_frames(error.__traceback__)  # DDP is in one of them, and holds the group
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def leave(code: int) -> None:
@@ -161,7 +270,7 @@ def start_ranks(arguments: Sequence[str], processes: int) -> None:
         nproc_per_node=processes,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
-        run_id=uuid.uuid4().hex,
+        run_id=OWN_LAUNCHER + uuid.uuid4().hex,
         max_restarts=0,
         monitor_interval=0.2,
     )
@@ -217,10 +326,20 @@ def together() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, KitError) or not _broken(error):
             raise
-        raise PeerLost(
-            "the connection to another process of this training broke "
-            f"({str(error).splitlines()[0]}). Go on from the last save with `camoxpert resume`."
-        ) from error
+        raise _why_broken(error) from error
+
+
+def _why_broken(error: RuntimeError) -> PeerLost:
+    """Return what the lost process said, or that it said nothing."""
+    leads = _watch is not None and _watch.place.local_rank == 0
+    if _watch and (cause := _watch.cause()):
+        return lost(cause, speaks=leads)
+    message = (
+        "the connection to another process of this training broke "
+        f"({str(error).splitlines()[0]}). Go on from the last save with `camoxpert resume`."
+    )
+    own = os.environ.get(RUN_ID, "").startswith(OWN_LAUNCHER)  # it says which process was killed
+    return PeerLost(message, silent=own or not leads)
 
 
 def _broken(error: RuntimeError) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import nn
 
 from ..data.cache import Progress
 from ..data.identity import Split
-from ..errors import InputError, PeerLost, TrainingError
+from ..errors import InputError, TrainingError
 from ..machine.distributed import ALONE, Ranks, together
 from ..machine.gpu_use import Gauge, verdict
 from ..runs.process import new_folder
@@ -25,6 +25,7 @@ from ..runs.records import seconds_per_image
 from ..runs.run import Onlooker, Run
 from ..settings.config import Config
 from .budget import foresee, minutes_to_train, passed
+from .failure import full_disk, note_failure
 from .memory import memory_advice, rehearse
 from .prepare import Loaders, Training, prepare, step_settings, summary, versions
 from .resume import restore
@@ -73,9 +74,14 @@ def fit(
             announce(training)
             with contextlib.closing(Gauge(training.devices.ids)) as gauge:
                 loaders = Loaders(training, progress)
-                _Trainer(training, loaders, run, report, gauge, end).work()
+                trainer = _Trainer(training, loaders, run, report, gauge, end)
+                with ranks.told(trainer.note, partial(note_failure, run)):
+                    trainer.work()
     except Exception as error:
-        _note_failure(run, error)
+        if full := full_disk(run, error):
+            note_failure(run, full)
+            raise full from error
+        note_failure(run, error)
         raise
     return run
 
@@ -108,13 +114,6 @@ def _begin(training: Training, run: Run, going_on: bool, known: Split) -> None:
     devices = list(training.device_lines)
     started = {"step": training.state.step, "epoch": training.state.epoch}
     run.log("start", **started, versions=versions(), devices=devices, changes=training.changes)
-
-
-def _note_failure(run: Run, error: Exception) -> None:
-    """Leave the reason in the folder, unless it is another one's or another process knows it."""
-    ours = run.folder.exists() and run.training_pid() in (None, os.getpid())
-    if ours and not isinstance(error, PeerLost):
-        run.save_json("failure", {"kind": type(error).__name__, "message": str(error)})
 
 
 class _Trainer:
@@ -263,18 +262,21 @@ class _Trainer:
         comes later is seen, and saved, a step later.
         """
         config, run = self.training.config, self.run
+        orphan = False
         while True:
             late = self.ranks.first and time.time() >= self.end
             minutes = (time.monotonic() - self.saved) / 60
             overdue = save or minutes > config.save_minutes or run.wants("save")
-            requests = (run.wants("pause"), run.wants("stop"), late, overdue)
-            pause, stop, late, save = self.ranks.any(*requests)
-            if stop or late or save:
+            asked = (run.wants("pause"), run.wants("stop"), late, self.ranks.orphaned, overdue)
+            pause, stop, late, orphan, save = self.ranks.any(*asked)
+            if stop or late or orphan or save:
                 self.save()
-            if stop or late or not pause:
+            if stop or late or orphan or not pause:
                 break
             save = False
             time.sleep(0.2)
+        if orphan and not stop:
+            return "the launcher of these processes is gone"
         return "asked to stop" if stop else "the time budget is used up" if late else ""
 
     def save(self) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import timm
@@ -17,9 +16,9 @@ from torch.utils.data import DataLoader
 from .. import __version__
 from ..data.batches import Batches, PairDataset, choose_workers, make_loader
 from ..data.cache import Progress, cache_folder, open_cache
-from ..data.identity import Split
+from ..data.identity import Split, digests
 from ..data.selection import Data, build_data
-from ..errors import InputError
+from ..errors import InputError, few
 from ..machine.devices import Devices, Precision, choose_precision, cpu_count, pick_devices
 from ..machine.distributed import ALONE, Ranks
 from ..network.backbone import Start
@@ -59,7 +58,8 @@ def build_state(
 ) -> TrainState:
     """Return the state of a training at step 0, on its devices, the same in all processes."""
     net.to(devices.main)
-    ranks.spread(iter(net.state_dict().values()))
+    ranks.spread(iter([*net.state_dict().values(), *net.buffers()]))
+    start = getattr(net, "start", Start(False, "a network of your own"))
     supervised = Supervised(net, dtype=precision.dtype, legacy=config.legacy_loss)
     groups = parameter_groups(net, backbone_blocks(net), config.weight_decay)
     return TrainState(
@@ -75,7 +75,7 @@ def build_state(
         )
         if config.use_ema
         else None,
-        start=getattr(net, "start", Start(False, "a network of your own")),
+        start=ranks.from_first(lambda: start),
     )
 
 
@@ -94,22 +94,17 @@ def prepare(
     to train a peer or an ablation in the same way; it has CamoXpert's outputs and its
     `backbone_blocks`. `ranks` is this process's place among those that train together.
     """
-    devices = pick_devices(
-        config.device,
-        parallel=config.parallel,
-        gpus=config.gpus,
-        local_rank=ranks.local_rank,
-        world=ranks.world,
-    )
-    precision = choose_precision(devices, config.amp)
+    devices, precision = ranks.in_turn(lambda: _choose_devices(config, ranks))
+    ranks.from_first(partial(_check_kinds, ranks.gather(devices.main.type), ranks))
     shown = progress if ranks.first else None
     data = ranks.in_turn(lambda: build_data(config, shown, known))
     _check_same_images(data, ranks)
     config = settle_lr_batches(config, devices.count)
-    plan = build_plan(config, len(data.train), devices.count)
+    plan = ranks.in_turn(lambda: build_plan(config, len(data.train), devices.count))
     requested = None if config.num_workers < 0 else config.num_workers
     workers, reason = choose_workers(requested, cpu_count(), ranks.local_world)
-    net = net or ranks.in_turn(lambda: build_net(config, empty=empty))
+    # The others are given the first one's weights: they need neither its files nor the hub.
+    net = net or ranks.in_turn(lambda: build_net(config, empty=empty or not ranks.first))
     state = build_state(config, net, devices, precision, ranks)
     if config.skip_stage1:
         state.epoch = plan.first_epoch_of_part(2)
@@ -179,17 +174,77 @@ def versions() -> dict[str, str]:
     }
 
 
+def _choose_devices(config: Config, ranks: Ranks) -> tuple[Devices, Precision]:
+    devices = pick_devices(
+        config.device,
+        parallel=config.parallel,
+        gpus=config.gpus,
+        local_rank=ranks.local_rank,
+        world=ranks.world,
+        started=ranks.started,
+    )
+    return devices, choose_precision(devices, config.amp)
+
+
+def _check_kinds(kinds: Sequence[str], ranks: Ranks) -> None:
+    """Raise InputError where GPU and CPU were to meet in a connection that knows only GPUs."""
+    if len(set(kinds)) > 1 and ranks.nccl:
+        name = ranks.name(kinds.index("cpu"))
+        raise InputError(
+            f"{name} is to train on the CPU, others on a GPU. Processes must know that when they "
+            "join: give --device cpu on the command line there, or the same device everywhere."
+        )
+
+
+Found = tuple[list[str], list[str], list[str]]  # names, paths and digests of a process's images
+
+
 def _check_same_images(data: Data, ranks: Ranks) -> None:
-    """Raise InputError where machines have different images: their gradients would not fit."""
-    names = [[pair.name for pair in pairs] for pairs in (data.train, data.validation)]
-    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
-    found = ranks.gather((digest, len(data.train), len(data.validation)))
-    for rank, (other, train, validation) in enumerate(found):
-        if other != found[0][0]:
+    """Raise InputError where machines have different images: their gradients would not fit.
+
+    Names are compared, and the bytes of all files. Processes of one machine that look into the
+    same folder read them once.
+    """
+    if ranks.world == 1:
+        return
+    places = ranks.gather((ranks.machine, str(data.root.absolute())))
+    own: Found | None = None
+    if places.index(places[ranks.rank]) == ranks.rank:
+        own = _files(data, contents=len(set(places)) > 1)
+    found = ranks.gather(own)
+    ranks.from_first(lambda: _compare_images(found, ranks))
+
+
+def _files(data: Data, *, contents: bool) -> Found:
+    pairs = [*data.train, *data.validation]
+    names = [pair.name for pair in pairs]
+    names.insert(len(data.train), "")  # where training ends
+    files = [path for pair in pairs for path in (pair.image, pair.mask)]
+    known = digests(files) if contents else {}
+    return names, [str(path) for path in files], [known[path] for path in files if contents]
+
+
+def _compare_images(found: Sequence[Found | None], ranks: Ranks) -> None:
+    names, paths, contents = found[0] or ([], [], [])
+    for rank, other in enumerate(found):
+        if not other:
+            continue
+        if other[0] != names:
+            cut, cut_first = other[0].index(""), names.index("")
+            lone = sorted({*other[0]} ^ {*names})
+            example = f" ({few(lone)} only on one side)" if lone else ""
             raise InputError(
-                f"process {rank} finds {train} training and {validation} validation images, "
-                f"process 0 {found[0][1]} and {found[0][2]}, or others by name. Give all machines "
-                "the same data set."
+                f"{ranks.name(rank)} finds {cut} training and {len(other[0]) - cut - 1} "
+                f"validation images, {ranks.name(0)} {cut_first} and "
+                f"{len(names) - cut_first - 1}, or others by name{example}. Give all machines the "
+                "same data set."
+            )
+        differ = [i for i, digest in enumerate(contents) if digest != other[2][i]]
+        if differ:
+            raise InputError(
+                f"{ranks.name(rank)} has other contents in {len(differ)} of {len(paths)} files "
+                f"than {ranks.name(0)}: first in {other[1][differ[0]]}, there "
+                f"{paths[differ[0]]}. Give all machines the same data set."
             )
 
 

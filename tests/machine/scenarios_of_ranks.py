@@ -55,7 +55,7 @@ def samples(ranks: Ranks, config: Config) -> Any:
     """The images each rank trains on and validates, in one epoch."""
     training = prepare(config, ranks=ranks)
     loaders = Loaders(training)
-    seen = [batch["index"].tolist() for batch in loaders.epoch(training.plan.at(0))]
+    seen = [batch["index"].tolist() for batch in loaders.epoch(training.plan.stage_at(0), 0)]
     held_out = [i for batch in loaders.validation(3) for i in batch["index"].tolist()]
     return {"train": ranks.gather(seen), "validation": ranks.gather(held_out)}
 

@@ -67,6 +67,24 @@ def test_no_gpu(gpus: int) -> None:
         pick_devices("cuda")
 
 
+@pytest.mark.parametrize("gpus", [0], indirect=True)
+def test_flags_that_do_nothing_without_a_gpu_are_named(gpus: int) -> None:
+    assert "--parallel dp has no effect: there is no GPU" in pick_devices(parallel="dp").reason
+    assert "--gpus 0,1 has no effect" in pick_devices("cpu", gpus="0,1").reason
+    with pytest.raises(InputError, match="--gpus 0,1: none is visible"):
+        pick_devices(gpus="0,1")
+    assert "has no effect" not in pick_devices().reason + pick_devices("cpu").reason
+    assert "has no effect" not in pick_devices(parallel="none").reason
+
+
+@pytest.mark.parametrize("gpus", [0, 2], indirect=True)
+@pytest.mark.parametrize("wish", ["none", "dp"])
+def test_torchrun_decides_how_many_processes(gpus: int, wish: str) -> None:
+    reason = pick_devices(parallel=wish, world=2, started="torchrun").reason
+    assert f"--parallel {wish} has no effect: torchrun started 2 processes" in reason
+    assert "has no effect" not in pick_devices(parallel="ddp", world=2, started="torchrun").reason
+
+
 @pytest.mark.parametrize("gpus", [2], indirect=True)
 @pytest.mark.parametrize("wish", ["2", "0,0", "-1", "one"])
 def test_gpus_that_are_not_there_are_refused(gpus: int, wish: str) -> None:

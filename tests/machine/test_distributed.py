@@ -19,7 +19,7 @@ import torch
 
 from camoxpert_nb.errors import RankFailed
 from camoxpert_nb.machine.distributed import ALONE, _failed, start_ranks
-from camoxpert_nb.runs.run import Run
+from camoxpert_nb.runs.run import Run, alive
 from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import Loaders, prepare
@@ -94,7 +94,8 @@ def test_an_error_in_one_process_ends_all(found: dict[str, Any]) -> None:
 
 def test_ranks_share_the_batches_of_one(found: dict[str, Any], pair_config: Config) -> None:
     training = prepare(pair_config.replace(batch_size=8))
-    batches = [batch["index"].tolist() for batch in Loaders(training).epoch(training.plan.at(0))]
+    epoch = Loaders(training).epoch(training.plan.stage_at(0), 0)
+    batches = [batch["index"].tolist() for batch in epoch]
     first, second = found["samples"]["train"]
     assert len(first) == len(second) == len(batches)
     for whole, half, other in zip(batches, first, second, strict=True):
@@ -230,6 +231,46 @@ def test_a_killed_process_ends_the_run_which_then_goes_on(
     assert not run.load_json("failure")
 
 
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+def test_processes_whose_launcher_was_killed_save_and_end(
+    pair_config: Config, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run")
+    process = start(pair_config.replace(epochs=500, checkpoint_dir=str(run.folder)))
+    wait_for(run, "epoch")
+    orphans = children(process.pid)
+    process.kill()
+    process.communicate(timeout=60)  # whoever still writes keeps these pipes open
+    assert not any(map(alive, orphans))
+    last = run.records()[-1]
+    assert (last["kind"], last["why"]) == ("stop", "the launcher of these processes is gone")
+    assert run.load("last")["step"] == last["step"]
+    assert run.training_pid() is None
+    assert "trainer" not in run.process()
+
+
+def test_a_clean_stop_under_torchrun_says_that_all_is_well(
+    pair_config: Config, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run")
+    pair_config.replace(epochs=500).save(tmp_path / "run.json")
+    order = ["train", "--config", str(tmp_path / "run.json"), "--checkpoint-dir", str(run.folder)]
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "-m", "camoxpert_nb", *order]
+    process = subprocess.Popen(
+        [*command, "--parallel", "none"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(run, "epoch")
+    run.request("stop")
+    said, _errors = process.communicate(timeout=60)
+    assert "--parallel none has no effect: torchrun started 2 processes" in said
+    assert "torchrun calls each exit code but 0 FAILED" in said.splitlines()[-1]
+    assert "The run is saved." in said.splitlines()[-1]
+    assert run.records()[-1]["kind"] == "stop"
+
+
 def test_bad_input_is_said_once(pair_config: Config, tmp_path: Path) -> None:
     config = pair_config.replace(dataset_path=str(tmp_path), checkpoint_dir=str(tmp_path / "run"))
     out, said = start(config).communicate(timeout=60)
@@ -297,28 +338,66 @@ def can_make_networks() -> bool:
         return False
 
 
-def test_two_machines_train_what_one_does(pair_config: Config, alone: Run, tmp_path: Path) -> None:
-    if not can_make_networks():
-        pytest.skip("needs root, iproute2 and the right to make network namespaces")
-    folders = [tmp_path / "first" / "run", tmp_path / "second" / "run"]
+def on_two_machines(orders: list[list[str]], seconds: float = 120) -> list[tuple[int, str]]:
+    """Run torchrun with these arguments on each; return exit codes and words."""
     with two_machines() as names:
         machines = []
-        for number, (name, folder) in enumerate(zip(names, folders, strict=True)):
-            folder.parent.mkdir()
-            pair_config.save(folder.with_suffix(".json"))
+        for number, (name, order) in enumerate(zip(names, orders, strict=True)):
             launcher = [*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", f"--node-rank={number}"]
             launcher += ["--master-addr=10.77.0.1", "--master-port=29511", "-m", "camoxpert_nb"]
-            order = ["train", "--config", folder.with_suffix(".json"), "--checkpoint-dir", folder]
             machines.append(
                 subprocess.Popen(
-                    ["ip", "netns", "exec", name, *launcher, *map(str, order)],
+                    ["ip", "netns", "exec", name, *launcher, *order],
                     env={**os.environ, "GLOO_SOCKET_IFNAME": "wire"},
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
                 )
             )
-        said = [machine.communicate(timeout=120)[0] for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], said
-    assert gap(alone, Run(folders[0])) < 2e-4
-    assert not folders[1].exists(), "the second machine writes nothing"
+        said = [machine.communicate(timeout=seconds)[0] for machine in machines]
+    return [(machine.returncode, text) for machine, text in zip(machines, said, strict=True)]
+
+
+@pytest.fixture
+def networks() -> None:
+    if not can_make_networks():
+        pytest.skip("needs root, iproute2 and the right to make network namespaces")
+
+
+def test_two_machines_train_what_one_does(
+    networks: None, pair_config: Config, alone: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "first" / "run"
+    folder.parent.mkdir()
+    pair_config.save(folder.with_suffix(".json"))
+    settings = ["train", "--config", str(folder.with_suffix(".json"))]
+    # The second has neither settings file nor run folder.
+    absent = tmp_path / "second" / "run"
+    orders = [
+        [*settings, "--checkpoint-dir", str(folder)],
+        ["train", "--config", str(absent.with_suffix(".json"))],
+    ]
+    ends = on_two_machines(orders)
+    assert [code for code, _ in ends] == [0, 0], ends
+    assert gap(alone, Run(folder)) < 2e-4
+    assert not absent.parent.exists(), "the second machine writes nothing"
+
+    resumed = [["resume", str(folder), "--epochs", "5"], ["resume", str(absent)]]
+    ends = on_two_machines(resumed)
+    assert [code for code, _ in ends] == [0, 0], ends
+    assert len(Run(folder).records("epoch")) == 5
+    assert not absent.parent.exists()
+
+
+def test_the_first_machine_says_why_the_second_cannot_start(
+    networks: None, pair_config: Config, tmp_path: Path
+) -> None:
+    pair_config.save(tmp_path / "run.json")
+    order = ["train", "--config", str(tmp_path / "run.json"), "--checkpoint-dir"]
+    order.append(str(tmp_path / "run"))
+    none = str(tmp_path / "none")
+    (_, first), (_, second) = on_two_machines([order, [*order, "--dataset-path", none]])
+    assert "camoxpert: process 1 on " in first
+    assert none in first
+    assert none in second
+    assert Run(tmp_path / "run").load_json("failure")["process"] == 1
