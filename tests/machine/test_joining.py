@@ -94,9 +94,8 @@ def group() -> Iterator[Group]:
     made = Group()
     yield made
     for process in made.processes:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+        process.kill()
+        process.communicate()
 
 
 # -- who is missing ---------------------------------------------------------------------------
