@@ -19,7 +19,7 @@ IMAGES, WHOLE = ROOT / "docs" / "img", ROOT / "build" / "gallery"
 LARGEST = 250_000  # bytes
 LONG = 1200  # seconds for the longest cell: the demo's 24 epochs on a busy machine
 TELLING = {  # the first and the last cell of the part that is shown, by a piece of their source
-    "00_start_here": ("draw_pairs", "draw_pairs"),
+    "00_start_here": ("draw_pairs(sets", "draw_pairs(sets"),
     "01_gpu_check": ("check_machine(", "print(report.recommendation"),
     "02_configure": ("ConfigPicker(", "ConfigPicker("),
     "03_train": ("launch(config", "launch(config"),

@@ -18,7 +18,7 @@ from browser import Lab, lab, until, what_is_missing
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import make_config
 
-START, FORM = "launch(config)", "ConfigPicker("  # what the cells of panel and form hold
+START, FORM = "launch(config, ", "ConfigPicker("  # what the cells of panel and form hold
 
 
 @pytest.fixture(scope="module")
