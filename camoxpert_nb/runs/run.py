@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import platform
 import shutil
@@ -62,9 +63,10 @@ class Run:
 
     def log(self, kind: str, **values: Any) -> Record:
         """Append one record and return it."""
-        record = {"kind": kind, "time": round(time.time(), 3), **values}
+        finite = {name: _finite(value) for name, value in values.items()}
+        record = {"kind": kind, "time": round(time.time(), 3), **finite}
         with self.history_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(record, allow_nan=False) + "\n")
         return record
 
     def records(self, kind: str | None = None) -> list[Record]:
@@ -259,6 +261,11 @@ class Run:
             yield
         finally:
             self.save_process({key: started[key] for key in started if key != "trainer"})
+
+
+def _finite(value: Any) -> Any:
+    """Return None for a number that strict JSON does not know: the loss of a skipped step."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _is_after(record: Record, epoch: int, step: int) -> bool:

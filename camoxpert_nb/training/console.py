@@ -45,7 +45,8 @@ class Console:
             self._step(record)
         elif kind == "epoch":
             self.say(epoch_line(record))
-            self.say(experts_line(record["gates"], self.experts))
+            if record["gates"]:  # none where every step was skipped
+                self.say(experts_line(record["gates"], self.experts))
             self._judge_speed(record["verdict"])
         elif kind == "note":
             self.say(record["message"])
@@ -87,8 +88,9 @@ def epoch_line(record: dict[str, Any]) -> str:
     """Return one epoch's record as a line."""
     average = "" if record["iou_ema"] is None else f" (EMA {record['iou_ema']:.3f})"
     skipped = f"  {record['skipped_steps']} steps skipped" if record["skipped_steps"] else ""
+    loss = "none" if record["loss"] is None else f"{record['loss']:.3f}"
     return (
-        f"epoch {record['epoch']:>3} {record['stage']:<10} loss {record['loss']:.3f}  "
+        f"epoch {record['epoch']:>3} {record['stage']:<10} loss {loss}  "
         f"IoU {record['iou']:.3f}{average}{' best' if record['best'] else '     '}  "
         f"lr {record['lr']['head']:.1e}/{record['lr']['backbone']:.1e}  "
         f"{record['images_per_second']:.0f} img/s  data-wait {record['data_wait_percent']:.0f} %  "

@@ -86,6 +86,16 @@ def test_a_file_is_read_again_when_it_is_another_one(
     assert reader.load_json("process") == {}
 
 
+def test_history_is_strict_json_whatever_the_loss(run: Run) -> None:
+    run.log(
+        "step", epoch=1, step=1, loss=float("nan"), gradient_norm=float("inf"), lr={"head": 1e-3}
+    )
+    (line,) = run.history_path.read_text().splitlines()
+    assert "NaN" not in line and "Infinity" not in line
+    (record,) = run.records("step")
+    assert (record["loss"], record["gradient_norm"], record["lr"]) == (None, None, {"head": 1e-3})
+
+
 def test_settings_alone_are_a_run_that_is_still_to_begin(run: Run) -> None:
     run.save_config(make_config("tiny"))
     assert Config.load(run.config_path) == make_config("tiny")
