@@ -311,6 +311,15 @@ def _fit(order: Order, ranks: Ranks) -> int:
     return 0 if summary["finished"] else STOPPED
 
 
+def _behind(best: dict[str, Any]) -> str:
+    """Say how far the weights that were kept are from the highest score, which may be chance."""
+    highest = best.get("highest", best)
+    if highest["epoch"] == best["epoch"]:
+        return ""
+    gap = highest["iou"] - best["iou"]
+    return f", within {gap:.3f} of the highest, epoch {highest['epoch']}"
+
+
 def _ending(summary: dict[str, Any], folder: str) -> str:
     best, minutes = summary["best"], summary["seconds"] / 60
     reached = summary["target_reached_at_epoch"]
@@ -318,7 +327,7 @@ def _ending(summary: dict[str, Any], folder: str) -> str:
     if best:
         lines.append(
             f"best validation IoU {best['iou']:.3f} at epoch {best['epoch']} ({best['weights']} "
-            f"weights); target {summary['target_iou']:g} "
+            f"weights{_behind(best)}); target {summary['target_iou']:g} "
             + (f"reached at epoch {reached}" if reached else "not reached")
         )
     if summary["finished"]:
