@@ -59,7 +59,9 @@ def from_command(line: str, monkeypatch: pytest.MonkeyPatch) -> Config:
     program, *words = shlex.split(line)
     assert program == "camoxpert"
     taken: list[Config] = []
-    monkeypatch.setattr(cli_train, "_train", lambda order: taken.append(order().config) or 0)
+    monkeypatch.setattr(
+        cli_train, "_train", lambda order, options: taken.append(order().config) or 0
+    )
     assert cli.main(words) == 0
     return taken[0]
 
