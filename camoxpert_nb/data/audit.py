@@ -67,6 +67,11 @@ KINDS = {
         "warn",
         "Check that no object is meant; 'NonCAM' in the name marks images without one.",
     ),
+    "ids": Kind(
+        "masks without a value above 128",
+        "warn",
+        "Read as empty. Masks of ids, classes or dark colours: save the object as 255.",
+    ),
     "colour": Kind(
         "masks in colour",
         "warn",
@@ -240,7 +245,7 @@ def _check(pair: Pair) -> _Checked:
     except InputError as error:
         found, share = {"unreadable": f"cannot be read ({error.__cause__ or error})"}, math.nan
     if share == 0 and not is_noncam(pair):
-        found["empty"] = "no pixel is object"
+        found["ids" if "grey" in found else "empty"] = "no pixel is object"
     return _Checked([(kind, f"{path.name} ({detail})") for kind, detail in found.items()], share)
 
 

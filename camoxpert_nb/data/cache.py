@@ -18,19 +18,28 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..settings.config import Config
-from .images import read_image, read_mask, resize_image, resize_mask, same_shape
-from .layouts import Pair
+from .images import (
+    binary,
+    doubt,
+    read_grey,
+    read_image,
+    resize_image,
+    resize_mask,
+    same_shape,
+)
+from .layouts import Pair, is_noncam
 
 Progress = Callable[[int, int], None]
+Doubts = dict[str, list[str]]  # names of masks by reason
 
-FORMAT = 1  # of the cache file; raise it when what is stored changes
+FORMAT = 2  # of the cache file; raise it when what is stored changes
 SHOWN = 5  # broken files named in a message
 TIMED = 32  # pairs decoded to tell how long all take
 CHUNK = 64  # pairs decoded ahead of the writer: bounds the memory
@@ -39,13 +48,15 @@ CHUNK = 64  # pairs decoded ahead of the writer: bounds the memory
 class Cache:
     """A finished cache file: `array` (N, 4, S, S) uint8, red, green, blue, mask of 0 and 1.
 
-    `fingerprint` is a sha256 over the files it was made from. Only the path is pickled; every
+    `fingerprint` is a sha256 over the files it was made from; `doubts` names the masks that may
+    mean something else than was read, by reason (`images.DOUBTS`). Only the path is pickled; every
     process maps the file by itself, so the pixels are in memory once.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.path, self.fingerprint = path, fingerprint
         self.array = np.lib.format.open_memmap(path, mode="r")
+        self.doubts: Doubts = json.loads(_doubts_file(path).read_text("utf-8"))
 
     def __len__(self) -> int:
         return len(self.array)
@@ -110,7 +121,11 @@ def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
         array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError):  # missing, short, or not an array
         return False
-    return array.shape == shape and array.dtype == np.uint8
+    return array.shape == shape and array.dtype == np.uint8 and _doubts_file(path).is_file()
+
+
+def _doubts_file(path: Path) -> Path:
+    return path.with_suffix(".json")
 
 
 def _build(pairs: Sequence[Pair], shape: tuple[int, ...], path: Path, progress: Progress) -> None:
@@ -122,9 +137,12 @@ def _build(pairs: Sequence[Pair], shape: tuple[int, ...], path: Path, progress: 
         with unfinished.open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
-            _decode_into(file, pairs, shape[-1], progress)
+            doubts = _decode_into(file, pairs, shape[-1], progress)
             file.flush()
             os.fsync(file.fileno())
+        beside = unfinished.with_suffix(".json")
+        beside.write_text(json.dumps(doubts), "utf-8")
+        beside.replace(_doubts_file(path))
         unfinished.replace(path)
     except OSError as error:
         raise InputError(
@@ -134,6 +152,7 @@ def _build(pairs: Sequence[Pair], shape: tuple[int, ...], path: Path, progress: 
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+            unfinished.with_suffix(".json").unlink(missing_ok=True)
 
 
 def _require_space(folder: Path, needed: int) -> None:
@@ -145,32 +164,46 @@ def _require_space(folder: Path, needed: int) -> None:
         )
 
 
-def _decode_into(file: BinaryIO, pairs: Sequence[Pair], size: int, progress: Progress) -> None:
-    """Append every pair to `file`, in order; at the end raise for all that could not be."""
-    problems = []
+def _decode_into(file: BinaryIO, pairs: Sequence[Pair], size: int, progress: Progress) -> Doubts:
+    """Append every pair to `file`, in order, and return the masks in doubt by reason.
+
+    At the end it raises for all pairs that could not be decoded.
+    """
+    problems, doubts = [], Doubts()
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding lets go of Python's lock
         for first in range(0, len(pairs), CHUNK):
             chunk = pairs[first : first + CHUNK]
             for done, result in enumerate(threads.map(lambda pair: _decode(pair, size), chunk), 1):
+                progress(first + done, len(pairs))
                 if isinstance(result, str):
                     problems.append(result)
-                elif not problems:
-                    file.write(result.data)
-                progress(first + done, len(pairs))
+                    continue
+                if not problems:
+                    file.write(result.array.data)
+                if result.doubt:
+                    doubts.setdefault(result.doubt, []).append(result.name)
     _raise_if_any(problems)
+    return doubts
 
 
-def _decode(pair: Pair, size: int) -> NDArray[np.uint8] | str:
-    """Return the pair's (4, size, size), or the sentence that says what is wrong with it."""
+class _Decoded(NamedTuple):
+    array: NDArray[np.uint8]  # (4, size, size)
+    name: str
+    doubt: str  # about the mask, as images.doubt tells it
+
+
+def _decode(pair: Pair, size: int) -> _Decoded | str:
+    """Return the decoded pair, or the sentence that says what is wrong with it."""
     try:
-        image, mask = read_image(pair.image), read_mask(pair.mask)
+        image, grey = read_image(pair.image), read_grey(pair.mask)
     except InputError as error:
         return str(error)
-    if not same_shape(image.shape, mask.shape):
-        found, expected = ("x".join(map(str, a.shape[1::-1])) for a in (mask, image))
+    if not same_shape(image.shape, grey.shape):
+        found, expected = ("x".join(map(str, a.shape[1::-1])) for a in (grey, image))
         return f"{pair.mask}: the mask is {found} pixels, its image {pair.image.name} {expected}"
     channels = resize_image(image, size).transpose(2, 0, 1)
-    return np.stack([*channels, resize_mask(mask, size)])
+    array = np.stack([*channels, resize_mask(binary(grey), size)])
+    return _Decoded(array, pair.name, "" if is_noncam(pair) else doubt(grey))
 
 
 def _raise_if_any(problems: list[str]) -> None:

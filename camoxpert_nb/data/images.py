@@ -21,6 +21,14 @@ Array = NDArray[np.uint8]
 
 SHAPE_TOLERANCE = 0.02  # of height / width: a resized copy may be off by a rounded pixel
 
+# Masks without a pixel above 128, and how they are read.
+DOUBTS = {
+    "ids": "hold no value above 128, but others than 1, as masks of ids or dark colours do: "
+    "read as empty. Save the object as 255",
+    "empty": "are empty: there is nothing to find",
+    "zero_one": "hold 0 and 1 only: 1 is read as the object",
+}
+
 # Pillow's ways of saying "broken file"; a bomb is a header that claims an absurd size.
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
@@ -47,9 +55,21 @@ def read_mask(path: Path) -> Array:
     The field's rule is grey > 128. A mask stored as 0/1 instead of 0/255 would be empty under it,
     so a file whose brightest pixel is 1 is taken as 0/1. Coloured masks are read as grey.
     """
-    grey = read_grey(path)
+    return binary(read_grey(path))
+
+
+def binary(grey: Array) -> Array:
+    """Return a grey mask (H, W), 0...255, as 0 and 1, by the rule of `read_mask`."""
     threshold = 0 if grey.max(initial=0) <= 1 else 128
     return (grey > threshold).astype(np.uint8)
+
+
+def doubt(grey: Array) -> str:
+    """Return why a grey mask (H, W) may not mean what `binary` reads: a key of DOUBTS, or ""."""
+    brightest = int(grey.max(initial=0))
+    if brightest > 128:
+        return ""
+    return "empty" if brightest == 0 else "zero_one" if brightest == 1 else "ids"
 
 
 def resize_image(image: Array, size: int) -> Array:

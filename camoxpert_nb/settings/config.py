@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -244,10 +244,15 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
 
 def plain_type(item: dataclasses.Field[Any]) -> tuple[type, bool]:
     """Return a setting's type without `None`, and whether it may be None."""
-    hint = typing.get_type_hints(Config)[item.name]
+    hint = _hints()[item.name]
     if isinstance(hint, types.UnionType):
         return next(kind for kind in hint.__args__ if kind is not type(None)), True
     return hint, False
+
+
+@lru_cache(maxsize=1)  # asked for each setting of each form
+def _hints() -> dict[str, Any]:
+    return typing.get_type_hints(Config)
 
 
 def settings_table() -> str:

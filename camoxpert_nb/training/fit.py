@@ -76,6 +76,8 @@ def fit(
                 loaders = Loaders(training, progress)
                 trainer = _Trainer(training, loaders, run, report, gauge, end)
                 with ranks.told(trainer.note, partial(note_failure, run)):
+                    for doubt in loaders.doubts:
+                        trainer.note(doubt)
                     trainer.work()
     except Exception as error:
         if full := full_disk(run, error):

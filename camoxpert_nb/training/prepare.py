@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader
 
 from .. import __version__
 from ..data.batches import Batches, PairDataset, choose_workers, make_loader
-from ..data.cache import Progress, cache_folder, open_cache
+from ..data.cache import Cache, Progress, cache_folder, open_cache
 from ..data.identity import Split, digests
+from ..data.images import DOUBTS
+from ..data.layouts import Pair, is_noncam
 from ..data.selection import Data, build_data
 from ..errors import InputError, few
 from ..machine.devices import Devices, Precision, choose_precision, cpu_count, pick_devices
@@ -122,6 +124,7 @@ class Loaders:
             lambda: [open_cache(p, config.img_size, folder, progress=progress) for p in sides]
         )
         self.fingerprint: str = caches[0].fingerprint
+        self.doubts = _doubts(caches, sides)
         self._training = training
         self._train, self.validation_set = (PairDataset(c, seed=config.seed) for c in caches)
         self._made: dict[int, tuple[Batches, DataLoader[Any]]] = {}
@@ -149,6 +152,20 @@ class Loaders:
         ranks, own = self._training.ranks, self._training.devices.own
         seed, place = self._training.config.seed, {"rank": ranks.rank, "world": ranks.world}
         return Batches(len(images), batch * own, seed=seed, training=training, **place)
+
+
+def _doubts(caches: Sequence[Cache], sides: Sequence[Sequence[Pair]]) -> list[str]:
+    """Return a sentence for each reason to doubt masks; InputError if none shows an object."""
+    found: dict[str, list[str]] = {}
+    for cache in caches:
+        for reason, names in cache.doubts.items():
+            found.setdefault(reason, []).extend(names)
+    total = sum(map(len, sides))
+    said = [f"{len(found[why])} of {total} masks {DOUBTS[why]}: {few(found[why])}" for why in found]
+    objects = sum(not is_noncam(pair) for side in sides for pair in side)
+    if objects and objects == sum(len(found.get(why, ())) for why in ("ids", "empty")):
+        raise InputError(f"No mask shows an object. {'. '.join(said)}.")
+    return said
 
 
 def step_settings(config: Config) -> StepSettings:

@@ -100,6 +100,32 @@ def test_masks_in_colour_and_of_zeros_and_ones_are_read_right(pairs, tmp_path):
     assert np.array_equal(open_cache(pairs, SIZE, tmp_path / "b").array[:2, 3], expected)
 
 
+def test_masks_of_ids_are_known_again_from_the_cache(pairs, tmp_path, monkeypatch):
+    """A file of 1 alone is an object, one of 1 and 2 is not: both are told, and empty ones."""
+    for pair, values in zip(pairs, ((0, 1), (1, 2), (0, 0), (0, 128), (0, 129)), strict=False):
+        grey = np.full(np.asarray(Image.open(pair.mask)).shape, values[0], np.uint8)
+        grey[5:20, 5:20] = values[1]
+        Image.fromarray(grey).save(pair.mask)
+    told = {
+        "zero_one": [pairs[0].name],
+        "ids": [pairs[1].name, pairs[3].name],
+        "empty": [pairs[2].name],
+    }
+    first = open_cache(pairs, SIZE, tmp_path / "cache")
+    assert first.doubts == told
+    assert first.array[:5, 3].any((1, 2)).tolist() == [True, False, False, False, True]
+    no_decoding(monkeypatch)
+    assert open_cache(pairs, SIZE, tmp_path / "cache").doubts == told
+
+
+def test_an_empty_mask_that_says_so_in_its_name_is_no_doubt(pairs, tmp_path):
+    nothing = np.zeros_like(np.asarray(Image.open(pairs[0].mask)))
+    Image.fromarray(nothing).save(pairs[0].mask)
+    assert open_cache(pairs[:1], SIZE, tmp_path).doubts == {"empty": ["p0"]}
+    named = pairs[0]._replace(name="COD10K-NonCAM-1")
+    assert open_cache([named], SIZE, tmp_path / "other").doubts == {}
+
+
 def test_all_broken_files_are_named_in_one_error_and_nothing_stays(pairs, tmp_path):
     data = pairs[2].image.read_bytes()
     pairs[2].image.write_bytes(data[: len(data) // 2])
@@ -178,7 +204,7 @@ def test_two_processes_that_build_at_once_both_get_the_whole_cache(pairs, tmp_pa
     sums = [int(process.communicate(timeout=60)[0]) for process in processes]
     cache = open_cache(pairs, SIZE, tmp_path / "cache")
     assert sums == [cache.array.sum(dtype=int)] * 2
-    assert list((tmp_path / "cache").iterdir()) == [cache.path]
+    assert {*(tmp_path / "cache").iterdir()} == {cache.path, cache.path.with_suffix(".json")}
 
 
 def test_a_pickled_cache_carries_no_pixels(pairs, tmp_path):

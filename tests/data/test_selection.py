@@ -139,6 +139,24 @@ def test_a_copy_of_a_training_image_does_not_validate(tiny: Config, own: Path) -
     assert name not in {pair.name for pair in found.validation}
 
 
+def test_sets_that_overlap_train_each_image_once(tiny: Config, own: Path, tmp_path: Path) -> None:
+    """CAMO beside a COD10K + CAMO bundle: the same photos under other names, in two folders."""
+    root = tmp_path / "sets"
+    images, masks = (sorted((own / "Train" / kind).iterdir()) for kind in ("Image", "GT_Object"))
+    both = [(i, m) for i, m in zip(images, masks, strict=True) if "NonCAM" not in i.name]
+    for folder, some, prefix in (("A", both[:12], ""), ("B", both[6:18], "again-")):
+        for kind, index in (("Imgs", 0), ("GT", 1)):
+            (root / folder / kind).mkdir(parents=True)
+            for pair in some:
+                shutil.copyfile(pair[index], root / folder / kind / (prefix + pair[index].name))
+    data = build_data(tiny.replace(dataset_path=str(root)))
+    used = [pair.image.read_bytes() for pair in (*data.train, *data.validation)]
+    gone = [name for names in data.left_out.values() for name in names]
+    assert len(used) == len(set(used)) == 18
+    assert len(gone) == len(set(gone)) == 6
+    assert all("cop" in why for why in data.left_out)
+
+
 def test_a_folder_of_test_images_cannot_train(tiny: Config, own: Path) -> None:
     shutil.rmtree(own / "Train")
     with pytest.raises(InputError, match="holds test images only"):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from camoxpert_nb.errors import InputError, TrainingError
 from camoxpert_nb.network.build import load_net
@@ -324,6 +325,33 @@ def test_many_non_finite_steps_end_the_run_with_advice(
         fit(tiny.replace(epochs=20))
     state = Run(tiny.checkpoint_dir).load("last")
     assert all(torch.isfinite(value).all() for value in state["net"].values())
+
+
+def ids_for_masks(root: Path, step: int) -> list[Path]:
+    """Give every `step`-th training mask ids of 2 and 3 instead of 255."""
+    masks = sorted((root / "Train" / "GT_Object").glob("*-CAM-*"))[::step]
+    for path in masks:
+        grey = np.asarray(Image.open(path).convert("L")) > 128
+        Image.fromarray((grey * 2 + (grey & (grey.cumsum(1) > 3))).astype(np.uint8)).save(path)
+    return masks
+
+
+def test_masks_of_ids_are_told_when_training_starts(
+    tiny: Config, camouflage: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(camouflage, tmp_path / "own")
+    count = len(ids_for_masks(root, 3))
+    run = fit(tiny.replace(dataset_path=str(root), checkpoint_dir=str(tmp_path / "run")))
+    said = [note["message"] for note in run.records("note") if "above 128" in note["message"]]
+    assert len(said) == 1
+    assert said[0].startswith(f"{count} of ")
+
+
+def test_without_any_object_nothing_trains(tiny: Config, camouflage: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(camouflage, tmp_path / "own")
+    ids_for_masks(root, 1)
+    with pytest.raises(InputError, match="No mask shows an object"):
+        fit(tiny.replace(dataset_path=str(root), checkpoint_dir=str(tmp_path / "run")))
 
 
 def test_a_batch_larger_than_the_data_is_refused(tiny: Config) -> None:
