@@ -26,8 +26,8 @@ import numpy as np
 import py_sod_metrics as toolbox
 from numpy.typing import NDArray
 
-from camoxpert_nb.evaluation.evaluate import score_folder
 from camoxpert_nb.evaluation.metrics import MEASURES, measure
+from camoxpert_nb.evaluation.scoring import score_folder
 
 Array = NDArray[np.uint8]
 

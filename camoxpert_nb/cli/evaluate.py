@@ -210,7 +210,7 @@ def _views(options: Options) -> Views:
 
 
 def _score_folders(options: Options, console: Console) -> dict[str, Any]:
-    from ..evaluation.evaluate import score_folder
+    from ..evaluation.scoring import score_folder
 
     if not options["predictions"] or not options["ground_truth"]:
         raise InputError("--predictions DIR and --ground-truth DIR belong together: give both.")

@@ -25,15 +25,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..settings.config import Config
-from .images import (
-    binary,
-    doubt,
-    read_grey,
-    read_image,
-    resize_image,
-    resize_mask,
-    same_shape,
-)
+from .images import binary, doubt, read_grey, read_image, resize_image, resize_mask, same_shape
 from .layouts import Pair, is_noncam
 
 Progress = Callable[[int, int], None]

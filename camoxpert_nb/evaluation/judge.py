@@ -1,4 +1,4 @@
-"""How good a run is on which images: chosen so that no training image is scored unnoticed."""
+"""How good a run is: the scores of its best weights on the images that may judge it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..data.cache import Progress
-from ..data.identity import Split
-from ..data.layouts import Pair, find_datasets
-from ..data.selection import find_data, select
+from ..data.layouts import Pair
+from ..data.selection import find_data
 from ..errors import InputError
 from ..machine.devices import choose_precision, pick_devices
 from ..network.build import load_run
 from ..runs.run import Run
 from ..settings.config import Config
 from .compare import paired_differences
-from .evaluate import evaluate
 from .predict import PLAIN, Kept, Predictor, Views
 from .scores import Scores, number
+from .scoring import evaluate
+from .which_images import choose_pairs
 
 
 class Threshold(NamedTuple):
@@ -77,7 +77,7 @@ class Judged:
         row = paired_differences(before.per_image[kept], after.per_image[kept])[0]
         once, now = before.seconds_per_image or 0.0, after.seconds_per_image or 0.0
         return (
-            f"  seen {self.views.describe()}: IoU {number(before.mean['iou'])} to "
+            f"  seen {self.views.in_words()}: IoU {number(before.mean['iou'])} to "
             f"{number(after.mean['iou'])} ({row['difference']:+.4f}, 95 % interval "
             f"{row['low']:+.4f} to {row['high']:+.4f}), network {once:.4f} to {now:.4f} seconds "
             f"per image ({now / once if once else 1:.1f} times as long)"
@@ -159,52 +159,6 @@ def validation_threshold(
             f"No validation image of {run.folder} has an object: no threshold is best."
         )
     return Threshold(value, iou, scores.n - scores.n_empty)
-
-
-class Chosen(NamedTuple):
-    """A set of images to score: why these, and how many of them trained the network."""
-
-    name: str
-    pairs: list[Pair]
-    note: str
-    split: str
-    trained: int
-
-
-def choose_pairs(
-    run: Run, dataset_path: Path, split: str = "auto", noncam: bool = False
-) -> list[Chosen]:
-    """Return each set to score; see `judge`."""
-    chosen = select(find_datasets(dataset_path), noncam=noncam)
-    known = Split.load(run.load_json("split"))
-    tested = [pair for pairs in chosen.test.values() for pair in pairs]
-    pairs = [*chosen.train, *tested]
-    keys = dict(zip(pairs, known.keys(pairs), strict=True))
-    if split == "test" or (split == "auto" and chosen.test):
-        side, kind = "test", "test"
-        sets = [(name, list(pairs), "test split") for name, pairs in chosen.test.items()]
-    elif split == "all" or (
-        split == "auto" and not any(keys[pair] in known.train for pair in chosen.train)
-    ):
-        side, kind = "", "all"
-        sets = [(dataset_path.name, pairs, "all images of the folder")]
-    else:
-        side, kind = "training", "validation"
-        kept = [pair for pair in chosen.train if keys[pair] in known.validation]
-        sets = [(dataset_path.name, kept, "the images this run held out for validation")]
-    if not any(pairs for _, pairs, _ in sets):
-        raise InputError(
-            f"{dataset_path}: nothing to score as '{split}' ({len(chosen.train)} training and "
-            f"{sum(map(len, chosen.test.values()))} test images found). Use another --split."
-        )
-    gone = {why: len(pairs) for why, pairs in chosen.left_out.items() if side in why}
-    tail = "".join(f"; left out: {count} {why}" for why, count in gone.items())
-    found = []
-    for name, pairs, note in sets:
-        count = sum(keys[pair] in known.train for pair in pairs)
-        warning = f"; WARNING: {count} of these {len(pairs)} trained the network" * (count > 0)
-        found += [Chosen(name, pairs, note + tail + warning, kind, count)] * (len(pairs) > 0)
-    return found
 
 
 def open_predictor(run: Run | Path | str, device: str = "auto", which: str = "best") -> Predictor:

@@ -102,7 +102,7 @@ class Views(NamedTuple):
             size if scale == 1 else max(round(size * scale / 32), 1) * 32 for scale in self.scales
         )
 
-    def describe(self) -> str:
+    def in_words(self) -> str:
         """Return the views in words."""
         words = ["as it is", *(["mirrored"] if self.flip else [])]
         scales = ", ".join(f"{scale:g}" for scale in self.scales)

@@ -21,10 +21,10 @@ from ..data.cache import Progress
 from ..data.images import Array
 from ..data.layouts import Pair
 from ..errors import InputError
-from ..evaluation.evaluate import evaluate
-from ..evaluation.judge import choose_pairs
-from ..evaluation.judge import open_predictor as open_predictor  # for the notebook's own pictures
+from ..evaluation.judge import open_predictor as open_predictor
 from ..evaluation.predict import Kept, Predictor
+from ..evaluation.scoring import evaluate
+from ..evaluation.which_images import choose_pairs
 from ..runs.run import Run
 from ..settings.config import EXPERTS
 from .experts import show_experts, show_levels, show_removed, show_routing

@@ -130,7 +130,7 @@ def _one_set(run: Run, one: Judged) -> Iterable[str]:
         one.name,
         split=one.split,
         trained=one.trained,
-        name=f"this run, {one.views.describe()}" if one.plain else "this run",
+        name=f"this run, {one.views.in_words()}" if one.plain else "this run",
         backbone=config.backbone,
         input_size=str(config.img_size),
     )

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..errors import InputError, TrainingError
 from ..figures.curves import panels
-from ..figures.strip import strip
+from ..figures.live_images import live_images
 from ..figures.style import BLUE, GREEN, ORANGE, RED
 from ..runs import process
 from ..runs.process import Status, start, tail
@@ -231,7 +231,7 @@ class Dashboard:
         preview = self.run.load_preview()
         if preview is self._preview:
             return self._parts["strip"]
-        drawn = f'<div style="{BOX}">{strip(preview)}</div>' if preview else ""
+        drawn = f'<div style="{BOX}">{live_images(preview)}</div>' if preview else ""
         self._preview = preview  # not before: an interrupt may come while drawing
         return drawn
 

@@ -30,7 +30,7 @@ from ..settings.config import GROUPS, PRESETS, Config, differences, flag_of, mak
 from ..training.schedule import Plan, build_plan, lr_warnings
 from .choice import command_line, count_devices, propose, rates
 from .dashboard import unattended, view_of
-from .fields import (
+from .picker_fields import (
     ITEMS,
     LABEL,
     alarm,

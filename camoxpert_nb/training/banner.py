@@ -12,7 +12,7 @@ from ..data.cache import cache_folder
 from ..machine.devices import pick_devices
 from ..settings.config import Config, differences, make_config
 from ..settings.presets import suggest
-from .budget import disk_forecast, fit_to_budget, foresee, minutes_to_train, passed
+from .budget import disk_forecast, fit_to_budget, how_far, minutes_gone, minutes_to_train
 from .cost import measure_costs
 from .prepare import Training
 from .schedule import Stage, lr_warnings
@@ -80,8 +80,8 @@ def estimate(training: Training) -> dict[str, Any]:
     if minutes < math.inf:
         per_image, between = costs.per_image(own), costs.between
         place = (training.state.epoch, training.state.seen)
-        how: dict[str, Any] = {"place": place, "elapsed": passed()}
-        fits = str(foresee(training.plan, per_image, minutes, between=between, **how))
+        how: dict[str, Any] = {"place": place, "elapsed": minutes_gone()}
+        fits = str(how_far(training.plan, per_image, minutes, between=between, **how))
     seconds = costs.decoding + sum(row["seconds"] for row in stages)
     found = {
         "stages": stages,

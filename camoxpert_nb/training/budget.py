@@ -48,7 +48,7 @@ def minutes_to_train(wished: float = 0.0, used: float = 0.0) -> float:
     return min(left, max(wished - used, 0.0) if wished else math.inf)
 
 
-def passed() -> float:
+def minutes_gone() -> float:
     """Return how many minutes of the session are over; 0 where none ends."""
     left = minutes_left()
     return max(SESSION - left, 0.0) if left < math.inf else 0.0
@@ -79,7 +79,7 @@ class Forecast:
         )
 
 
-def foresee(
+def how_far(
     plan: Plan,
     seconds_per_image: Mapping[int, float],
     minutes: float,
@@ -130,7 +130,7 @@ def fit_to_budget(
     def too_long(epochs: int) -> bool:
         plan = build_plan(_with_epochs(config, epochs), images, devices)
         place = (plan.first_epoch_of_part(2) if config.skip_stage1 else 0, 0)
-        return foresee(plan, seconds_per_image, minutes, between=between, place=place).sessions > 1
+        return how_far(plan, seconds_per_image, minutes, between=between, place=place).sessions > 1
 
     options = range(fewest, config.epochs + 1)
     fitting = bisect.bisect_left(options, True, key=too_long)

@@ -24,14 +24,15 @@ from ..runs.process import new_folder
 from ..runs.records import seconds_per_image
 from ..runs.run import Onlooker, Run
 from ..settings.config import Config
-from .budget import foresee, minutes_to_train, passed
+from .best import choose_weights, update_best
+from .budget import how_far, minutes_gone, minutes_to_train
 from .failure import full_disk, note_failure
 from .memory import memory_advice, rehearse
 from .prepare import Loaders, Training, prepare, step_settings, summary, versions
 from .resume import restore
 from .schedule import Stage
 from .train import end_epoch, train_epoch
-from .validate import choose_weights, preview, share_statistics, update_best, validate
+from .validate import average_batch_norm, preview, validate
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -205,7 +206,7 @@ class _Trainer:
         record = end_epoch(state, self.plan) | self.utilisation()
         record["verdict"] = verdict(record)
         nets = {"raw": state.net} | ({"ema": state.ema.module} if state.ema else {})
-        share_statistics(state.net, nets.get("ema"), self.ranks)
+        average_batch_norm(state.net, nets.get("ema"), self.ranks)
         how: dict[str, Any] = {
             "dtype": training.precision.dtype,
             "device": training.devices.main,
@@ -247,8 +248,8 @@ class _Trainer:
         """Say how far this session comes, if it ends; `seconds`: a device's for one image."""
         if self.end < math.inf:
             left, place = (self.end - time.time()) / 60, (self.state.epoch, self.state.seen)
-            found = foresee(
-                self.plan, seconds, left, between=between, place=place, elapsed=passed()
+            found = how_far(
+                self.plan, seconds, left, between=between, place=place, elapsed=minutes_gone()
             )
             self.note(str(found))
 

@@ -1,8 +1,8 @@
-"""Scores and pictures of the validation images, and which epoch is the best by them."""
+"""Scores and pictures of the validation images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -65,7 +65,7 @@ def validate(
     return Validation(fmean(ious), fmean(maes), ious, len(every) - len(ious))
 
 
-def share_statistics(net: nn.Module, average: nn.Module | None, ranks: Ranks) -> None:
+def average_batch_norm(net: nn.Module, average: nn.Module | None, ranks: Ranks) -> None:
     """Give all processes the same batch-norm statistics: what is validated is what is saved.
 
     Each process saw other images. The network takes the mean; the average, which followed the
@@ -75,45 +75,6 @@ def share_statistics(net: nn.Module, average: nn.Module | None, ranks: Ranks) ->
         if buffer.is_floating_point():
             buffer.copy_(ranks.mean(buffer))
     ranks.spread(iter(average.buffers()) if average else iter(()))
-
-
-def choose_weights(scores: Mapping[str, Validation]) -> str:
-    """Return "raw" or "ema": the average, unless the raw weights are better by more than chance."""
-    if "ema" not in scores:
-        return "raw"
-    return "ema" if is_as_good(scores["ema"].ious, scores["raw"].ious) else "raw"
-
-
-def update_best(
-    best: dict[str, Any], epoch: int, weights: str, scored: Validation, keep: str = "best"
-) -> tuple[dict[str, Any], bool]:
-    """Return what is known of the best epoch, and whether this one is it.
-
-    keep: "last" takes every epoch. "best" keeps an earlier one only where it is better than this
-    one by more than the paired error over the images: on few images the highest of many epochs is
-    chosen by chance. `best` holds "epoch", "iou", "weights", and of the highest "highest" and
-    "ious".
-    """
-    if best and "ious" not in best and scored.iou <= best["iou"] and keep == "best":
-        return best, False  # of an older kit, which kept the mean alone
-    highest = best.get("highest", {"epoch": epoch, "iou": scored.iou})
-    ious = best.get("ious", scored.ious)
-    if scored.iou >= highest["iou"] or len(ious) != len(scored.ious):
-        highest, ious = {"epoch": epoch, "iou": scored.iou}, scored.ious
-    taken = not best or keep == "last" or is_as_good(scored.ious, ious)
-    this = {"epoch": epoch, "iou": scored.iou, "weights": weights} if taken else best
-    return {**this, "highest": highest, "ious": list(ious)}, taken
-
-
-def is_as_good(ious: Sequence[float], others: Sequence[float]) -> bool:
-    """Say whether the mean of `ious` is below that of `others` by no more than its paired error.
-
-    The error is that of the mean difference over the same images, one standard error.
-    """
-    difference = np.asarray(others) - np.asarray(ious)
-    if len(difference) < 2:
-        return bool(difference.sum() <= 0)
-    return bool(difference.mean() <= difference.std(ddof=1) / len(difference) ** 0.5)
 
 
 @torch.inference_mode()

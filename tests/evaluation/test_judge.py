@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.evaluation.judge import choose_pairs, judge, validation_threshold
+from camoxpert_nb.evaluation.judge import judge, validation_threshold
 from camoxpert_nb.evaluation.metrics import MEASURES
 from camoxpert_nb.evaluation.predict import Views
+from camoxpert_nb.evaluation.which_images import choose_pairs
 from camoxpert_nb.figures.results import draw_test, show_published
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config

@@ -17,7 +17,7 @@ from PIL import Image
 
 from camoxpert_nb.figures import style
 from camoxpert_nb.figures.curves import HEIGHT, MOST, WIDTH, Line, Panel, epochs_done, panels, plot
-from camoxpert_nb.figures.strip import IMAGES, strip
+from camoxpert_nb.figures.live_images import IMAGES, live_images
 from camoxpert_nb.network.model import EXPERTS
 from camoxpert_nb.settings import config
 
@@ -141,7 +141,7 @@ def test_the_strip_shows_each_image_with_its_verdict() -> None:
         "mask": mask,
         "probability": mask * np.uint8(255),
     }
-    html = strip(preview)
+    html = live_images(preview)
     assert html.count("<img") == IMAGES
     assert 'alt="&lt;i&gt;0: IoU 1.00"' in html
     assert "0.0% false alarm" in html

@@ -14,8 +14,8 @@ from camoxpert_nb.data.selection import count_images
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.notebook import choice
 from camoxpert_nb.notebook.choice import chosen, command_line, count_devices
-from camoxpert_nb.notebook.fields import ITEMS
 from camoxpert_nb.notebook.picker import ConfigPicker
+from camoxpert_nb.notebook.picker_fields import ITEMS
 from camoxpert_nb.settings.config import PRESETS, Config, make_config
 
 OTHER = {  # a usable value for each setting that a rule below does not give

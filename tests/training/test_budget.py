@@ -9,7 +9,7 @@ import pytest
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.settings.config import make_config
 from camoxpert_nb.training import budget
-from camoxpert_nb.training.budget import fit_to_budget, foresee, minutes_left, minutes_to_train
+from camoxpert_nb.training.budget import fit_to_budget, how_far, minutes_left, minutes_to_train
 from camoxpert_nb.training.schedule import build_plan
 
 GUIDE = make_config("balanced-2gpu")
@@ -39,9 +39,9 @@ class TestTimeLeft:
     def test_what_has_passed_and_what_is_left_are_a_session(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert budget.passed() == 0.0
+        assert budget.minutes_gone() == 0.0
         monkeypatch.setenv("CAMOXPERT_DEADLINE", str(time.time() + 3600))
-        assert budget.passed() + minutes_left() == pytest.approx(budget.SESSION)
+        assert budget.minutes_gone() + minutes_left() == pytest.approx(budget.SESSION)
 
     def test_a_deadline_of_any_other_machine_can_be_told(
         self, monkeypatch: pytest.MonkeyPatch
@@ -59,7 +59,7 @@ class TestTimeLeft:
 
 class TestForecast:
     def test_time_adds_up_over_stages_and_devices(self) -> None:
-        whole = foresee(PLAN, EVEN, math.inf)
+        whole = how_far(PLAN, EVEN, math.inf)
         images = sum(s.epochs * s.steps * s.batch for s in PLAN.stages)  # of one device
         assert whole.hours == pytest.approx(images * 0.1 / 3600)
         assert (whole.fits, whole.sessions) == (140, 1)
@@ -68,13 +68,13 @@ class TestForecast:
     def test_half_the_time_of_even_epochs_fits_half_of_them(self) -> None:
         config = GUIDE.replace(stage2_batch_size=16)
         plan = build_plan(config, images=3200, devices=2)
-        whole = foresee(plan, EVEN, math.inf)
-        assert foresee(plan, EVEN, whole.minutes / 2 + 0.01).fits == 70
+        whole = how_far(plan, EVEN, math.inf)
+        assert how_far(plan, EVEN, whole.minutes / 2 + 0.01).fits == 70
 
     def test_the_sentence_says_what_to_expect(self) -> None:
-        hours = foresee(PLAN, EVEN, math.inf).hours
+        hours = how_far(PLAN, EVEN, math.inf).hours
         seconds = dict.fromkeys(range(5), 0.1 * 14 / hours)
-        seen = foresee(PLAN, seconds, 700 - 1e-6)
+        seen = how_far(PLAN, seconds, 700 - 1e-6)
         assert str(seen) == (
             f"fits {seen.fits} of 140 epochs; stops at 11:40 with a resume point; needs 2 "
             "sessions, about 14 of your 30 hours a week"
@@ -83,30 +83,30 @@ class TestForecast:
 
     def test_what_is_done_is_not_counted_again(self) -> None:
         half = (PLAN.stages[1].first_epoch, 7 * 24)
-        rest = foresee(PLAN, EVEN, math.inf, place=half)
-        before = foresee(PLAN, EVEN, 0.0, place=half)
+        rest = how_far(PLAN, EVEN, math.inf, place=half)
+        before = how_far(PLAN, EVEN, 0.0, place=half)
         assert before.fits == PLAN.stages[1].first_epoch
         share = PLAN.steps_from(*half) / PLAN.steps_from(0)
-        assert rest.hours / foresee(PLAN, EVEN, math.inf).hours == pytest.approx(share, abs=0.05)
+        assert rest.hours / how_far(PLAN, EVEN, math.inf).hours == pytest.approx(share, abs=0.05)
 
     def test_slower_stages_cost_what_they_cost(self) -> None:
         slow = {**EVEN, 4: 0.3}
         last = PLAN.stages[-1]
         more = last.epochs * last.steps * last.batch * 0.2 / 3600
-        hours = foresee(PLAN, EVEN, math.inf).hours
-        assert foresee(PLAN, slow, math.inf).hours == pytest.approx(hours + more)
+        hours = how_far(PLAN, EVEN, math.inf).hours
+        assert how_far(PLAN, slow, math.inf).hours == pytest.approx(hours + more)
 
     def test_what_stands_between_the_epochs_counts(self) -> None:
-        hours = foresee(PLAN, EVEN, math.inf).hours
-        assert foresee(PLAN, EVEN, math.inf, between=36).hours == pytest.approx(hours + 1.4)
+        hours = how_far(PLAN, EVEN, math.inf).hours
+        assert how_far(PLAN, EVEN, math.inf, between=36).hours == pytest.approx(hours + 1.4)
 
 
 class TestFitToBudget:
     def test_the_most_epochs_that_fit_with_stages_in_proportion(self) -> None:
         fitted = fit_to_budget(GUIDE, 2736, 2, EVEN, 300)
-        assert foresee(build_plan(fitted, 2736, 2), EVEN, 300).sessions == 1
+        assert how_far(build_plan(fitted, 2736, 2), EVEN, 300).sessions == 1
         longer = fitted.replace(epochs=fitted.epochs + 1)
-        assert foresee(build_plan(longer, 2736, 2), EVEN, 300).sessions > 1
+        assert how_far(build_plan(longer, 2736, 2), EVEN, 300).sessions > 1
         assert fitted.stage1_epochs / fitted.epochs == pytest.approx(30 / 140, abs=0.01)
         assert fitted.replace(epochs=140, stage1_epochs=30, warmup_epochs=10) == GUIDE
 

@@ -1,4 +1,4 @@
-"""A strip of validation images and what the network makes of them, as HTML with pictures inside."""
+"""Validation images while a run lives, with what the network makes of them, as HTML."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .style import VERDICTS, error_map
 IMAGES, TILE = 6, 136  # how many, and the side of one in pixels
 
 
-def strip(preview: Mapping[str, Any]) -> str:
+def live_images(preview: Mapping[str, Any]) -> str:
     """Return validation images as HTML, a column each: image, mask, probability, verdict.
 
     `preview` is as in preview.npz (see `predictions.show_predictions`), the same images each time.

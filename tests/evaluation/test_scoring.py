@@ -20,9 +20,9 @@ from torch.nn import functional
 from camoxpert_nb.data.images import read_grey, read_image, read_mask, resize_image, write_map
 from camoxpert_nb.data.layouts import Pair
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.evaluation.evaluate import evaluate, score_folder
 from camoxpert_nb.evaluation.metrics import MEASURES, measure
 from camoxpert_nb.evaluation.predict import PLAIN, Kept, Predictor, Views, predict_folder
+from camoxpert_nb.evaluation.scoring import evaluate, score_folder
 
 SIZE = 32
 SIZES = ((60, 90), (41, 33), (24, 24), (80, 50), (33, 70))
@@ -184,7 +184,7 @@ def test_each_scale_is_seen_once_and_averaged_at_the_networks_size(pairs: list[P
     np.testing.assert_array_equal(
         run(alone, pairs[:1], views=Views(scales=(1.0,)))[0][1], run(alone, pairs[:1])[0][1]
     )
-    assert Views(True, (1, 1.25)).describe() == "as it is and mirrored at scales 1, 1.25"
+    assert Views(True, (1, 1.25)).in_words() == "as it is and mirrored at scales 1, 1.25"
 
 
 @pytest.mark.parametrize("scales", [(), (0.0,), (1.0, 9.0)])
