@@ -1,4 +1,4 @@
-"""The network: a timm backbone, a mixture of seven experts at each stage, a light decoder.
+"""The network: a timm backbone, a light decoder, and in it mixtures of seven experts.
 
 Read downwards: the network, its parts as an image meets them, the backbone and its weights. A
 forward pass waits for no device, reads no number back and remembers nothing (DataParallel, DDP).
@@ -6,7 +6,7 @@ forward pass waits for no device, reads no number back and remembers nothing (Da
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,17 @@ from ..errors import InputError
 from .backbone import STRIDES, build_backbone
 
 SLICE = 16  # channels that each expert works on
+CELLS = 8  # a map is cut into at most so many rows and columns of cells, each with its own gates
+MIXED = (8, 16)  # strides with a mixture: at 4 it costs most and gains nothing, at 32 too little
 
 
 class CamoXpert(nn.Module):
     """Finds the camouflaged object in a photo.
 
     `backbone` is any timm network with features at strides 4, 8, 16 and 32; `experts` (1...7) takes
-    the first so many of EXPERTS, of which `top_k` work on each image at each stage; `width` is the
-    decoder's number of channels. `weights` is a file of the backbone's weights, `pretrained` asks
-    timm's hub; `start` says what came of it. `checkpointing` saves memory by
+    the first so many of EXPERTS, of which `top_k` work on each cell of the map; `width` is the
+    decoder's number of channels, halved at stride 4. `weights` is a file of the backbone's weights,
+    `pretrained` asks timm's hub; `start` says what came of it. `checkpointing` saves memory by
     computing twice (a batch-norm in the backbone then moves twice). InputError for bad values.
     """
 
@@ -60,9 +62,16 @@ class CamoXpert(nn.Module):
         if checkpointing:
             getattr(self.backbone, "model", self.backbone).set_grad_checkpointing(True)
         channels = self.backbone.feature_info.channels()[-4:]
-        self.stages = nn.ModuleList(Level(count, width, experts, top_k) for count in channels)
+        widths = dict.fromkeys(STRIDES, width) | {4: width // 2}
+        self.levels = nn.ModuleList(
+            Level(
+                count, widths[stride], Mixture(width, experts, top_k) if stride in MIXED else None
+            )
+            for stride, count in zip(STRIDES, channels, strict=True)
+        )
+        self.reduce = nn.ModuleList(nn.Conv2d(width, widths[4], 1, bias=False) for _ in STRIDES[1:])
         strides = STRIDES if deep_supervision else STRIDES[:1]
-        self.heads = nn.ModuleList(nn.Conv2d(width, 1, 1) for _ in strides)
+        self.heads = nn.ModuleList(nn.Conv2d(widths[stride], 1, 1) for stride in strides)
         for head in self.heads:  # start at probability 0.1: a hidden object covers about a tenth
             nn.init.constant_(head.bias, -2.2)  # type: ignore[arg-type]
         for name in ("mean", "std"):
@@ -73,24 +82,40 @@ class CamoXpert(nn.Module):
         """Map `image` (B, 3, H, W), 0...1, any H and W from 32, to logits of the same size.
 
         Returns "logits" (B, 1, H, W); "deep", a list of logits (B, 1, h, w) at strides 8, 16, 32,
-        or empty; "gates" (B, 4, experts), each chosen expert's weight at each stage, 0 for the
-        others, summing to 1; "router" (B, 4, experts), the probabilities they were chosen from.
+        or empty; "cells", for each of MIXED the gates of each cell (B, experts, rows, columns), 0
+        for experts that were not chosen, adding up to 1; "gates" (B, 2, experts), their means;
+        "router" (B, 2, experts), the means of the probabilities they were chosen from.
         """
         features = self.backbone((image - self.mean) / self.std)[-4:]  # (B, channels, h, w) each
-        saving = self.checkpointing and torch.is_grad_enabled()
-        above, decoded = None, []
-        for feature, stage in zip(features[::-1], self.stages[::-1], strict=True):
-            run = partial(checkpoint, stage, use_reentrant=False) if saving else stage
-            decoded.append(run(feature, above))  # from the deepest stage up
-            above = decoded[-1][0]  # (B, width, h, w)
-        levels, gates, router = zip(*decoded[::-1], strict=True)  # strides 4, 8, 16, 32
-        logits = [head(level) for head, level in zip(self.heads, levels, strict=False)]
+        above, levels, gates, router = None, [], [], []
+        for feature, level in list(zip(features, self.levels, strict=True))[:0:-1]:
+            above, *chosen = self._run(level, feature, above)  # from the deepest level up
+            levels.insert(0, above)  # strides 8, 16, 32
+            gates = [*chosen[:1], *gates]
+            router = [*chosen[1:], *router]
+        fused = self._fuse(levels)
+        finest, *_ = self._run(self.levels[0], features[0], fused)
+        logits = [head(x) for head, x in zip(self.heads, [finest, *levels], strict=False)]
         return {
             "logits": _resize(logits[0], image.shape[-2:]),
             "deep": logits[1:],
-            "gates": torch.stack(gates, 1),
-            "router": torch.stack(router, 1),
+            "cells": gates,
+            "gates": torch.stack([each.detach().mean((2, 3)) for each in gates], 1),
+            "router": torch.stack([each.mean((2, 3)) for each in router], 1),
         }
+
+    def _run(self, level: nn.Module, feature: Tensor, above: Tensor | None) -> tuple[Tensor, ...]:
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(level, feature, above, use_reentrant=False)
+        return level(feature, above)
+
+    def _fuse(self, levels: list[Tensor]) -> Tensor:
+        """Add up the levels at strides 8, 16 and 32, made thin first, at stride 8."""
+        thin = [reduce(level) for reduce, level in zip(self.reduce, levels, strict=True)]
+        fused = thin.pop()
+        for finer in thin[::-1]:
+            fused = finer + _resize(fused, finer.shape[-2:])
+        return fused
 
     def backbone_blocks(self) -> list[list[nn.Module]]:
         """Return the backbone's parts in four groups, shallow to deep, for staged unfreezing.
@@ -115,70 +140,97 @@ class CamoXpert(nn.Module):
 class Level(nn.Module):
     """One step of the decoder: feature and level above are added, experts look, a 3 x 3 settles."""
 
-    def __init__(self, channels: int, width: int, experts: int, top_k: int):
+    def __init__(self, channels: int, width: int, mixture: Mixture | None):
         super().__init__()
         self.lateral = _conv(channels, width, 1)
-        self.mixture = Mixture(width, experts, top_k)
+        self.mixture = mixture
         self.settle = _conv(width, width, 3)
 
-    def forward(self, feature: Tensor, above: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Map feature (B, channels, h, w), above (B, width, any, any) to what Mixture returns."""
+    def forward(self, feature: Tensor, above: Tensor | None) -> tuple[Tensor, ...]:
+        """Map feature (B, channels, h, w), above (B, width, any, any) to what Mixture returns.
+
+        Without a mixture to the feature alone.
+        """
         x = self.lateral(feature)
         if above is not None:
             x = x + _resize(above, x.shape[-2:])
-        x, gates, router = self.mixture(x)
-        return F.relu(self.settle(x)), gates, router
+        x, *gates = self.mixture(x) if self.mixture else (x,)
+        return F.relu(self.settle(x)), *gates
+
+
+class Router(nn.Module):
+    """Says for each cell of the map how much each expert counts there.
+
+    The map is cut into at most CELLS x CELLS cells; what a cell looks like, the means of its
+    features and of their sizes, decides. Routing by image gained nothing over fixed weights, by
+    cell it does (benchmarks/ACCURACY.md).
+    """
+
+    def __init__(self, width: int, experts: int, top_k: int):
+        super().__init__()
+        self.top_k = top_k
+        self.hidden = nn.Conv2d(2 * width, width // 2, 1)
+        self.choice = nn.Conv2d(width // 2, experts, 1)
+
+    def forward(self, x: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Map x (B, width, h, w), cells of `side` places, to gates and probabilities.
+
+        Both (B, experts, rows, columns) float32, adding up to 1 in each cell.
+        """
+        cells = torch.cat([_pool(x, side), _pool(x.abs(), side)], 1)
+        with torch.autocast(x.device.type, enabled=False):  # probabilities need all digits
+            probability = self.choice(F.gelu(self.hidden(cells.float()))).softmax(1)
+            if self.top_k >= probability.shape[1]:
+                return probability, probability
+            best = probability.topk(self.top_k, 1).indices
+            gates = probability * torch.zeros_like(probability).scatter(1, best, 1.0)
+            return gates / gates.sum(1, keepdim=True), probability
 
 
 class Mixture(nn.Module):
-    """Adds to a feature what the experts see that are chosen for the image.
+    """Adds to a feature what the experts see, weighed cell by cell.
 
-    All experts are computed for all images, each on its own slice of SLICE channels, so there is no
+    All experts are computed everywhere, each on its own slice of SLICE channels, so there is no
     loop over images and nothing to wait for; the gates silence those that were not chosen.
     """
 
     def __init__(self, width: int, experts: int, top_k: int):
         super().__init__()
-        self.top_k = min(top_k, experts)
-        self.router = nn.Linear(2 * width, experts)
+        self.router = Router(width, experts, top_k)
         self.spread = nn.Conv2d(width, experts * SLICE, 1, bias=False)
-        self.experts = nn.ModuleList(expert() for expert in list(EXPERTS.values())[:experts])
-        self.norm = nn.GroupNorm(experts, experts * SLICE)  # each expert of each image by itself
+        blurred = [name for name in EXPERTS[:experts] if name in BLURRED]
+        kinds = [ALONE[name]() for name in EXPERTS[:experts] if name in ALONE]
+        self.sizes = [SLICE] * len(kinds) + [SLICE * len(blurred)] * bool(blurred)
+        self.experts = nn.ModuleList([*kinds, *([_Blurred(blurred)] if blurred else [])])
+        self.norm = _Norm(experts, experts * SLICE)  # each expert of each image by itself
         self.merge = nn.Conv2d(experts * SLICE, width, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map x (B, width, h, w) to the same shape, gates (B, experts), router (B, experts)."""
-        gates, router = self._choose(x)
-        slices = self.spread(x).chunk(len(self.experts), 1)  # experts x (B, SLICE, h, w)
+        """Map x (B, width, h, w) to the same shape, gates and probabilities by cell (see Router)."""
+        side = _side(x)
+        gates, probability = self.router(x, side)
+        slices = self.spread(x).split(self.sizes, 1)  # (B, SLICE, h, w) for each expert
         views = [expert(part) for expert, part in zip(self.experts, slices, strict=True)]
-        seen = F.gelu(self.norm(torch.cat(views, 1)))  # (B, experts * SLICE, h, w)
-        weight = gates * self.top_k  # 1 on average for the chosen: they must be heard
-        weight = weight.to(seen.dtype).repeat_interleave(SLICE, 1)[:, :, None, None]
-        return x + self.merge(seen * weight), gates, router
-
-    def _choose(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(x.device.type, enabled=False):  # gates and probabilities in float32
-            places = x.float().flatten(2)  # (B, width, h * w)
-            spread = (places.var(2, unbiased=False) + 1e-5).sqrt()  # finite gradient at 0
-            probability = self.router(torch.cat([places.mean(2), spread], 1)).softmax(1)
-            best = probability.topk(self.top_k, 1).indices
-            gates = probability * torch.zeros_like(probability).scatter(1, best, 1.0)
-            return gates / gates.sum(1, keepdim=True), probability
+        seen = F.gelu(self.norm(torch.cat(views, 1))).unflatten(1, (-1, SLICE))
+        weight = _enlarge(gates.to(seen.dtype), side, x.shape[-2:]) * self.router.top_k
+        return x + self.merge((seen * weight[:, :, None]).flatten(1, 2)), gates, probability
 
 
 # The seven experts: each maps (B, SLICE, h, w) to the same shape.
 
 
 class _Texture(nn.Module):
-    """Fine to coarse pattern: convolutions of four dilations side by side."""
+    """Fine and coarse pattern: convolutions of neighbours and of places three apart."""
 
     def __init__(self) -> None:
         super().__init__()
-        rates, part = (1, 2, 3, 4), SLICE // 4
-        self.convs = nn.ModuleList(nn.Conv2d(part, part, 3, 1, rate, rate) for rate in rates)
+        half = SLICE // 2
+        self.fine = nn.Conv2d(half, half, 3, padding=1, bias=False)
+        self.coarse = nn.Conv2d(half, half, 3, padding=3, dilation=3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([conv(p) for conv, p in zip(self.convs, x.chunk(4, 1), strict=True)], 1)
+        near, far = x.chunk(2, 1)
+        return torch.cat([self.fine(near), self.coarse(far)], 1)
 
 
 class _Attention(nn.Module):
@@ -186,14 +238,14 @@ class _Attention(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.project = nn.Conv2d(SLICE, 3 * SLICE, 1)
+        self.project = nn.Conv2d(SLICE, 3 * SLICE, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = self.project(x).flatten(2).chunk(3, 1)  # (B, SLICE, h * w) each
+        query, key, value = self.project(x).float().flatten(2).chunk(3, 1)  # (B, SLICE, h * w) each
         with torch.autocast(x.device.type, enabled=False):
             # Averages of averages of the values: bounded, so a large image or float16 is safe.
-            summary = value.float() @ key.float().softmax(2).mT  # (B, SLICE, SLICE)
-            return (summary @ query.float().softmax(1)).view_as(x).to(x.dtype)
+            summary = value @ key.softmax(2).mT  # (B, SLICE, SLICE)
+            return (summary @ query.softmax(1)).view_as(x).to(x.dtype)
 
 
 class _Hybrid(nn.Module):
@@ -201,74 +253,115 @@ class _Hybrid(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.local = nn.Conv2d(SLICE, SLICE, 5, padding=2, groups=SLICE)
+        self.local = nn.Conv2d(SLICE, SLICE, 5, padding=2, groups=SLICE, bias=False)
         self.whole = nn.Conv2d(SLICE, SLICE, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.local(x) * self.whole(x.mean((2, 3), keepdim=True)).sigmoid()
 
 
-class _Frequency(nn.Module):
-    """Four frequency bands, split by averaging over 3, 7 and 15 places."""
+class _Blurred(nn.Module):
+    """The experts of BLURRED, n of them: a map beside itself, blurred ever wider, in one pyramid.
+
+    Maps (B, n * SLICE, h, w) to the same.
+    """
+
+    shares: Tensor
+
+    def __init__(self, names: Sequence[str]):
+        super().__init__()
+        shares = torch.cat([torch.tensor(BLURRED[name]) for name in names], 1)  # (4, 4 * n)
+        shares = shares.float().repeat_interleave(SLICE // 4, 1)[:, :, None, None]
+        self.register_buffer("shares", shares, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        high, upper, lower, low = x.chunk(4, 1)
-        bands = [high - _blur(high, 3), _blur(upper, 3) - _blur(upper, 7)]
-        return torch.cat([*bands, _blur(lower, 7) - _blur(lower, 15), _blur(low, 15)], 1)
+        sharp, *shares = self.shares.to(x.dtype)
+        seen = x * sharp
+        for size, share in zip((3, 5, 9), shares, strict=True):
+            x = F.avg_pool2d(x, size, 1, size // 2, count_include_pad=False)
+            seen = torch.addcmul(seen, x, share)
+        return seen
 
 
 class _Edge(nn.Module):
-    """Outlines: size of the Sobel gradient for half the channels, of the Laplacian for the rest."""
+    """Outlines: the size of the gradient for half the channels, of the curvature for the rest."""
 
     kernels: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         sobel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
-        laplace = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]) / 4
-        kernels = torch.stack([sobel, sobel.T] * (SLICE // 2) + [laplace] * (SLICE // 2))
-        self.register_buffer("kernels", kernels[:, None], persistent=False)  # (24, 1, 3, 3)
+        bend = torch.tensor([[1.0, -2.0, 1.0], [2.0, -4.0, 2.0], [1.0, -2.0, 1.0]]) / 8
+        kernels = torch.stack([sobel, sobel.T] * (SLICE // 2) + [bend, bend.T] * (SLICE // 2))
+        self.register_buffer("kernels", kernels[:, None], persistent=False)  # (32, 1, 3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        first, second = F.pad(x, (1, 1, 1, 1), mode="replicate").chunk(2, 1)  # a border is no edge
-        sobel, laplace = self.kernels.to(x.dtype).split([SLICE, SLICE // 2])
-        slope = F.conv2d(first, sobel, groups=SLICE // 2).float().unflatten(1, (-1, 2))
-        bend = F.conv2d(second, laplace, groups=SLICE // 2).float()  # squares overflow float16
-        size = torch.cat([slope.square().sum(2), bend.square()], 1)
-        return (size + 1e-4).sqrt().to(x.dtype)  # finite gradient on flat areas
+        padded = F.pad(x.float(), (1, 1, 1, 1), mode="replicate")  # a border is no edge
+        with torch.autocast(x.device.type, enabled=False):  # squares overflow float16
+            along = F.conv2d(padded, self.kernels, groups=SLICE).unflatten(1, (SLICE, 2))
+            return (along.square().sum(2) + 1e-4).sqrt().to(x.dtype)  # finite gradient where flat
 
 
 class _Context(nn.Module):
-    """The scene around: averages over grids of 1, 4, 16 and 64 cells, laid over the image."""
+    """The scene around: what cells and their neighbours hold on average, laid over the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.around = nn.Conv2d(SLICE, SLICE, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        grids = [F.adaptive_avg_pool2d(p, 2**i) for i, p in enumerate(x.chunk(4, 1))]
-        return torch.cat([_resize(grid, x.shape[-2:]) for grid in grids], 1)
+        side = _side(x)
+        return _enlarge(self.around(_pool(x, side)), side, x.shape[-2:])
 
 
-class _Contrast(nn.Module):
-    """What differs from its surroundings: a small neighbourhood less a large, at four scales."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        scales = zip(x.chunk(4, 1), (1, 3, 3, 5), (5, 7, 11, 21), strict=True)
-        return torch.cat([_blur(p, small) - _blur(p, large) for p, small, large in scales], 1)
-
-
-EXPERTS: dict[str, Any] = {
-    kind.__name__[1:].lower(): kind
-    for kind in (_Texture, _Attention, _Hybrid, _Frequency, _Edge, _Context, _Contrast)
+ALONE: dict[str, Callable[[], nn.Module]] = {
+    "texture": _Texture,
+    "attention": _Attention,
+    "hybrid": _Hybrid,
+    "edge": _Edge,
+    "context": _Context,
 }
+# For each fourth of an expert's channels, what counts: the map as it is (first row), and blurred
+# over about 3, 7 and 15 places.
+BLURRED = {
+    # four bands, from fine detail to what is left when it is gone
+    "frequency": ((1, 0, 0, 0), (-1, 1, 0, 0), (0, -1, 1, 0), (0, 0, -1, 1)),
+    # what differs from its surroundings: places and neighbourhoods less wider ones
+    "contrast": ((1, 1, 0, 0), (0, 0, 1, 1), (-1, 0, 0, 0), (0, -1, -1, -1)),
+}
+EXPERTS = (*ALONE, *BLURRED)
+
+
+class _Norm(nn.GroupNorm):
+    """Group norm in the precision of its input: autocast would take it, and what follows, to
+    float32. Sums are taken in float32 all the same, inside."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+            return F.group_norm(x, self.num_groups, weight, bias, self.eps)
 
 
 def _conv(channels: int, width: int, size: int) -> nn.Sequential:
     conv = nn.Conv2d(channels, width, size, padding=size // 2, bias=False)
-    return nn.Sequential(conv, nn.GroupNorm(8, width))  # no batch statistics: each image by itself
+    return nn.Sequential(conv, _Norm(8, width))  # no batch statistics: each image by itself
 
 
 def _resize(x: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
-def _blur(x: Tensor, size: int) -> Tensor:
-    rows = F.avg_pool2d(x, (size, 1), 1, (size // 2, 0), count_include_pad=False)
-    return F.avg_pool2d(rows, (1, size), 1, (0, size // 2), count_include_pad=False)
+def _side(x: Tensor) -> int:
+    """Return how many places a cell has on each side."""
+    return -(-max(x.shape[-2:]) // CELLS)
+
+
+def _pool(x: Tensor, side: int) -> Tensor:
+    """Return the mean of each cell; the last row and column may hold fewer places."""
+    return F.avg_pool2d(x, side, side, ceil_mode=True, count_include_pad=False)
+
+
+def _enlarge(cells: Tensor, side: int, size: torch.Size) -> Tensor:
+    """Lay the values of cells over a map of `size`, each cell's over its own places."""
+    large = F.interpolate(cells, scale_factor=float(side), mode="bilinear", align_corners=False)
+    return large[..., : size[0], : size[1]]
