@@ -44,9 +44,26 @@ def weighted_f(image: Array, mask: Array, low: int, high: int, false_alarm: floa
 
 
 def _squared_distance(mask: Array) -> Squares:
-    """Return the squared distance to the object, exact (a whole number), at most 65535."""
-    distance = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(cv2.multiply(distance, distance, dtype=cv2.CV_16U), np.uint16)
+    """Return the squared distance to the object, exact (a whole number), at most 65535.
+
+    Rows and columns that are all object stand between what lies beside them: no background pixel's
+    nearest object pixel is beyond. So the parts between are looked at one by one.
+    """
+    squared = np.zeros(mask.shape, np.uint16)
+    for rows in _parts(mask, 1):
+        for columns in _parts(mask[rows], 0):
+            part = 1 - mask[rows, columns]
+            distance = cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            squared[rows, columns] = cv2.multiply(distance, distance, dtype=cv2.CV_16U)
+    return squared
+
+
+def _parts(mask: Array, axis: int) -> list[slice]:
+    """Return runs of columns (axis 0) or rows (1) with background, and one line on either side."""
+    is_open = cv2.reduce(mask, axis, cv2.REDUCE_MIN).ravel() == 0
+    edges = np.flatnonzero(np.diff(is_open, prepend=False, append=False)).tolist()
+    runs = zip(edges[::2], edges[1::2], strict=True)
+    return [slice(max(start - 1, 0), stop + 1) for start, stop in runs]
 
 
 def _forgiven(found: Array, squared: Squares) -> float:
