@@ -20,26 +20,11 @@ import torch
 from camoxpert_nb.errors import RankFailed
 from camoxpert_nb.machine.distributed import ALONE, _failed, start_ranks
 from camoxpert_nb.runs.run import Run, alive
-from camoxpert_nb.settings.config import Config, make_config
+from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import Loaders, prepare
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
-
-
-@pytest.fixture(scope="module")
-def pair_config(camouflage: Path, cache: Path) -> Config:
-    """Settings whose network has no batch norm, so that halves of a batch do as the whole."""
-    return make_config(
-        "tiny",
-        dataset_path=str(camouflage),
-        cache_dir=str(cache),
-        backbone="test_convnext",
-        device="cpu",
-        epochs=4,
-        batch_size=4,
-        val_share=0.2,  # 7 images: an odd number shows padding
-    )
 
 
 @pytest.fixture(scope="module")
