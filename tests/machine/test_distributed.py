@@ -256,6 +256,19 @@ def test_a_clean_stop_under_torchrun_says_that_all_is_well(
     assert run.records()[-1]["kind"] == "stop"
 
 
+def test_epochs_are_fitted_to_the_time_by_all_processes(
+    pair_config: Config, tmp_path: Path
+) -> None:
+    """They time their steps together, and then train in the same processes."""
+    run = Run(tmp_path / "run")
+    config = pair_config.replace(epochs=3, time_budget=60, checkpoint_dir=str(run.folder))
+    process = start(config, "--fit-to-budget")
+    _out, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert run.load_json("summary")["finished"]
+    assert [record["epoch"] for record in run.records("epoch")] == [1, 2, 3]
+
+
 def test_bad_input_is_said_once(pair_config: Config, tmp_path: Path) -> None:
     config = pair_config.replace(dataset_path=str(tmp_path), checkpoint_dir=str(tmp_path / "run"))
     out, said = start(config).communicate(timeout=60)

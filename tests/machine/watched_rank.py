@@ -1,7 +1,7 @@
 """A process of a training that writes down each of its steps, and stops where it is told.
 
-test_orders.py has the kit's own launcher start these, in place of `python -m camoxpert_nb`; a
-training of one process runs `watch_steps` alone.
+test_distributed_orders.py has the kit's own launcher start these, in place of `python -m
+camoxpert_nb`; a training of one process runs `watch_steps` alone.
 """
 
 from __future__ import annotations
