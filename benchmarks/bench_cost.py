@@ -84,11 +84,14 @@ def peaks(pid: int) -> list[int]:
 
 
 def real(folder: Path) -> tuple[dict[str, float], float]:
-    """Return the seconds of an epoch by stage, and those from the run's start to its end."""
+    """Return the seconds of an epoch by stage, and those from the run's start to its end.
+
+    The first epoch counts in the whole run alone: images are decoded before it.
+    """
     records = [r for r in Run(folder).records() if r["kind"] in ("start", "epoch", "end")]
     seconds: dict[str, list[float]] = {}
     for before, record in itertools.pairwise(records):
-        if record["kind"] == "epoch":
+        if record["kind"] == before["kind"] == "epoch":
             seconds.setdefault(record["stage"], []).append(record["time"] - before["time"])
     middles = {stage: statistics.median(each) for stage, each in seconds.items()}
     return middles, records[-1]["time"] - records[0]["time"]

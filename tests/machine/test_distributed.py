@@ -263,7 +263,7 @@ def test_epochs_are_fitted_to_the_time_by_all_processes(
     run = Run(tmp_path / "run")
     config = pair_config.replace(epochs=3, time_budget=60, checkpoint_dir=str(run.folder))
     process = start(config, "--fit-to-budget")
-    _out, said = process.communicate(timeout=120)
+    _out, said = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert run.load_json("summary")["finished"]
     assert [record["epoch"] for record in run.records("epoch")] == [1, 2, 3]
