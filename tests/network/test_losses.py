@@ -171,9 +171,9 @@ def test_split_copied_and_gathered_equals_whole(
 ) -> None:
     """What DataParallel does: a copy of the module for each chunk, outputs put together.
 
-    In float64. Sums are rounded differently for other batches and threads, and a ReLU whose input
-    rounds to the other side of 0 gives quite another gradient: among a million inputs of about 1,
-    float32's steps of 1e-7 meet one now and then, float64's of 2e-16 do not.
+    In float64: sums are rounded differently for other batches and threads, and a ReLU whose input
+    rounds to the other side of 0 gives quite another gradient. Steps of 2e-16 make that a billion
+    times rarer than float32's, and leave room for a tolerance that hides nothing.
     """
     monkeypatch.setattr(Tensor, "float", Tensor.double)  # the casts to float32 inside
     whole = make(backbone, checkpointing=checkpointing).double()
