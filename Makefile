@@ -63,6 +63,7 @@ bench: .venv/ready     ## speed against others, as ratios in one run (about 10 m
 	$(BIN)/python benchmarks/bench_model.py
 	$(BIN)/python benchmarks/bench_loader.py
 	$(BIN)/python benchmarks/bench_fit.py
+	$(BIN)/python benchmarks/bench_cost.py
 	$(BIN)/python benchmarks/bench_metrics.py
 	$(BIN)/python benchmarks/bench_export.py
 	$(BIN)/python benchmarks/bench_dashboard.py

@@ -175,8 +175,8 @@ def _train(decide: Callable[[], Order], options: Options) -> int:
             if processes:
                 return _start(order, processes)
         if order.fit_to_budget:
-            fitted = {name: getattr(config, name) for name in OF_A_MACHINE}
-            order = replace(order, config=_fitted(config, ranks).replace(**fitted))
+            own = {name: getattr(config, name) for name in OF_A_MACHINE}
+            order = replace(order, config=_fitted(order, ranks).replace(**own))
         return _show(order, ranks) if order.dry_run else _fit(order, ranks)
 
 
@@ -212,11 +212,12 @@ def _shown(value: Any) -> str:
     return "none" if value in (None, "") else str(value)
 
 
-def _fitted(config: Config, ranks: Ranks) -> Config:
+def _fitted(order: Order, ranks: Ranks) -> Config:
     from ..training.banner import fitted
     from ..training.prepare import prepare
 
-    chosen = fitted(prepare(config, ranks=ranks, empty=True))  # each process times its own steps
+    training = prepare(order.config, ranks=ranks, empty=True)
+    chosen = fitted(training, order.began or time.time())  # each process times its own steps
     return ranks.from_first(lambda: chosen)
 
 

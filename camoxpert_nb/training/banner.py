@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,10 +110,14 @@ def auto_preset(dataset_path: str) -> tuple[str, str]:
     return suggest(pick_devices().memory(), own_images=bool(dataset_path))
 
 
-def fitted(training: Training) -> Config:
-    """Return the settings with as many epochs as fit into the time there is, by real steps."""
+def fitted(training: Training, began: float) -> Config:
+    """Return the settings with as many epochs as fit into the time there is, by real steps.
+
+    The time budget counts from `began`, as time.time() tells it.
+    """
     config, costs = training.config, measure_costs(training)
-    minutes = minutes_to_train(config.time_budget) - costs.decoding / 60
+    used = (time.time() - began) / 60  # by the steps just taken, too
+    minutes = minutes_to_train(config.time_budget, used) - costs.decoding / 60
     return fit_to_budget(
         config,
         len(training.data.train),

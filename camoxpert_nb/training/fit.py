@@ -110,6 +110,8 @@ def _begin(training: Training, run: Run, going_on: bool, known: Split) -> None:
     run.clear()
     if going_on:
         restore(training, run, known)
+    else:
+        run.cut_history(0, 0)  # of a run that died before it was first saved
     data = training.data
     run.save_json("split", Split.of(data.train, data.validation, data.root).after(known))
     run.save_config(training.config)

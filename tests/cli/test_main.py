@@ -309,6 +309,14 @@ def test_unusable_input_ends_with_code_2_and_a_sentence(
     assert not Path(places["run"]).exists()
 
 
+def test_the_epochs_of_a_run_that_goes_on_are_not_chosen_anew(
+    places: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train --preset tiny --resume-from {run} --fit-to-budget", **places) == 2
+    said = capsys.readouterr().err
+    assert "--fit-to-budget chooses the epochs of a new run, but --resume-from goes on" in said
+
+
 def test_an_unknown_flag_ends_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(["train", "--batchsize", "3"])

@@ -37,6 +37,12 @@ def test_two_gpus_are_used_without_a_flag(gpus: int) -> None:
     assert [(rank.kind, rank.own, rank.count) for rank in ranks] == [("ddp", 1, 2)] * 2
 
 
+@pytest.mark.parametrize("gpus", [0], indirect=True)
+def test_a_gpu_that_is_not_there_is_said(gpus: int) -> None:
+    with pytest.raises(InputError, match="--device cuda, but PyTorch sees no CUDA GPU"):
+        pick_devices("cuda")
+
+
 @pytest.mark.parametrize("gpus", [2], indirect=True)
 def test_gpus_can_be_left_alone(gpus: int) -> None:
     assert pick_devices(parallel="none").ids == (0,)

@@ -390,6 +390,38 @@ def test_the_end_of_the_session_stops_the_training_saved(
     assert run.has("last")
 
 
+def test_the_time_budget_counts_from_when_the_command_was_given(tiny: Config) -> None:
+    config = tiny.replace(time_budget=5)
+    run = fit(config, began=time.time() - 6 * 60)
+    assert run.records()[-1]["why"] == "the time budget is used up"
+    assert run.load("last")["step"] == 1
+    run = fit(config, resume=True, began=time.time() - 60)
+    assert run.load_json("summary")["finished"]
+
+
+def test_a_network_of_ones_own_counts_as_untrained(tiny: Config) -> None:
+    """So its batch norms train, whatever `pretrained` asks for the configured one."""
+    inner = prepare(tiny).state.net
+
+    class Own(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, image: torch.Tensor) -> Any:
+            return self.inner(image)
+
+        def backbone_blocks(self) -> Any:
+            return self.inner.backbone_blocks()  # type: ignore[operator]
+
+    before = {name: value.clone() for name, value in inner.named_buffers()}
+    run = fit(tiny.replace(pretrained=True), net=Own())
+    summary = run.load_json("summary")
+    assert (summary["pretrained"], summary["weights_source"]) == (False, "a network of your own")
+    moved = [n for n, value in inner.named_buffers() if not torch.equal(value, before[n])]
+    assert any("running_mean" in name for name in moved)
+
+
 def test_after_an_epoch_it_says_how_far_this_session_comes(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,19 @@ def _factor(config: Config) -> float:
     return prepare(config).plan.lr(0.9, None)
 
 
+@pytest.mark.parametrize(("changes", "rate"), [({}, 4e-3), ({"lr": 1e-3}, 1e-3)])
+def test_a_new_rate_is_meant_for_the_batch_at_hand(
+    tiny: Config, changes: dict[str, Any], rate: float
+) -> None:
+    """--scale-lr scales the run's own rate to the new batch, and leaves one given with it alone."""
+    run = stop_at(tiny.replace(scale_lr=True), 3)
+    config = resumed_config(run.folder, {"batch_size": 2 * tiny.batch_size, **changes})
+    training = prepare(config)
+    restore(training, run, Split.load(run.load_json("split")))
+    assert tiny.lr == 2e-3
+    assert training.plan.stages[0].lr == pytest.approx(rate)
+
+
 def test_what_has_no_effect_is_said(tiny: Config) -> None:
     run = stop_at(tiny, 3)
     run = go_on(run, skip_stage1=True)
