@@ -25,12 +25,12 @@ from ..runs.records import seconds_per_image
 from ..runs.run import Onlooker, Run
 from ..settings.config import Config
 from .budget import foresee, minutes_to_train, passed
+from .epoch import EpochSteps, end_epoch
 from .failure import full_disk, note_failure
 from .memory import memory_advice, rehearse
 from .prepare import Loaders, Training, prepare, step_settings, summary, versions
 from .resume import restore
 from .schedule import Stage
-from .train import end_epoch, train_epoch
 from .validate import choose_weights, preview, share_statistics, update_best, validate
 
 Report = Callable[[dict[str, Any]], None]
@@ -139,11 +139,15 @@ class _Trainer:
         self.settings = step_settings(training.config)
         self.between = 0.0  # seconds from the last epoch to this one
         self.first_epoch = self.state.epoch
+        self.steps: EpochSteps | None = None
+        self.left = 0  # steps of the epoch that were not recorded yet
 
     def work(self) -> None:
         """Train, and sum up what was reached."""
+        self.loaders.begin(self.plan.stage_at(self.state.epoch), self.state.epoch, self.state.seen)
         if self.gauge.reason:
             self.note(self.gauge.reason)
+        self.tell_graph()
         try:
             with together():
                 if self.training.devices.ids:  # the CPU's memory is not the short one
@@ -181,26 +185,40 @@ class _Trainer:
     def train_epoch(self) -> str:
         """Train to the end of the epoch, whose last step the epoch's own end saves and obeys."""
         state, stage = self.state, self.plan.stage_at(self.state.epoch)
-        parts, left = state.parts_per_batch, self.plan.steps_left(state.epoch, state.seen)
         batches = self.loaders.epoch(stage, state.epoch, state.seen)
-        for record in train_epoch(state, self.plan, batches, self.settings):
-            left -= 1
-            self.report({"kind": "step", **record})
-            if state.parts_per_batch > parts:
-                parts = self.tell_parts(stage, state.parts_per_batch)
-            if not left:
-                break
-            if left % max(stage.steps // STEP_RECORDS, 1) == 0:
-                self.run.log("step", **record)
-            if stopped := self.between_steps():
+        self.left = self.plan.steps_left(state.epoch, state.seen)
+        self.parts = state.parts_per_batch
+        self.steps = EpochSteps(state, self.plan, batches, self.settings)
+        for record in self.steps:
+            self.take(stage, record)
+            if self.left and (stopped := self.between_steps()):
                 return stopped
         return ""
+
+    def take(self, stage: Stage, record: dict[str, Any]) -> None:
+        """Report a step, and log some of them."""
+        self.left -= 1
+        self.report({"kind": "step", **record})
+        if self.state.parts_per_batch > self.parts:
+            self.parts = self.tell_parts(stage, self.state.parts_per_batch)
+        self.tell_graph()
+        if self.left and self.left % max(stage.steps // STEP_RECORDS, 1) == 0:
+            self.run.log("step", **record)
+
+    def settle(self) -> bool:
+        """Let the state be whole, and say whether it stands within an epoch."""
+        if self.steps:
+            for record in self.steps.settle():
+                self.take(self.steps.stage, record)
+        return self.left > 0
 
     def end_epoch(self) -> None:
         """Score raw and averaged weights, keep the best, and log the epoch."""
         training, state = self.training, self.state
         batch = self.plan.stage_at(state.epoch).batch
         record = end_epoch(state, self.plan) | self.utilisation()
+        # While the GPU validates, the workers load what comes then.
+        self.loaders.begin(self.plan.stage_at(state.epoch), state.epoch)
         record["verdict"] = verdict(record)
         nets = {"raw": state.net} | ({"ema": state.ema.module} if state.ema else {})
         share_statistics(state.net, nets.get("ema"), self.ranks)
@@ -259,16 +277,19 @@ class _Trainer:
         """Wait while paused, save if asked to or overdue; return why to stop, or nothing.
 
         What any process was asked, all do at the same step. A request is read once: a stop that
-        comes later is seen, and saved, a step later.
+        comes later is seen, and saved, a step later. With `save` an epoch ends here; where its last
+        step was only just read, all is left to that end.
         """
         config, run = self.training.config, self.run
-        orphan = False
+        orphan, ends = False, save
         while True:
             late = self.ranks.first and time.time() >= self.end
             minutes = (time.monotonic() - self.saved) / 60
             overdue = save or minutes > config.save_minutes or run.wants("save")
             asked = (run.wants("pause"), run.wants("stop"), late, self.ranks.orphaned, overdue)
             pause, stop, late, orphan, save = self.ranks.any(*asked)
+            if any((pause, stop, late, orphan, save)) and not (self.settle() or ends):
+                return ""
             if stop or late or orphan or save:
                 self.save()
             if stop or late or orphan or not pause:
@@ -293,6 +314,12 @@ class _Trainer:
         for stage in split:
             self.tell_parts(stage, self.state.parts[stage.open_blocks])
         self.forecast({blocks: own * cost.seconds_per_image for blocks, cost in costs.items()})
+
+    def tell_graph(self) -> None:
+        """Log, once, why steps are not captured."""
+        note, self.state.graph.note = self.state.graph.note, ""
+        if note:
+            self.note(note)
 
     def tell_parts(self, stage: Stage, parts: int) -> int:
         """Log that the stage's batches are computed in so many parts, and return how many."""
