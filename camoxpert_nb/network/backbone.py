@@ -144,9 +144,9 @@ class KeptPositions(PositionalEncodingFourier):
 
 def keep_positions(backbone: nn.Module) -> nn.Module:
     """Have EdgeNeXt's encodings of places kept; weights and their names stay as they are."""
-    module: Any
     for module in backbone.modules():
         if type(module) is PositionalEncodingFourier:
-            module.__class__ = KeptPositions
-            module.kept = {}  # by height, width and device
+            changed: Any = module
+            changed.__class__ = KeptPositions
+            changed.kept = {}  # by height, width and device
     return backbone
