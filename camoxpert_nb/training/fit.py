@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,10 +24,11 @@ from ..runs.run import Onlooker, Run
 from ..settings.config import Config
 from .budget import foresee, minutes_to_train, passed
 from .epoch import EpochSteps, end_epoch
-from .failure import full_disk, note_failure
+from .failure import full_disk, graceful, note_failure
 from .memory import memory_advice, rehearse
 from .prepare import Loaders, Training, prepare, step_settings, summary, versions
 from .resume import restore
+from .saving import Saver, saves_beside
 from .schedule import Stage
 from .validate import choose_weights, preview, share_statistics, update_best, validate
 
@@ -69,12 +68,14 @@ def fit(
         going_on = ranks.from_first(lambda: resume and run.has("last"))
         known = Split.load(ranks.from_first(lambda: run.load_json("split") if going_on else {}))
         training = prepare(config, progress, net, ranks=ranks, empty=going_on, known=known)
-        with run.locked(), _graceful(run):
+        with run.locked(), graceful(run):
             _begin(training, run, going_on, known)
             announce(training)
-            with contextlib.closing(Gauge(training.devices.ids)) as gauge:
+            saver = Saver(run, beside=saves_beside(run, training.devices))
+            gauge = Gauge(training.devices.ids)
+            with contextlib.closing(gauge), contextlib.closing(saver):
                 loaders = Loaders(training, progress)
-                trainer = _Trainer(training, loaders, run, report, gauge, end)
+                trainer = _Trainer(training, loaders, run, report, gauge, saver, end)
                 with ranks.told(trainer.note, partial(note_failure, run)):
                     trainer.work()
     except Exception as error:
@@ -129,11 +130,12 @@ class _Trainer:
         run: Run,
         report: Report,
         gauge: Gauge,
+        saver: Saver,
         end: float,
     ) -> None:
         self.end = end  # when the time is used up, as time.time() tells it
         self.training, self.loaders, self.run, self.report = training, loaders, run, report
-        self.gauge = gauge
+        self.gauge, self.saver = gauge, saver
         self.state, self.plan, self.ranks = training.state, training.plan, training.ranks
         self.saved = time.monotonic()
         self.settings = step_settings(training.config)
@@ -153,6 +155,7 @@ class _Trainer:
                 if self.training.devices.ids:  # the CPU's memory is not the short one
                     self.rehearse()
                 stopped = self.train()
+            self.saver.finish()
         except torch.OutOfMemoryError as error:
             error.__traceback__ = None  # its frames hold the memory that the advice is measured in
             raise TrainingError(memory_advice(self.training)) from error
@@ -242,7 +245,7 @@ class _Trainer:
         }
         if taken:
             saved = {"net": nets[weights].state_dict(), "config": config.as_dict()}
-            self.run.save("best", saved | state.best | {"version": versions()["camoxpert_nb"]})
+            self.saver.save("best", saved | state.best | {"version": versions()["camoxpert_nb"]})
         self.ranks.from_first(lambda: self.save_preview(nets[weights], how))
         self.report(self.run.log("epoch", **record))
 
@@ -285,7 +288,7 @@ class _Trainer:
         while True:
             late = self.ranks.first and time.time() >= self.end
             minutes = (time.monotonic() - self.saved) / 60
-            overdue = save or minutes > config.save_minutes or run.wants("save")
+            overdue = save or minutes > config.save_minutes or self.wants_save()
             asked = (run.wants("pause"), run.wants("stop"), late, self.ranks.orphaned, overdue)
             pause, stop, late, orphan, save = self.ranks.any(*asked)
             if any((pause, stop, late, orphan, save)) and not (self.settle() or ends):
@@ -303,9 +306,13 @@ class _Trainer:
     def save(self) -> None:
         """Write last.pt, from which the run can go on exactly."""
         made = {"config": self.training.config.as_dict(), "version": versions()["camoxpert_nb"]}
-        self.run.save("last", self.state.state_dict() | made)
-        self.run.request("save", wanted=False)
+        obeyed = partial(self.run.request, "save", wanted=False)
+        self.saver.save("last", self.state.state_dict() | made, obeyed)
         self.saved = time.monotonic()
+
+    def wants_save(self) -> bool:
+        """Say whether a save was asked for, and none is being written."""
+        return self.run.wants("save") and not self.saver.writes("last")
 
     def rehearse(self) -> None:
         """Try both parts of the training, so that stage two cannot surprise."""
@@ -333,24 +340,3 @@ class _Trainer:
     def note(self, message: str) -> None:
         """Log something the user should know."""
         self.report(self.run.log("note", step=self.state.step, message=message))
-
-
-@contextlib.contextmanager
-def _graceful(run: Run) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop; the second one acts as ever."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, frame: Any) -> None:
-        run.request("stop")
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
