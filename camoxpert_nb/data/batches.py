@@ -146,7 +146,8 @@ class Feed:
         self._coming = iter(self._loader) if self.workers else None
 
     def __iter__(self) -> Iterator[Batch]:
-        coming, self._coming = self._coming or iter(self._loader), None
+        coming = iter(self._loader) if self._coming is None else self._coming
+        self._coming = None
         while True:
             began = time.time()
             batch = next(coming, None)
