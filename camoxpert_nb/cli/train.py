@@ -276,7 +276,6 @@ def _note(error: RankFailed, run: Run) -> RankFailed:
 
 
 def _fit(order: Order, ranks: Ranks) -> int:
-    from ..figures.results import draw_training
     from ..machine.distributed import by_torchrun
     from ..network.model import EXPERTS
     from ..training.banner import banner
@@ -302,8 +301,11 @@ def _fit(order: Order, ranks: Ranks) -> int:
     )
     summary = ranks.from_first(lambda: run.load_json("summary"))
     console.say(_ending(summary, str(run.folder)))
-    for path in draw_training(run) if ranks.first and run.records("epoch") else []:
-        console.say(f"  {path}")
+    if ranks.first and run.records("epoch"):
+        from ..figures.results import draw_training  # matplotlib and pandas: no step waits for them
+
+        for path in draw_training(run):
+            console.say(f"  {path}")
     if by_torchrun() and not summary["finished"]:
         console.say(
             "The run is saved. torchrun calls each exit code but 0 FAILED, also the "

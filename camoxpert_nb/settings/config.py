@@ -37,7 +37,7 @@ ON_RESUME = {
     "a new run": "backbone num_experts top_k width deep_supervision img_size val_share noncam seed",
     "no effect": "pretrained weights init_from skip_stage1 preset",
     "of the machine": "dataset_path cache_dir checkpoint_dir num_workers device parallel gpus amp "
-    "gradient_checkpointing save_minutes time_budget join_minutes",
+    "cuda_graph gradient_checkpointing save_minutes time_budget join_minutes",
     "taken over": "augment epochs stage1_epochs lr stage2_lr lr_batch stage2_lr_batch scale_lr "
     "backbone_lr_factor weight_decay scheduler min_lr warmup_epochs t_mult progressive_unfreeze "
     "use_ema ema_decay target_iou deep_weight uncertainty balance legacy_loss clip batch_size "
@@ -142,6 +142,9 @@ class Config:
     )
     gpus: str = devices("all", "GPUs to use: all, or their numbers as 0,1")
     amp: bool = devices(True, "mixed precision where the GPU gains by it")
+    cuda_graph: bool = devices(
+        True, "on one GPU, capture the step as a CUDA graph: its launches then cost nothing"
+    )
     join_minutes: float = devices(
         5.0, "longest wait for the other processes of a training", above=0.0, unit="min"
     )

@@ -384,3 +384,28 @@ def test_a_config_file_stands_for_a_preset(places: dict[str, str], tmp_path: Pat
     changes = {"epochs": 2, "checkpoint_dir": places["run"], "lr_batch": 4, "stage2_lr_batch": 4}
     assert written == config.replace(**changes)
     assert np.isfinite(json.loads((Path(places["run"]) / "summary.json").read_text())["seconds"])
+
+
+BEFORE_THE_FIRST_STEP = """
+import sys
+from camoxpert_nb.cli.main import main
+from camoxpert_nb.training import fit as module
+def fit(config, **rest):
+    print("loaded:", sorted({"matplotlib", "pandas", "torch"} & set(sys.modules)))
+    raise SystemExit(0)
+module.fit = fit
+main(["train", "--preset", "tiny", "--device", "cpu"])
+"""
+
+
+def test_nothing_that_draws_is_loaded_before_the_first_step(tmp_path: Path) -> None:
+    """matplotlib and pandas cost seconds on a slow host, which a run's start would wait for."""
+    done = subprocess.run(
+        [sys.executable, "-c", BEFORE_THE_FIRST_STEP],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "loaded: ['torch']" in done.stdout, done.stderr

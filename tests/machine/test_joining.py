@@ -270,14 +270,14 @@ def test_the_first_says_why_another_cannot_start(
 
 
 FAILING = """
-import camoxpert_nb.training.train as t
+import camoxpert_nb.training.epoch as t
 from camoxpert_nb.errors import TrainingError
-whole, steps = t.train_step, iter(range(100))
+whole, steps = t.queue_step, iter(range(100))
 def step(*a, **k):
     if next(steps) == 2:
         raise {error}
     return whole(*a, **k)
-t.train_step = step
+t.queue_step = step
 """
 
 

@@ -21,11 +21,13 @@ from camoxpert_nb.errors import InputError, TrainingError
 from camoxpert_nb.network.build import load_net
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training.epoch import TIMES
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import Loaders, prepare
 from camoxpert_nb.training.resume import resumed_config, take_over
 
 CLOCK = {"time", "seconds", "images_per_second", "data_wait_percent", "data_wait", "verdict"}
+CLOCK |= {"time_percent", "graph_percent", "replayed", *TIMES}
 
 
 def stop_after(steps: int) -> Any:
@@ -118,6 +120,7 @@ def test_resume_after_a_kill_equals_uninterrupted(four_epochs: Config, tmp_path:
     code = f"""
 import os
 from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training.epoch import TIMES
 from camoxpert_nb.training.fit import fit
 seen = []
 def report(record):
@@ -255,6 +258,7 @@ def test_pause_save_and_stop_are_obeyed_from_outside(tiny: Config, tmp_path: Pat
     config.save(tmp_path / "config.json")
     code = f"""
 from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training.epoch import TIMES
 from camoxpert_nb.training.fit import fit
 fit(Config.load({str(tmp_path / "config.json")!r}))
 """
