@@ -68,7 +68,7 @@ class Size:
         return make_config("balanced-2gpu", **chosen | values)
 
 
-REAL = Size("edgenext_base", 320, 16, 20, 300, 1600, "cuda")
+REAL = Size("edgenext_base", 320, 16, 20, 300, 800, "cuda")
 SMALL = Size("test_convnext", 64, 4, 2, 6, 24, "cpu")
 
 
@@ -181,8 +181,7 @@ def half(size: Size, folder: Path) -> Values:
     kinds = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
     found = {}
     for name, dtype in kinds.items():
-        scaled = dtype is torch.float16
-        step = _own_step(size.config(lr=3e-4), Precision(dtype, name, scaled))
+        step = _own_step(size.config(lr=3e-4), Precision(dtype, name))
         values = [step() for _ in range(size.half_steps)]
         losses = [each["loss"] for each in values if not each["skipped"]]
         found[name] = {
