@@ -188,12 +188,17 @@ def weights_of(state: TrainState) -> list[torch.Tensor]:
     return [p.detach().double().cpu() for p in state.net.parameters()]
 
 
+def distance(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+    return sum(float((a - b).abs().sum()) for a, b in zip(some, others, strict=True))
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backbone", ["test_convnext", "test_resnet"])
 def test_captured_steps_equal_eager_ones(on_gpu: Config, precision: str, backbone: str) -> None:
-    """Twenty steps: losses within 3 %, and weights that are apart by a tenth of what they moved.
+    """Twenty steps: losses within 3 %, and weights no further apart than those of two eager runs.
 
-    Atomics add in any order, so that two eager runs differ too.
+    Atomics add in any order, and AdamW's first steps turn that into whole steps: two eager runs of
+    a network with batch norm are apart by a third and more of what they moved.
     """
     config, chosen = on_gpu.replace(backbone=backbone), PRECISIONS[precision]
     if precision == "bfloat16" and not torch.cuda.is_bf16_supported():
@@ -201,19 +206,20 @@ def test_captured_steps_equal_eager_ones(on_gpu: Config, precision: str, backbon
     start = weights_of(opened(config, chosen))
     eager = opened(config.replace(cuda_graph=False), chosen)
     graphed = opened(config, chosen)
-    expected, found = (take(state, config, 20) for state in (eager, graphed))
+    again = opened(config.replace(cuda_graph=False), chosen)
+    expected, found, _ = (take(state, config, 20) for state in (eager, graphed, again))
     assert graphed.graph.captured and not graphed.graph.note and not eager.graph.captured
     assert eager.averaged == graphed.averaged > 0
     for a, b in zip(expected, found, strict=True):
         assert a["skipped"] == b["skipped"]
         if not a["skipped"]:
             assert b["loss"] == pytest.approx(a["loss"], rel=0.03)
-    moved = sum(float((a - b).abs().sum()) for a, b in zip(start, weights_of(eager), strict=True))
-    apart = sum(
-        float((a - b).abs().sum())
-        for a, b in zip(weights_of(eager), weights_of(graphed), strict=True)
+    moved, apart = (
+        distance(start, weights_of(eager)),
+        distance(weights_of(eager), weights_of(again)),
     )
-    assert moved > 0 and apart < 0.1 * moved
+    assert moved > 0
+    assert distance(weights_of(eager), weights_of(graphed)) < 2 * apart + 0.02 * moved
     assert graphed.scaler.get_scale() == eager.scaler.get_scale()
 
 

@@ -8,6 +8,7 @@ middle of an epoch by naming the epoch and the batch.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from ctypes import c_double
@@ -158,9 +159,15 @@ class Feed:
             yield batch
 
 
-def _stamp(ready: Any, worker: int) -> None:
-    """Note in the worker that loads the first batch that it has started."""
-    if worker == 0:
+def _begin(ready: Any, worker: int) -> None:
+    """Prepare a worker, and note that the one that loads the first batch has started.
+
+    Ctrl-C in a terminal, `timeout` and batch systems signal every process of a training. Its main
+    process ends the step and saves, and needs its workers until then.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if worker == 0 and ready is not None:
         ready.value = time.time()
 
 
@@ -188,7 +195,7 @@ def make_loader(
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=partial(_stamp, ready) if workers and ready is not None else None,
+        worker_init_fn=partial(_begin, ready) if workers else None,
         generator=torch.Generator(),  # else every pass would draw from torch's global numbers
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -216,16 +217,22 @@ def test_train_resume_evaluate_predict_end_to_end(
             assert found.size == image.size
 
 
-def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(places: dict[str, str]) -> None:
-    line = "-m camoxpert_nb train --preset tiny --epochs 500 --dataset-path {data} "
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "timeout"])
+def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(
+    places: dict[str, str], number: signal.Signals
+) -> None:
+    """A terminal, `timeout` and batch systems signal the loading processes, too."""
+    line = "-m camoxpert_nb train --preset tiny --epochs 500 --dataset-path {data} --num-workers 1 "
     words = shlex.split((line + "--checkpoint-dir {run}").format(**places))
-    child = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     folder, until = Run(places["run"]), time.monotonic() + 60
     while len(folder.records("epoch")) < 2:
         assert time.monotonic() < until
         assert child.poll() is None
         time.sleep(0.1)
-    child.send_signal(signal.SIGINT)
+    os.killpg(child.pid, number)
     said, _ = child.communicate(timeout=60)
     assert child.returncode == 130
     assert f"camoxpert resume {places['run']}" in said
