@@ -197,8 +197,7 @@ def distance(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
 def test_captured_steps_equal_eager_ones(on_gpu: Config, precision: str, backbone: str) -> None:
     """Twenty steps: losses within 3 %, and weights no further apart than those of two eager runs.
 
-    Atomics add in any order, and AdamW's first steps turn that into whole steps: two eager runs of
-    a network with batch norm are apart by a third and more of what they moved.
+    Atomics add in any order, and AdamW's first steps make whole steps of small differences.
     """
     config, chosen = on_gpu.replace(backbone=backbone), PRECISIONS[precision]
     if precision == "bfloat16" and not torch.cuda.is_bf16_supported():
