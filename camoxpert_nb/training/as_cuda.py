@@ -79,9 +79,6 @@ class Casts(TorchFunctionMode):
             return READS[function](args[0])
         if function is Tensor.to and args[0].device == META and _asks_for_cpu(args, kwargs):
             return torch.zeros(args[0].shape, dtype=args[0].dtype)
-        if function is Tensor.backward:  # in it, checkpoints compute again
-            with self:
-                return torch.autograd.backward(args[0])
         if function is F.scaled_dot_product_attention:
             return self._attention(*args, **kwargs)
         if self.dtype is not None and function in IN_HALF:
@@ -100,8 +97,11 @@ class Casts(TorchFunctionMode):
     ) -> Iterator[None]:
         """Stand in for torch.autocast."""
         before, self.dtype = self.dtype, dtype if enabled else None
+        # A checkpoint that computes again asks for the CPU's, in a backward pass: modes end there.
+        again = self if device_type == "cpu" else contextlib.nullcontext()
         try:
-            yield
+            with again:
+                yield
         finally:
             self.dtype = before
             if before is None:

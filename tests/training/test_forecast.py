@@ -1,0 +1,83 @@
+"""A whole training on cards that are not here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.machine import cards
+from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training.forecast import forecast_on
+
+
+@pytest.fixture
+def found(tiny: Config) -> dict[str, Any]:
+    return forecast_on(tiny, "t4x2", 400)
+
+
+def test_a_forecast_adds_up(found: dict[str, Any]) -> None:
+    assert (found["images"], found["validation"], found["gpus"]) == (360, 40, 2)
+    assert found["low"] < found["seconds"] < found["high"]
+    stages = found["stages"]
+    assert sum(row["epochs"] for row in stages) == 2
+    total = sum(row["seconds"] for row in stages) + found["decoding_seconds"]
+    assert found["seconds"] == pytest.approx(total)
+    row = stages[0]
+    steps = row["steps"] * row["step"]["seconds"]["likely"]
+    between = found["between_epochs_seconds"]["likely"]
+    assert row["steps"] == 360 // (2 * row["batch"])
+    assert row["seconds_per_epoch"] == pytest.approx(steps + between)
+
+
+def test_it_says_what_a_reader_needs(found: dict[str, Any]) -> None:
+    text = found["text"]
+    assert "forecast for 2 x Tesla T4" in text and "float16" in text
+    assert "an epoch" in text and "of 14.6 GiB" in text and "bound by" in text
+    assert "in all about" in text and "fits; in" in text
+    assert "no step was ever compared on this card" in text
+    assert "360 images to train, 40 to validate" in text
+
+
+def test_the_data_set_is_counted_and_not_opened(
+    tiny: Config, camouflage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from camoxpert_nb.data import cache
+
+    monkeypatch.delattr(cache, "_decode_into")
+    found = forecast_on(tiny, "rtx3090")
+    assert found["images"] + found["validation"] == 40  # those of the fixture
+    assert found["gpus"] == 1 and "no step was ever" not in found["text"]
+
+
+def test_what_does_not_fit_is_said_with_what_would(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = forecast_on(tiny.replace(batch_size=32), "t4", 400)
+    need = max(row["gib_per_device"] for row in whole["stages"])
+    monkeypatch.setitem(cards.CARDS, "t4", replace(cards.CARDS["t4"], gib=need))
+    short = forecast_on(tiny.replace(batch_size=32), "t4", 400)
+    assert whole["fits"] and not short["fits"]
+    assert 0 < short["largest_batch"] < 32 < whole["largest_batch"]
+    assert "does NOT fit" in short["text"] and f"of {short['largest_batch']} would" in short["text"]
+    monkeypatch.setitem(cards.CARDS, "t4", replace(cards.CARDS["t4"], gib=0.1))
+    assert "not even one image" in forecast_on(tiny, "t4", 400)["text"]
+
+
+def test_settings_count(tiny: Config) -> None:
+    alone = forecast_on(tiny.replace(parallel="none"), "t4x2", 400)
+    assert alone["gpus"] == 1
+    full = forecast_on(tiny.replace(amp=False), "a100", 400)
+    assert full["precision"].startswith("float32")
+    assert "float32" in forecast_on(tiny, "p100", 400)["precision"]
+    assert "bfloat16" in forecast_on(tiny, "l4", 400)["precision"]
+
+
+def test_what_cannot_be_is_refused(tiny: Config) -> None:
+    with pytest.raises(InputError, match="no such card"):
+        forecast_on(tiny, "t5", 400)
+    with pytest.raises(InputError, match="larger than the 9 training images"):
+        forecast_on(tiny.replace(batch_size=16), "t4", 10)
