@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from camoxpert_nb.data import cache
+from camoxpert_nb.data.selection import count_images
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.machine import cards
 from camoxpert_nb.settings.config import Config
@@ -45,23 +47,23 @@ def test_it_says_what_a_reader_needs(found: dict[str, Any]) -> None:
 def test_the_data_set_is_counted_and_not_opened(
     tiny: Config, camouflage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from camoxpert_nb.data import cache
-
     monkeypatch.delattr(cache, "_decode_into")
     found = forecast_on(tiny, "rtx3090")
-    assert found["images"] + found["validation"] == 40  # those of the fixture
+    images = count_images(tiny)
+    assert (found["images"], found["validation"]) == (images.train, images.validation)
     assert found["gpus"] == 1 and "no step was ever" not in found["text"]
 
 
 def test_what_does_not_fit_is_said_with_what_would(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = forecast_on(tiny.replace(batch_size=32), "t4", 400)
+    config = tiny.replace(batch_size=256)
+    whole = forecast_on(config, "t4", 400)
     need = max(row["gib_per_device"] for row in whole["stages"])
-    monkeypatch.setitem(cards.CARDS, "t4", replace(cards.CARDS["t4"], gib=need))
-    short = forecast_on(tiny.replace(batch_size=32), "t4", 400)
+    monkeypatch.setitem(cards.CARDS, "t4", replace(cards.CARDS["t4"], gib=1.05 * need))
+    short = forecast_on(config, "t4", 400)
     assert whole["fits"] and not short["fits"]
-    assert 0 < short["largest_batch"] < 32 < whole["largest_batch"]
+    assert 0 < short["largest_batch"] < 256 < whole["largest_batch"]
     assert "does NOT fit" in short["text"] and f"of {short['largest_batch']} would" in short["text"]
     monkeypatch.setitem(cards.CARDS, "t4", replace(cards.CARDS["t4"], gib=0.1))
     assert "not even one image" in forecast_on(tiny, "t4", 400)["text"]
