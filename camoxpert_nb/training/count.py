@@ -76,7 +76,7 @@ class Steps:
         self.settings, self.size = step_settings(config), config.img_size
         self.state = _state(config, net, precision)
         self.state.open_blocks(ALL_BLOCKS)
-        with as_cuda():
+        with as_cuda(), Counter(Work(0)):
             self._take(1)  # after it the optimiser has its moments
 
     def count(self, open_blocks: int, batch: int) -> Work:
@@ -162,7 +162,8 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        out = function(*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunction():  # what happens within is not the step's
+            out = function(*args, **(kwargs or {}))
         outs, ins = _on_meta(out), _on_meta((args, kwargs))
         for x in outs:
             self._watch(x)

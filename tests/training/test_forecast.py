@@ -12,13 +12,14 @@ from camoxpert_nb.data import cache
 from camoxpert_nb.data.selection import count_images
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.machine import cards
-from camoxpert_nb.settings.config import Config
+from camoxpert_nb.machine.devices import precision_of
+from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training.forecast import forecast_on
 
 
-@pytest.fixture
-def found(tiny: Config) -> dict[str, Any]:
-    return forecast_on(tiny, "t4x2", 400)
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    return forecast_on(make_config("tiny"), "t4x2", 400)
 
 
 def test_a_forecast_adds_up(found: dict[str, Any]) -> None:
@@ -70,12 +71,12 @@ def test_what_does_not_fit_is_said_with_what_would(
 
 
 def test_settings_count(tiny: Config) -> None:
-    alone = forecast_on(tiny.replace(parallel="none"), "t4x2", 400)
-    assert alone["gpus"] == 1
-    full = forecast_on(tiny.replace(amp=False), "a100", 400)
-    assert full["precision"].startswith("float32")
-    assert "float32" in forecast_on(tiny, "p100", 400)["precision"]
-    assert "bfloat16" in forecast_on(tiny, "l4", 400)["precision"]
+    alone = forecast_on(tiny.replace(parallel="none", amp=False), "l4x2", 400)
+    assert alone["gpus"] == 1 and alone["precision"].startswith("float32")
+    two = forecast_on(tiny, "l4x2", 400)
+    assert two["gpus"] == 2 and two["precision"].startswith("bfloat16")
+    assert two["stages"][0]["steps"] == alone["stages"][0]["steps"] // 2
+    assert precision_of((6, 0)).dtype is None and precision_of((7, 5)).scaled  # a P100, a T4
 
 
 def test_what_cannot_be_is_refused(tiny: Config) -> None:
