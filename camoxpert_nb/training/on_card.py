@@ -3,7 +3,7 @@
 A card's published figures, times what real cards reach of them, turn work into time. The host
 launches while the GPU computes, so a step lasts as long as the slower of the two, plus what of the
 exchange of gradients nothing hides. `benchmarks/fit_forecast.py` prints the measured steps, which
-of them the constants were fitted to, and how near the others come: kernel times within 20 %,
+of them the constants were fitted to, and how near the others come: kernel times within 21 %,
 memory within 5 %. The way is that of rooflines (Williams et al., CACM 2009) and, for unseen cards,
 of Habitat (Yu et al., USENIX ATC 2021), with counts in the place of a profile.
 """
