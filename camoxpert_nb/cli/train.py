@@ -19,6 +19,7 @@ from ..runs.run import Run
 from ..settings.config import Config, as_flags, flag_of, make_config
 from .evaluate import evaluate, evaluate_flags
 from .flags import Options, add_command, add_preset, add_settings, write_json
+from .forecast import forecast, forecast_flags
 
 if TYPE_CHECKING:
     from ..machine.distributed import Ranks
@@ -48,6 +49,7 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--resume-from", default="", help="run folder or its last.pt to go on from")
     _add_fit_to_budget(sub)
     _add_dry_run(sub)
+    forecast_flags(sub)
     add_settings(sub)
     sub = add_command(commands, "resume", resume)
     sub.add_argument("run", help="the run folder")
@@ -80,6 +82,9 @@ def _add_dry_run(sub: argparse.ArgumentParser) -> None:
 
 def train(options: Options) -> int:
     """Train a new run, or go on with another one's checkpoint."""
+    if options["on"] or options["images"] is not None:
+        return forecast(options, choose)
+    del options["on"], options["images"]
     return _train(lambda: choose(options), options)
 
 
@@ -302,7 +307,7 @@ def _fit(order: Order, ranks: Ranks) -> int:
     summary = ranks.from_first(lambda: run.load_json("summary"))
     console.say(_ending(summary, str(run.folder)))
     if ranks.first and run.records("epoch"):
-        from ..figures.results import draw_training  # matplotlib and pandas: no step waits for them
+        from ..figures.results import draw_training
 
         for path in draw_training(run):
             console.say(f"  {path}")

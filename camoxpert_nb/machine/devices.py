@@ -179,7 +179,11 @@ def choose_precision(devices: Devices, amp: bool = True) -> Precision:
         return Precision(None, "float32: --no-amp was asked for")
     if not devices.ids:
         return Precision(None, "float32: the CPU gains nothing by less")
-    lowest = min(torch.cuda.get_device_capability(i) for i in devices.ids)
+    return precision_of(min(torch.cuda.get_device_capability(i) for i in devices.ids))
+
+
+def precision_of(lowest: tuple[int, int]) -> Precision:
+    """Return the format for GPUs of which the oldest has this compute capability."""
     version = ".".join(map(str, lowest))
     if lowest >= (8, 0):
         return Precision(torch.bfloat16, f"bfloat16: compute capability {version}")
