@@ -38,6 +38,7 @@ class Order:
     dry_run: bool = False
     fit_to_budget: bool = False
     json: str = ""
+    source: str = ""  # the run folder that is gone on from
     began: float | None = None  # when the command was given, as time.time() tells it
     reason: str = ""
 
@@ -63,6 +64,7 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("config")
     sub.add_argument("--resume", action="store_true")
     sub.add_argument("--began", type=float)
+    sub.add_argument("--source", default="")
     _add_fit_to_budget(sub)
     _add_dry_run(sub)
 
@@ -155,7 +157,8 @@ def _resumed(source: Path, options: Options, what: dict[str, Any]) -> Order:
     config = resumed_config(source, options)
     if not what["dry_run"]:
         take_over(source, config)
-    return Order(config, resume=True, **what)
+    folder = str(source if source.is_dir() else source.parent)
+    return Order(config, resume=True, source=folder, **what)
 
 
 def _train(decide: Callable[[], Order], options: Options) -> int:
@@ -230,10 +233,11 @@ def _show(order: Order, ranks: Ranks) -> int:
     """Say what would be done; the steps that are measured are those that would be taken."""
     from ..training.banner import banner, estimate, forecast
     from ..training.console import Console
-    from ..training.prepare import prepare
+    from ..training.resume import as_saved
 
     console = Console(()) if ranks.first else Console((), stream=io.StringIO())
-    training = prepare(order.config, console.progress, ranks=ranks)
+    source = order.source if order.resume else ""
+    training = as_saved(order.config, source, ranks, console.progress)
     why = [order.reason] if order.reason else []
     described = banner(training)  # before the steps, which spoil the training
     estimated = estimate(training)
@@ -265,9 +269,8 @@ def _start(order: Order, processes: int) -> int:
 
 
 def _flags(order: Order) -> list[str]:
-    names = ("resume", "dry_run", "fit_to_budget")
-    flags = [flag_of(name) for name in names if getattr(order, name)]
-    flags += ["--began", str(order.began)]
+    flags = [flag_of(name) for name in ("resume", "dry_run", "fit_to_budget") if vars(order)[name]]
+    flags += ["--began", str(order.began), "--source", order.source]
     return [*flags, *(["--json", order.json] if order.json else [])]
 
 

@@ -36,7 +36,7 @@ def performance(
     batches = [first, config.get("stage2_batch_size") or first]
     per_step = len(devices) * config.get("accumulation_steps", 1)
     seconds = [record["seconds"] for record in epochs]
-    scores = [max(record["iou"], record.get("iou_ema") or 0.0) for record in epochs]
+    scores = [max(record["iou"] or 0.0, record.get("iou_ema") or 0.0) for record in epochs]
     target = config["target_iou"]
     reached = next((i for i, score in enumerate(scores) if score >= target), None)
     best = max(range(len(scores)), key=scores.__getitem__, default=None)

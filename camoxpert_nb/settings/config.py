@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import operator
 import types
 import typing
@@ -213,13 +214,14 @@ def make_config(preset: str = "balanced-2gpu", **changes: Any) -> Config:
     return Config().replace(**{"preset": preset, **PRESETS[preset], **with_rates(changes)})
 
 
-def with_rates(changes: Mapping[str, Any]) -> dict[str, Any]:
+def with_rates(changes: Mapping[str, Any], *, follows: bool = False) -> dict[str, Any]:
     """Return changes of which a new learning rate counts for the batch at hand, unless it is told.
 
-    Command line, form and resume all follow this rule.
+    `follows`: stage two had the rate of stage one. Command line, form and resume follow this rule.
     """
-    rates = ("lr", "stage2_lr")
-    fresh = {f"{rate}_batch": 0 for rate in rates if rate in changes}
+    rates = [rate for rate in ("lr", "stage2_lr") if rate in changes]
+    rates += ["stage2_lr"] * (follows and "lr" in changes)
+    fresh = {f"{rate}_batch": 0 for rate in rates}
     return {**fresh, **changes}
 
 
@@ -296,6 +298,8 @@ def _check_limits(item: dataclasses.Field[Any], value: Any) -> None:
     limits = item.metadata
     if value is None:
         return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{flag_of(item.name)} is {value}, but must be a finite number.")
     if "choices" in limits and value not in limits["choices"]:
         raise InputError(
             f"{flag_of(item.name)} is '{value}'; it must be one of {', '.join(limits['choices'])}."

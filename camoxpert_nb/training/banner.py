@@ -13,7 +13,15 @@ from ..data.cache import cache_folder
 from ..machine.devices import pick_devices
 from ..settings.config import Config, differences, make_config
 from ..settings.presets import suggest
-from .budget import disk_forecast, fit_to_budget, how_far, minutes_gone, minutes_to_train
+from .budget import (
+    RESERVE,
+    SESSION,
+    disk_forecast,
+    fit_to_budget,
+    how_far,
+    minutes_gone,
+    minutes_to_train,
+)
 from .cost import measure_costs
 from .prepare import Training
 from .schedule import Stage, lr_warnings
@@ -62,26 +70,31 @@ def banner(training: Training) -> str:
 def estimate(training: Training) -> dict[str, Any]:
     """Take real steps and return, as plain values, what the training will cost here.
 
-    "stages": a row each with "name", "epochs", "seconds_per_epoch", "seconds", "gib_per_device";
-    "decoding_seconds" before the first epoch; "seconds" in all; "fits": a sentence, where time is
-    limited; "text": all of it. The training's state is spoilt.
+    "stages": a row each, of those not over, with "name", "epochs" (left, with fractions),
+    "seconds_per_epoch", "seconds", "gib_per_device"; "decoding_seconds" before the first epoch;
+    "seconds" in all; "fits": a sentence, where time is limited; "text": all of it. The training's
+    state is spoilt.
     """
+    place = (training.state.epoch, training.state.seen)
     costs, own = measure_costs(training), training.devices.own
+    now = place[0] + place[1] / training.plan.images
     stages: list[dict[str, Any]] = [
         {
             "name": stage.name,
-            "epochs": stage.epochs,
+            "epochs": left,
             "seconds_per_epoch": costs.epoch(stage),
-            "seconds": costs.epoch(stage) * stage.epochs,
+            "seconds": costs.epoch(stage) * left,
             "gib_per_device": costs.steps[stage.open_blocks].gib(stage.batch * own) / own,
         }
         for stage in training.plan.stages
+        if (left := round(stage.last_epoch - max(stage.first_epoch, now), 3)) > 0
     ]
     minutes, fits = minutes_to_train(training.config.time_budget), None
     if minutes < math.inf:
         per_image, between = costs.per_image(own), costs.between
-        place = (training.state.epoch, training.state.seen)
         how: dict[str, Any] = {"place": place, "elapsed": minutes_gone()}
+        if training.config.time_budget:
+            how["session"] = min(training.config.time_budget, SESSION - RESERVE)
         fits = str(how_far(training.plan, per_image, minutes, between=between, **how))
     seconds = costs.decoding + sum(row["seconds"] for row in stages)
     found = {

@@ -179,6 +179,9 @@ def _doubts(caches: Sequence[Cache], sides: Sequence[Sequence[Pair]]) -> list[st
             found.setdefault(reason, []).extend(names)
     total = sum(map(len, sides))
     said = [f"{len(found[why])} of {total} masks {DOUBTS[why]}: {few(found[why])}" for why in found]
+    unseen = [len(cache.doubts.get(why, ())) for cache in caches[1:] for why in ("ids", "empty")]
+    if sum(unseen) == len(sides[1]) and len(sides[1]):
+        said.append("no validation mask shows an object: no score can be had")
     objects = sum(not is_noncam(pair) for side in sides for pair in side)
     if objects and objects == sum(len(found.get(why, ())) for why in ("ids", "empty")):
         raise InputError(f"No mask shows an object. {'. '.join(said)}.")
