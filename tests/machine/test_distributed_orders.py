@@ -117,7 +117,9 @@ def assert_one_schedule(config: Config, steps: list[dict[str, Any]], images: int
     for step in steps:
         plan = plans.setdefault(step["world"], build_plan(config, images, step["world"]))
         time = plan.time(step["epoch"], step["seen"])
-        assert step["lr"] == pytest.approx(plans[steps[0]["world"]].lr(time, None), rel=1e-9)
+        assert step["lr"] == pytest.approx(
+            plans[steps[0]["world"]].lr(time, None), rel=1e-6
+        )  # float32
         assert step["opened"] == plan.stage_at(time).open_blocks
     opened = [step["opened"] for step in steps]
     assert opened == sorted(opened)

@@ -15,26 +15,26 @@ from typing import Any
 
 def watch_steps() -> None:
     """Write each step's images, rate and open blocks to STEPS, and obey STOP_AT: "kind number"."""
-    import camoxpert_nb.training.train as train
     from camoxpert_nb.runs.run import Run
+    from camoxpert_nb.training import epoch
 
     file = Path(os.environ["STEPS"] + os.environ.get("RANK", "0"))
     kind, number = os.environ["STOP_AT"].split()
-    take, log = train.train_step, Run.log
+    queue, log = epoch.queue_step, Run.log
 
     def noted_step(state: Any, batches: list[Any], *rest: Any) -> Any:
-        values = take(state, batches, *rest)
+        queued = queue(state, batches, *rest)
         row = {
             "epoch": state.epoch,
             "seen": state.seen,
             "images": [index for batch in batches for index in batch["index"].tolist()],
-            "lr": next(g["lr"] for g in state.optimizer.param_groups if g["block"] is None),
+            "lr": next(float(g["lr"]) for g in state.optimizer.param_groups if g["block"] is None),
             "opened": state.opened,
             "world": state.ranks.world,
         }
         with file.open("a") as opened:
             opened.write(json.dumps(row) + "\n")
-        return values
+        return queued
 
     def stopping_log(run: Run, name: str, **values: Any) -> Any:
         record = log(run, name, **values)
@@ -42,7 +42,7 @@ def watch_steps() -> None:
             run.request("stop")
         return record
 
-    train.train_step = noted_step
+    epoch.queue_step = noted_step
     Run.log = stopping_log  # type: ignore[method-assign]
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from training.test_fit import assert_equal_runs, stop_after
+from equal_runs import assert_equal_runs, stop_after
+from slow_images import Slow, SlowToStart
 from training.test_train import make_batch
 
 from camoxpert_nb.data.batches import PairDataset
@@ -94,22 +94,6 @@ def test_a_late_epoch_yields_each_step_once(tiny: Config, late: None) -> None:
 
 
 # --- where the time goes
-
-
-class Slow(PairDataset):
-    """Takes its time to read a batch."""
-
-    def __getitem__(self, positions: Any) -> Any:
-        time.sleep(0.5)
-        return super().__getitem__(positions)
-
-
-class SlowToStart(PairDataset):
-    """Takes its time in each process that loads it."""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        time.sleep(3.0)
-        self.__dict__.update(state)
 
 
 @pytest.mark.parametrize(

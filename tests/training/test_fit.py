@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -15,66 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from equal_runs import assert_equal_runs, same, stop_after
 from PIL import Image
 
 from camoxpert_nb.errors import InputError, TrainingError
 from camoxpert_nb.network.build import load_net
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config
-from camoxpert_nb.training.epoch import TIMES
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import Loaders, prepare
 from camoxpert_nb.training.resume import resumed_config, take_over
-
-CLOCK = {"time", "seconds", "images_per_second", "data_wait_percent", "data_wait", "verdict"}
-CLOCK |= {"time_percent", "graph_percent", "replayed", *TIMES}
-
-
-def stop_after(steps: int) -> Any:
-    """Return a reporter that asks the run to stop after so many steps."""
-    seen = 0
-
-    def report(record: dict[str, Any]) -> None:
-        nonlocal seen
-        if record["kind"] == "step":
-            seen += 1
-            if seen == steps:
-                os.kill(os.getpid(), signal.SIGINT)
-
-    return report
-
-
-def without_clock(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {key: value for key, value in record.items() if key not in CLOCK}
-        for record in records
-        if record["kind"] in ("step", "epoch")
-    ]
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a if k not in CLOCK)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
 
 
 @pytest.fixture
 def four_epochs(tiny: Config) -> Config:
     return tiny.replace(epochs=4, accumulation_steps=2, uncertainty=0.2, progressive_unfreeze=True)
-
-
-def assert_equal_runs(a: Run, b: Run) -> None:
-    assert without_clock(a.records()) == without_clock(b.records())
-    first, second = a.load("last"), b.load("last")
-    for state in (first, second):
-        for key in ("seconds", "config"):
-            del state[key]
-    assert same(first, second)
-    assert same(a.load("best")["net"], b.load("best")["net"])
 
 
 def test_a_training_leaves_a_whole_folder(tiny: Config) -> None:
