@@ -84,6 +84,12 @@ class Split:
         found = digests(pair.image for pair in pairs)
         return [found[pair.image] for pair in pairs]
 
+    @property
+    def scored(self) -> str:
+        """8 hex digits of the images and masks that validate: other scores do not compare."""
+        known = sorted(f"{key} {self.masks.get(key, '')}" for key in self.validation)
+        return hashlib.blake2b("\n".join(known).encode(), digest_size=4).hexdigest()
+
     def after(self, before: Split) -> dict[str, Any]:
         """Return what a split.json holds that remembers `before` too."""
         sides: dict[str, dict[str, str]] = {}

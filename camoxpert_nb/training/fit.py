@@ -146,6 +146,8 @@ class _Trainer:
         self.settings = step_settings(training.config)
         self.between = 0.0  # seconds from the last epoch to this one
         self.first_epoch = self.state.epoch
+        data = training.data
+        self.scored_on = Split.of(data.train, data.validation, data.root).scored
         self.steps: EpochSteps | None = None
         self.left = 0  # steps of the epoch that were not recorded yet
 
@@ -246,6 +248,7 @@ class _Trainer:
             "iou_ema": scores["ema"].iou if "ema" in scores else None,
             "mae": scored.mae,
             "empty_masks": scored.empty,
+            "validation": self.scored_on,
             "best": taken,
         }
         if taken:

@@ -17,6 +17,7 @@ from PIL import Image
 from camoxpert_nb.data.identity import Split
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.machine.distributed import ALONE
+from camoxpert_nb.runs.records import Watch
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import ON_RESUME, Config
 from camoxpert_nb.training.fit import fit
@@ -326,3 +327,15 @@ def test_images_keep_their_order_and_held_out_ones_their_side(own: Config) -> No
     assert Split.of(data.train, (), data.root).keys(data.train) == before
     assert sorted(pair.name for pair in data.validation) == held
     assert any("stay so" in line for line in data.changes)
+
+
+def test_the_best_of_other_validation_images_is_not_shown(own: Config) -> None:
+    run = stop_at(own.replace(epochs=4), 14)
+    held = {Path(p).stem for p in run.load_json("split")["validation"].values()}
+    path = images(own)[sorted(held)[0]]
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    run = go_on(run)
+    first, *_, last = run.records("epoch")
+    assert first["validation"] != last["validation"]
+    assert run.load_json("summary")["performance"]["best_epoch"] > 2
+    assert int(Watch(run).best().partition("(epoch ")[2].partition(")")[0]) > 2
