@@ -221,7 +221,7 @@ def _shown(value: Any) -> str:
 
 
 def _fitted(order: Order, ranks: Ranks) -> Config:
-    from ..training.banner import fitted
+    from ..training.estimate import fitted
     from ..training.prepare import prepare
 
     training = prepare(order.config, ranks=ranks, empty=True)
@@ -231,17 +231,17 @@ def _fitted(order: Order, ranks: Ranks) -> Config:
 
 def _show(order: Order, ranks: Ranks) -> int:
     """Say what would be done; the steps that are measured are those that would be taken."""
-    from ..training.banner import banner, estimate, forecast
+    from ..training.banner import banner
     from ..training.console import Console
+    from ..training.estimate import estimate, forecast
     from ..training.resume import as_saved
 
     console = Console(()) if ranks.first else Console((), stream=io.StringIO())
     source = order.source if order.resume else ""
     training = as_saved(order.config, source, ranks, console.progress)
-    why = [order.reason] if order.reason else []
     described = banner(training)  # before the steps, which spoil the training
     estimated = estimate(training)
-    console.say("\n".join([described, *why, forecast(training, estimated)]))
+    console.say("\n".join(filter(None, [described, order.reason, forecast(training, estimated)])))
     if ranks.first:
         write_json(order.json, estimated)
     return 0
