@@ -105,8 +105,8 @@ def measure_costs(training: Training) -> Costs:
         state.open_blocks(stage.open_blocks)
         batch = stage.batch * training.devices.own
         steps[stage.open_blocks] = measure_step(state, settings, config.img_size, batch)
-    pairs = (*training.data.train, *training.data.validation)
-    decoding = seconds_to_decode(pairs, config.img_size, cache_folder(config))
+    sides, folder = (training.data.train, training.data.validation), cache_folder(config)
+    decoding = sum(seconds_to_decode(pairs, config.img_size, folder) for pairs in sides)
     return Costs(steps, _time_validation(training), _time_saving(training), decoding)
 
 

@@ -20,6 +20,7 @@ from camoxpert_nb.machine.distributed import ALONE
 from camoxpert_nb.runs.records import Watch
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import ON_RESUME, Config
+from camoxpert_nb.training.estimate import estimate
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import Training, prepare
 from camoxpert_nb.training.resume import as_saved, restore, resumed_config
@@ -339,3 +340,26 @@ def test_the_best_of_other_validation_images_is_not_shown(own: Config) -> None:
     assert first["validation"] != last["validation"]
     assert run.load_json("summary")["performance"]["best_epoch"] > 2
     assert int(Watch(run).best().partition("(epoch ")[2].partition(")")[0]) > 2
+
+
+def test_a_new_rate_counts_for_both_stages_where_one_follows_the_other(tiny: Config) -> None:
+    run = stop_at(tiny.replace(stage2_lr=None, stage1_epochs=1), 3)
+    plan = taken_up(run, lr=1e-3, batch_size=2 * tiny.batch_size, scale_lr=True).plan
+    assert {stage.lr for stage in plan.stages} == {1e-3}
+
+
+def test_the_dry_run_of_a_resume_refuses_as_it_would_and_costs_what_is_left(tiny: Config) -> None:
+    run = stop_at(tiny.replace(epochs=4, stage1_epochs=1), 14)
+    history = (run.folder / "history.jsonl").read_bytes()
+    with pytest.raises(InputError, match="--img-size"):
+        taken_up(run, img_size=32)
+    told = estimate(taken_up(run))
+    left = sum(row["epochs"] for row in told["stages"])
+    assert 1 < left < 2 and "decoder" not in [row["name"] for row in told["stages"]]
+    assert told["decoding_seconds"] == 0
+    assert (run.folder / "history.jsonl").read_bytes() == history
+
+
+def test_stage_one_that_is_skipped_costs_nothing(tiny: Config) -> None:
+    training = prepare(tiny.replace(epochs=5, stage1_epochs=4, skip_stage1=True))
+    assert [row["epochs"] for row in estimate(training)["stages"]] == [1]
