@@ -115,8 +115,8 @@ def _settle_stages(training: Training, was: Config) -> list[str]:
     done = state.epoch + bool(state.seen)  # a begun epoch is ended
     if config.epochs < done:
         raise InputError(
-            f"--epochs {config.epochs}, but {state.epoch} epochs{' and a part' * bool(state.seen)} "
-            f"of this run are done: give at least {done}, or look at it as it is with evaluate."
+            f"--epochs {config.epochs}, but this run is in epoch {done} already: give at least "
+            f"{done}, or look at it as it is with `camoxpert evaluate`."
         )
     over = (state.epoch, state.seen) > (was.stage1_epochs, 0)
     length = was.stage1_epochs if over else max(config.stage1_epochs, min(done, was.stage1_epochs))

@@ -121,7 +121,7 @@ def test_one_process_goes_on_where_two_stopped(found: dict[str, Any], tmp_path: 
     shutil.copytree(found["folder"] / "a_stop_file", folder)
     config = Config.load(folder / "config.json")
     step = Run(folder).load("last")["step"]
-    run = fit(config.replace(epochs=1, stage1_epochs=1, checkpoint_dir=str(folder)), resume=True)
+    run = fit(config.replace(epochs=2, stage1_epochs=1, checkpoint_dir=str(folder)), resume=True)
     assert step == 4
     assert run.load_json("summary")["finished"]
     assert run.load_json("summary")["parallel"] == "cpu"
