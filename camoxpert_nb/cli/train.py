@@ -233,15 +233,15 @@ def _show(order: Order, ranks: Ranks) -> int:
     """Say what would be done; the steps that are measured are those that would be taken."""
     from ..training.banner import banner
     from ..training.console import Console
-    from ..training.estimate import estimate, forecast
+    from ..training.estimate import dry_run_text, estimate
     from ..training.resume import as_saved
 
     console = Console(()) if ranks.first else Console((), stream=io.StringIO())
-    source = order.source if order.resume else ""
-    training = as_saved(order.config, source, ranks, console.progress)
+    training = as_saved(order.config, order.source, ranks, console.progress)
     described = banner(training)  # before the steps, which spoil the training
     estimated = estimate(training)
-    console.say("\n".join(filter(None, [described, order.reason, forecast(training, estimated)])))
+    text = dry_run_text(training, estimated)
+    console.say("\n".join(filter(None, [described, order.reason, text])))
     if ranks.first:
         write_json(order.json, estimated)
     return 0

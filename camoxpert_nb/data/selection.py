@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,11 @@ class Data:
     left_out: Mapping[str, Sequence[str]]  # reason: names
     leaks: Sequence[str] = ()  # training images that are test images too, byte for byte
     changes: Sequence[str] = ()  # what came and went since the run that goes on was made
+
+    @cached_property  # every file is looked at
+    def split(self) -> Split:
+        """What trains and validates, by contents."""
+        return Split.of(self.train, self.validation, self.root)
 
 
 def build_data(

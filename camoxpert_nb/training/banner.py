@@ -10,9 +10,7 @@ from ..data.cache import cache_folder
 from ..machine.devices import pick_devices
 from ..settings.config import Config
 from ..settings.presets import suggest
-from .budget import (
-    disk_forecast,
-)
+from .budget import disk_forecast
 from .prepare import Training
 from .schedule import lr_warnings
 

@@ -17,7 +17,15 @@ import torch
 
 from .schedule import Plan
 from .state import TrainState
-from .train import Batch, Queued, StepSettings, loss_weights, queue_step, settle
+from .train import (
+    Batch,
+    Queued,
+    StepSettings,
+    count_images,
+    loss_weights,
+    queue_step,
+    settle,
+)
 
 TIMES = ("workers", "data", "host", "device")  # where the seconds of a step may go
 IDLE = 0.05  # of a step, in which the host waits for the GPU: then the GPU sets the pace
@@ -77,7 +85,7 @@ class EpochSteps:
         idle = time.perf_counter() - self._since
         weights = loss_weights(self.settings, now / plan.epochs)
         queued = queue_step(state, group, self.settings, weights)
-        images = sum(len(batch["index"]) for batch in group) * state.ranks.world
+        images = count_images(group) * state.ranks.world
         state.step, state.seen = state.step + 1, state.seen + images
         of = state.step + plan.steps_from(state.epoch, state.seen)
         return _Step(queued, state.step, of, now, images, workers, data, idle)

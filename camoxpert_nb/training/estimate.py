@@ -8,14 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..settings.config import Config, differences, make_config
-from .budget import (
-    RESERVE,
-    SESSION,
-    fit_to_budget,
-    how_far,
-    minutes_gone,
-    minutes_to_train,
-)
+from .budget import RESERVE, SESSION, fit_to_budget, how_far, minutes_gone, minutes_to_train
 from .cost import measure_costs
 from .prepare import Training
 from .schedule import Stage
@@ -60,7 +53,7 @@ def estimate(training: Training) -> dict[str, Any]:
     return found | {"text": _estimate_text(found)}
 
 
-def forecast(training: Training, estimated: Mapping[str, Any]) -> str:
+def dry_run_text(training: Training, estimated: Mapping[str, Any]) -> str:
     """Return what `--dry-run` adds: learning rates, cost, settings that differ from the preset."""
     config = training.config
     lines = ["", "learning rates (first, highest and last step of each stage)"]

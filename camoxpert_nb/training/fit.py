@@ -27,8 +27,8 @@ from .budget import how_far, minutes_gone, minutes_to_train
 from .epoch import EpochSteps, end_epoch
 from .failure import full_disk, graceful, note_failure
 from .memory import memory_advice, rehearse
-from .prepare import Loaders, Training, prepare, step_settings, summary, versions
-from .resume import restore
+from .prepare import Loaders, Training, step_settings, summary, versions
+from .resume import prepare_for, restore
 from .saving import Saver, saves_beside
 from .schedule import Stage
 from .validate import average_batch_norm, preview, validate
@@ -66,11 +66,9 @@ def fit(
     run = Run(folder) if ranks.first else Onlooker(folder)
     config = config.replace(checkpoint_dir=str(folder))
     try:
-        going_on = ranks.from_first(lambda: resume and run.has("last"))
-        known = Split.load(ranks.from_first(lambda: run.load_json("split") if going_on else {}))
-        training = prepare(config, progress, net, ranks=ranks, empty=going_on, known=known)
+        training, known = prepare_for(run, config, resume, ranks, progress, net)
         with run.locked(), graceful(run):
-            _begin(training, run, going_on, known)
+            _begin(training, run, known)
             announce(training)
             saver = Saver(run, beside=saves_beside(run, training.devices))
             gauge = Gauge(training.devices.ids)
@@ -106,15 +104,14 @@ def _folder(config: Config, resume: bool) -> Path:
     return folder
 
 
-def _begin(training: Training, run: Run, going_on: bool, known: Split) -> None:
+def _begin(training: Training, run: Run, known: Split | None) -> None:
     """Take up the last checkpoint, if there is one to go on from, and write down what starts."""
     run.clear()
-    if going_on:
+    if known is not None:
         restore(training, run, known)
     else:
         run.cut_history(0, 0)  # of a run that died before it was first saved
-    data = training.data
-    run.save_json("split", Split.of(data.train, data.validation, data.root).after(known))
+    run.save_json("split", training.data.split.after(known or Split({}, {})))
     run.save_config(training.config)
     run.point_latest()
     devices = list(training.device_lines)
@@ -146,8 +143,7 @@ class _Trainer:
         self.settings = step_settings(training.config)
         self.between = 0.0  # seconds from the last epoch to this one
         self.first_epoch = self.state.epoch
-        data = training.data
-        self.scored_on = Split.of(data.train, data.validation, data.root).scored
+        self.scored_on = training.data.split.scored
         self.steps: EpochSteps | None = None
         self.left = 0  # steps of the epoch that were not recorded yet
 

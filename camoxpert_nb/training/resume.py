@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ..data.cache import Progress
 from ..data.identity import Split
 from ..errors import InputError, few
@@ -70,12 +72,28 @@ def as_saved(
 ) -> Training:
     """Return the training as the run in `source` would go on, or a new one; nothing is written."""
     run = Onlooker(source)
-    going_on = ranks.from_first(lambda: bool(source) and run.has("last"))
-    known = Split.load(ranks.from_first(lambda: run.load_json("split") if going_on else {}))
-    training = prepare(config, progress, ranks=ranks, empty=going_on, known=known)
-    if going_on:
+    training, known = prepare_for(run, config, bool(source), ranks, progress)
+    if known is not None:
         restore(training, run, known)
     return training
+
+
+def prepare_for(
+    run: Run,
+    config: Config,
+    resume: bool,
+    ranks: Ranks,
+    progress: Progress | None = None,
+    net: nn.Module | None = None,
+) -> tuple[Training, Split | None]:
+    """Prepare a training of `run`, and return the split to `restore` it with, None if it is new.
+
+    It goes on if that is asked for (`resume`) and there is a checkpoint. `net` is prepare's.
+    """
+    going_on = ranks.from_first(lambda: resume and run.has("last"))
+    known = Split.load(ranks.from_first(lambda: run.load_json("split") if going_on else {}))
+    training = prepare(config, progress, net, ranks=ranks, empty=going_on, known=known)
+    return training, known if going_on else None
 
 
 def restore(training: Training, run: Run, known: Split) -> None:
@@ -137,12 +155,11 @@ def _compare_images(training: Training, known: Split) -> list[str]:
     state, data, changes = training.state, training.data, list[str]()
     if not known:
         return changes
-    now, changed = Split.of(data.train, data.validation, data.root), []
-    for what, pairs, side in (
-        ("training", data.train, known.train),
-        ("validation", data.validation, known.validation),
+    now, changed = data.split, []
+    for what, pairs, paths, side in (
+        ("training", data.train, now.train, known.train),
+        ("validation", data.validation, now.validation, known.validation),
     ):
-        paths = now.train if what == "training" else now.validation
         edited = [
             path
             for key, path in paths.items()
@@ -152,7 +169,9 @@ def _compare_images(training: Training, known: Split) -> list[str]:
             changes.append(f"{len(edited)} {what} images have other masks now: {few(edited)}")
         changed.append(bool(edited) or set(known.keys(pairs)) != set(side) - known.gone)
     if changed[0] and state.seen:
-        state.seen, state.sums, state.shares = 0, {}, None
+        state.seen, state.sums = 0, {}
+        if state.shares is not None:
+            state.shares.zero_()
         changes.append(f"epoch {state.epoch + 1} begins anew, as its images changed")
     if changed[1] and state.best and state.epoch < training.plan.epochs:
         state.best = {}

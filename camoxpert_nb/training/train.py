@@ -130,7 +130,7 @@ def step_on_device(
     norm = nn.utils.clip_grad_norm_(state.net.parameters(), settings.clip)
     packed = state.ranks.total(torch.cat([sums / state.ranks.world, experts.flatten()]))
     finite = norm.isfinite()
-    images = _count(batches) * state.ranks.world
+    images = count_images(batches) * state.ranks.world
     _remember_experts(state, packed[len(sums) :].view_as(experts), images, finite)
     state.counted += finite
     # The fused optimiser leaves weights and moments alone where this is 1.
@@ -182,7 +182,7 @@ def _accumulate(
     if not state.graph.recording:  # a generator that is captured keeps its seed
         seed_step(settings.seed, state.step, state.ranks.rank)
     state.optimizer.zero_grad(set_to_none=True)
-    images = _count(batches)
+    images = count_images(batches)
     values, experts, names = [], [], ["loss"]
     for image, mask, last in _parts(state, batches, settings.augment):
         with _in_step(state.supervised, last):
@@ -229,7 +229,8 @@ def ramp(progress: float) -> float:
     return 0.5 * (1 - math.cos(math.pi * min(max((progress - 0.3) / 0.7, 0.0), 1.0)))
 
 
-def _count(batches: Sequence[Batch]) -> int:
+def count_images(batches: Sequence[Batch]) -> int:
+    """Return how many images this process's batches hold."""
     return sum(len(batch["index"]) for batch in batches)
 
 

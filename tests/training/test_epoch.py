@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from equal_runs import assert_equal_runs, stop_after
+from poisoned import poison_loss
 from slow_images import Slow, SlowToStart
 from training.test_train import make_batch
 
@@ -62,15 +64,7 @@ def test_a_stop_between_late_steps_saves_a_whole_state(
 def test_a_late_step_that_is_not_finite_is_known_before_a_save(
     config: Config, late: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import camoxpert_nb.training.train as train
-
-    real, calls = train.total, iter(range(10**6))
-
-    def poisoned(parts: Any, **weights: Any) -> Any:
-        loss, terms = real(parts, **weights)
-        return (loss * float("nan") if next(calls) == 3 else loss), terms
-
-    monkeypatch.setattr(train, "total", poisoned)
+    poison_loss(monkeypatch, math.nan, at=3)
     run = fit(config, report=stop_after(3))  # the fourth is in flight
     saved = run.load("last")
     assert (saved["step"], saved["averaged"], saved["skipped_in_row"]) == (4, 3, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 from equal_runs import assert_equal_runs, same, stop_after
 from PIL import Image
+from poisoned import poison_loss
 
 from camoxpert_nb.errors import InputError, TrainingError
 from camoxpert_nb.network.build import load_net
@@ -250,15 +252,7 @@ def test_skip_stage1_begins_with_stage_two(tiny: Config) -> None:
 def test_a_non_finite_step_is_skipped_and_counted(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import camoxpert_nb.training.train as module
-
-    real, calls = module.total, iter(range(10**6))
-
-    def poisoned(parts: Any, **weights: float) -> Any:
-        loss, terms = real(parts, **weights)
-        return (loss * float("inf") if next(calls) == 1 else loss), terms
-
-    monkeypatch.setattr(module, "total", poisoned)
+    poison_loss(monkeypatch, math.inf, at=1)
     run = fit(tiny)
     assert [record["skipped_steps"] for record in run.records("epoch")] == [1, 0]
     state = run.load("last")
@@ -269,15 +263,7 @@ def test_a_non_finite_step_is_skipped_and_counted(
 def test_many_non_finite_steps_end_the_run_with_advice(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import camoxpert_nb.training.train as module
-
-    real = module.total
-
-    def poisoned(parts: Any, **weights: float) -> Any:
-        loss, terms = real(parts, **weights)
-        return loss * float("nan"), terms
-
-    monkeypatch.setattr(module, "total", poisoned)
+    poison_loss(monkeypatch, math.nan)
     with pytest.raises(TrainingError, match=r"not finite in 30 steps in a row.*lower --lr"):
         fit(tiny.replace(epochs=20))
     state = Run(tiny.checkpoint_dir).load("last")
