@@ -5,7 +5,7 @@ BIN := .venv/bin
 QUIET := OMP_NUM_THREADS=1 PYDEVD_DISABLE_FILE_VALIDATION=1 CAMOXPERT_CACHE=$(CURDIR)/build/cache
 NBVAL := -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout=180
 
-.PHONY: demo test notebooks browser gallery kaggle kaggle-check lab check lint fix bench clean
+.PHONY: demo test notebooks browser gallery kaggle kaggle-check lab check lint fix bench gpu clean
 
 demo: .venv/ready      ## train the main job on generated images, score it, draw it (about 3 minutes)
 	$(BIN)/camoxpert demo
@@ -63,9 +63,13 @@ bench: .venv/ready     ## speed against others, as ratios in one run (about 10 m
 	$(BIN)/python benchmarks/bench_model.py
 	$(BIN)/python benchmarks/bench_loader.py
 	$(BIN)/python benchmarks/bench_fit.py
+	$(BIN)/python benchmarks/bench_cost.py
 	$(BIN)/python benchmarks/bench_metrics.py
 	$(BIN)/python benchmarks/bench_export.py
 	$(BIN)/python benchmarks/bench_dashboard.py
+
+gpu: .venv/ready       ## what only a GPU shows, in phases that are not done twice (about 8 minutes)
+	$(BIN)/python benchmarks/gpu.py --out build/gpu
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

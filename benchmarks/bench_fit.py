@@ -35,8 +35,7 @@ def bare_loop(config: Config) -> float:
     )
     images, started = 0, time.perf_counter()
     for epoch in range(config.epochs):
-        place = training.plan.at(epoch * training.plan.stages[0].steps)
-        for batch in loaders.epoch(place):
+        for batch in loaders.epoch(training.plan.stage_at(epoch), epoch):
             image, mask = augment_batch(
                 batch["image"].to(device), batch["mask"].to(device), batch["uniform"]
             )

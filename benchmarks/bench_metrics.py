@@ -1,10 +1,14 @@
-"""All measures of one image, ours against pysodmetrics, side by side in one run on one core.
+"""All measures of one image, and of a folder, ours against pysodmetrics, side by side in one run.
 
-    python benchmarks/bench_metrics.py [--size 1000 700] [--repeats 15] [--json FILE]
+    python benchmarks/bench_metrics.py [--size 1000 700] [--repeats 15] [--images 250] [--turns 3]
 
-Both score the same 8-bit map of 1000 x 700 pixels: S, E, F, weighted F, MAE, IoU and Dice. The two
-take turns, processor time is counted (a busy machine disturbs it less than the clock), and the
-largest difference of any measure is printed beside the medians.
+One map: both score the same 8-bit map of 1000 x 700 pixels on one core: S, E, F, weighted F, MAE,
+IoU and Dice. The two take turns, processor time is counted (a busy machine disturbs it less than
+the clock), and the largest difference of any measure is printed beside the medians.
+
+A folder: `camoxpert evaluate` and the bare loop of `pysodmetrics_loop.py` as commands, the start of
+Python and the reading of PNG files included, by the clock: on a busy machine the command, which
+uses all cores, gets a smaller part of them than it says. So the processor time stands beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +19,10 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 
 import argparse
 import json
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,17 +30,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import py_sod_metrics as toolbox
+import pysodmetrics_loop as loop
 from numpy.typing import NDArray
 
 from camoxpert_nb.evaluation.metrics import MEASURES, measure
-from camoxpert_nb.evaluation.scoring import score_folder
 
 Array = NDArray[np.uint8]
 
 
-def pairs(width: int, height: int) -> Iterator[tuple[str, Array, Array]]:
-    """Yield (what, map, mask): maps with a soft edge and noise everywhere, and a clean one."""
+def masks(width: int, height: int) -> Iterator[tuple[str, Array]]:
+    """Yield kinds of objects."""
     rng = np.random.default_rng(0)
     for what, count, radius in (
         ("one object", 1, 0.22),
@@ -47,31 +53,35 @@ def pairs(width: int, height: int) -> Iterator[tuple[str, Array, Array]]:
             center = int(place[0] * width), int(place[1] * height)
             axes = int(radius * width), int(radius * height)
             cv2.ellipse(mask, center, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
+        yield what, mask
+    mask = np.zeros((height, width), np.uint8)
+    for start, end in rng.uniform(0.1, 0.9, (25, 2, 2)) * (width, height):
+        cv2.line(mask, start.astype(int).tolist(), end.astype(int).tolist(), 1, 3)
+    yield "thin objects", mask
+
+
+def pairs(width: int, height: int) -> Iterator[tuple[str, Array, Array]]:
+    """Yield (what, map, mask): maps with a soft edge and noise everywhere, and other kinds."""
+    rng = np.random.default_rng(0)
+    for what, mask in masks(width, height):
         soft = cv2.GaussianBlur(mask * np.float32(230), (0, 0), 8)
         noisy = soft + rng.uniform(0, 20, mask.shape)
         yield what, np.rint(noisy.clip(0, 255)).astype(np.uint8), mask
-        if what == "one object":
+        if what in ("one object", "60 blobs"):
             yield f"{what}, clean map", np.rint(soft).astype(np.uint8), mask
+        if what == "one object":
+            sharp = 255 / (1 + np.exp(-(soft - 115) / 4))
+            yield f"{what}, nearly binary", np.rint(sharp).astype(np.uint8), mask
+            yield f"{what}, map of noise", rng.integers(0, 256, mask.shape, np.uint8), mask
+            yield f"{what}, map of zeros", np.zeros_like(mask), mask
 
 
 def pysodmetrics(image: Array, mask: Array) -> dict[str, float]:
     """Return the same measures by pysodmetrics."""
-    handlers = {
-        "f": toolbox.FmeasureHandler(True, True),
-        "iou": toolbox.IOUHandler(False, False, with_binary=True),
-        "dice": toolbox.DICEHandler(False, False, with_binary=True),
-    }
-    steps = [toolbox.Smeasure(), toolbox.WeightedFmeasure(), toolbox.MAE(), toolbox.Emeasure()]
-    steps.append(toolbox.FmeasureV2(handlers))
-    for step in steps:
+    taken = loop.steps()
+    for step in taken:
         step.step(image, mask * np.uint8(255))
-    s, weighted, mae, e, rest = (step.get_results() for step in steps)
-    values = {"iou": rest["iou"]["binary"], "dice": rest["dice"]["binary"], "mae": mae["mae"]}
-    values |= {"s_measure": s["sm"], "weighted_f": weighted["wfm"]}
-    values |= {"adaptive_e": e["em"]["adp"], "adaptive_f": rest["f"]["adaptive"]}
-    for name, curve in (("e", e["em"]["curve"]), ("f", rest["f"]["dynamic"])):
-        values |= {f"mean_{name}": curve.mean(), f"max_{name}": curve.max()}
-    return values
+    return loop.results(taken)
 
 
 def compare(image: Array, mask: Array, repeats: int) -> dict[str, float]:
@@ -88,28 +98,39 @@ def compare(image: Array, mask: Array, repeats: int) -> dict[str, float]:
     return {"ours_ms": fast, "pysodmetrics_ms": slow, "ratio": slow / fast, "max_diff": difference}
 
 
-def scaling(size: tuple[int, int], images: int = 100, turns: int = 3) -> float:
-    """Return how many times as fast a folder is scored with a thread per core as with one.
-
-    Wall time, the two in turns: it needs a machine with nothing else to do.
-    """
+def compare_folders(size: tuple[int, int], images: int, turns: int) -> dict[str, float]:
+    """Return the median seconds of both commands on a folder of all kinds of maps, and ratios."""
     made = list(pairs(*size))
     with tempfile.TemporaryDirectory() as scratch:
-        maps, masks = Path(scratch) / "maps", Path(scratch) / "masks"
-        maps.mkdir()
-        masks.mkdir()
+        folders = [Path(scratch) / name for name in ("maps", "masks")]
+        for folder in folders:
+            folder.mkdir()
         for number in range(images):
             _, image, mask = made[number % len(made)]
-            cv2.imwrite(str(maps / f"{number}.png"), image)
-            cv2.imwrite(str(masks / f"{number}.png"), mask * 255)
-        spent: dict[int, list[float]] = {1: [], os.cpu_count() or 1: []}
-        for _ in range(turns):
-            for workers, times in spent.items():
-                start = time.perf_counter()
-                score_folder(maps, masks, workers=workers)
-                times.append(time.perf_counter() - start)
-    one, *many = (statistics.median(times) for times in spent.values())
-    return one / many[0] if many else 1.0
+            for folder, layer in zip(folders, (image, mask * 255), strict=True):
+                cv2.imwrite(str(folder / f"{number:04}.png"), layer)
+        places = [str(folder) for folder in folders]
+        written = Path(scratch) / "scores.json"
+        ours = ["-m", "camoxpert_nb", "evaluate", "--predictions", places[0]]
+        ours += ["--ground-truth", places[1], "--json", str(written)]
+        taken = [(_run(ours), _run([loop.__file__, *places])) for _ in range(turns)]
+        found = json.loads(written.read_text())["mean"]
+    columns = np.median([[*a[:2], *b[:2]] for a, b in taken], axis=0)
+    expected = json.loads(taken[0][1][2])
+    names = ("ours_s", "ours_cpu_s", "pysodmetrics_s", "pysodmetrics_cpu_s")
+    result = dict(zip(names, map(float, columns), strict=True))
+    result["ratio"] = result["pysodmetrics_s"] / result["ours_s"]
+    result["cpu_ratio"] = result["pysodmetrics_cpu_s"] / result["ours_cpu_s"]
+    return result | {"max_diff": max(abs(found[name] - expected[name]) for name in MEASURES)}
+
+
+def _run(command: list[str]) -> tuple[float, float, str]:
+    """Run Python; return the seconds by the clock and of the processor, and what it printed."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return wall, processor, done.stdout
 
 
 def main() -> None:
@@ -117,19 +138,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, nargs=2, default=(1000, 700), metavar=("W", "H"))
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--images", type=int, default=250, help="in the folder; 0: no folder")
+    parser.add_argument("--turns", type=int, default=3, help="of the two commands on the folder")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     cv2.setNumThreads(1)
     print(
-        f"{'pair':<24}{'ours ms':>9}{'pysodmetrics ms':>17}{'ratio':>8}{'largest difference':>21}"
+        f"{'pair':<28}{'ours ms':>9}{'pysodmetrics ms':>17}{'ratio':>8}{'largest difference':>21}"
     )
     results = {}
     for what, image, mask in pairs(*options.size):
         row = results[what] = compare(image, mask, options.repeats)
         numbers = f"{row['ours_ms']:>9.1f}{row['pysodmetrics_ms']:>17.1f}{row['ratio']:>8.1f}"
-        print(f"{what:<24}{numbers}{row['max_diff']:>21.1e}", flush=True)
-    ratio = scaling(tuple(options.size))
-    print(f"a folder, {os.cpu_count()} threads against one: {ratio:.2f} times as fast")
+        print(f"{what:<28}{numbers}{row['max_diff']:>16.1e}", flush=True)
+    if options.images:
+        row = compare_folders(tuple(options.size), options.images, options.turns)
+        results[f"folder of {options.images}"] = row
+        print(
+            f"a folder of {options.images}, as commands: {row['ours_s']:.1f} s against "
+            f"{row['pysodmetrics_s']:.1f} s, {row['ratio']:.1f} times as fast; processor time "
+            f"{row['ours_cpu_s']:.1f} s against {row['pysodmetrics_cpu_s']:.1f} s, "
+            f"{row['cpu_ratio']:.1f}; largest difference of a mean {row['max_diff']:.1e}"
+        )
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -18,7 +18,9 @@ from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training.cost import noise
 from camoxpert_nb.training.fit import fit
+from camoxpert_nb.training.graph import WARM_UP, GpuRecorder, StepGraph
 from camoxpert_nb.training.prepare import build_state, step_settings
+from camoxpert_nb.training.state import TrainState
 from camoxpert_nb.training.train import train_step
 
 pytestmark = [
@@ -148,6 +150,190 @@ def test_precision_follows_the_card() -> None:
     capability = torch.cuda.get_device_capability(0)
     wanted = torch.bfloat16 if capability >= (8, 0) else torch.float16
     assert precision.dtype is (wanted if capability >= (7, 0) else None)
+
+
+# --- the captured step
+
+WEIGHTS = {"deep": 1.0, "balance": 0.1, "uncertainty": 0.0}
+HALF = Precision(torch.float16, "float16, scaled")
+PRECISIONS = {
+    "float32": Precision(None, "float32"),
+    "bfloat16": Precision(torch.bfloat16, "bfloat16"),
+    "float16": HALF,
+}
+
+
+def opened(config: Config, precision: Precision) -> TrainState:
+    """Return a state on the GPU with the whole network open, always with the same weights."""
+    torch.manual_seed(0)
+    net, devices = build_net(config), pick_devices(parallel="none")
+    state = build_state(config, net, devices, precision)
+    state.open_blocks(4)
+    return state
+
+
+def take(state: TrainState, config: Config, steps: int, **weights: float) -> list[dict[str, float]]:
+    """Take steps on batches of noise, each with its own augmentation."""
+    found = []
+    for _ in range(steps):
+        batch = noise(4, config.img_size)
+        generator = torch.Generator().manual_seed(state.step)
+        batch["uniform"] = torch.rand(batch["uniform"].shape, generator=generator)
+        found.append(train_step(state, [batch], step_settings(config), WEIGHTS | weights))
+        state.step += 1
+    return found
+
+
+def weights_of(state: TrainState) -> list[torch.Tensor]:
+    return [p.detach().double().cpu() for p in state.net.parameters()]
+
+
+def distance(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+    return sum(float((a - b).abs().sum()) for a, b in zip(some, others, strict=True))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("backbone", ["test_convnext", "test_resnet"])
+def test_captured_steps_equal_eager_ones(on_gpu: Config, precision: str, backbone: str) -> None:
+    """Twenty steps: losses within 3 %, and weights no further apart than those of two eager runs.
+
+    Atomics add in any order, and AdamW's first steps make whole steps of small differences.
+    """
+    config, chosen = on_gpu.replace(backbone=backbone), PRECISIONS[precision]
+    if precision == "bfloat16" and not torch.cuda.is_bf16_supported():
+        pytest.skip("no bfloat16")
+    start = weights_of(opened(config, chosen))
+    eager = opened(config.replace(cuda_graph=False), chosen)
+    graphed = opened(config, chosen)
+    again = opened(config.replace(cuda_graph=False), chosen)
+    expected, found, _ = (take(state, config, 20) for state in (eager, graphed, again))
+    assert graphed.graph.captured and not graphed.graph.note and not eager.graph.captured
+    assert eager.averaged == graphed.averaged > 0
+    for a, b in zip(expected, found, strict=True):
+        assert a["skipped"] == b["skipped"]
+        if not a["skipped"]:
+            assert b["loss"] == pytest.approx(a["loss"], rel=0.03)
+    moved = distance(start, weights_of(eager))
+    apart = distance(weights_of(eager), weights_of(again))
+    assert moved > 0
+    assert distance(weights_of(eager), weights_of(graphed)) < 2 * apart + 0.02 * moved
+    assert graphed.scaler.get_scale() == eager.scaler.get_scale()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_replay_skips_a_step_that_is_not_finite(on_gpu: Config, precision: str) -> None:
+    """An infinite weight of a loss makes the gradient so, in a step that was captured before."""
+    state = opened(on_gpu.replace(backbone="test_convnext"), PRECISIONS[precision])
+    for _ in range(40):  # float16 first finds its scale
+        if take(state, on_gpu, 1)[0]["skipped"] == 0 and state.graph.captured:
+            break
+    assert state.graph.captured
+    assert state.ema is not None and state.usage is not None
+
+    def everything() -> list[torch.Tensor]:
+        moments = [v for s in state.optimizer.state.values() for v in s.values()]
+        rest = [state.usage, state.shares, state.counted]
+        return [
+            t.clone()
+            for t in (
+                *state.net.state_dict().values(),
+                *state.ema.module.state_dict().values(),
+                *moments,
+                *rest,
+            )
+        ]
+
+    before, averaged, scale = everything(), state.averaged, state.scaler.get_scale()
+    (values,) = take(state, on_gpu, 1, deep=math.inf)
+    assert values["skipped"] == 1 and state.skipped_in_row == 1 and state.averaged == averaged
+    assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
+    assert state.scaler.get_scale() == (scale / 2 if precision == "float16" else scale)
+    (values,) = take(state, on_gpu, 1)
+    assert values["skipped"] == 0 and state.skipped_in_row == 0
+    assert not all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
+
+
+def test_a_replay_draws_what_an_eager_step_draws() -> None:
+    """Dropout follows from the seed alone, so that a resumed run goes on as it would have."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    graph, batch = StepGraph(GpuRecorder(device), device), {"x": torch.ones(1000)}
+
+    def work(batches: Any) -> torch.Tensor:
+        x = batches[0]["x"].to(device)
+        return torch.nn.functional.dropout(torch.nn.functional.dropout(x, 0.3), 0.3)
+
+    def drawn(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        found = graph.run(0, [batch], work)
+        assert found is not None
+        return found.clone()
+
+    eager = [drawn(seed) for seed in range(WARM_UP)]
+    replayed = [drawn(seed) for seed in (1, 0, 1)]
+    assert graph.captured
+    assert all(torch.equal(eager[s], r) for s, r in zip((1, 0, 1), replayed, strict=True))
+    assert not torch.equal(replayed[0], replayed[1])
+
+
+@pytest.mark.parametrize("backbone", ["edgenext_xx_small", "test_efficientnet"])
+def test_edgenext_is_captured_as_others_are(on_gpu: Config, backbone: str) -> None:
+    config = on_gpu.replace(backbone=backbone, use_ema=True)
+    state = opened(config, choose_precision(pick_devices()))
+    values = take(state, config, WARM_UP + 2)
+    assert state.graph.captured, state.graph.note
+    assert all(math.isfinite(each["loss"]) for each in values)
+
+
+def test_a_step_that_cannot_be_captured_goes_on_eagerly(
+    on_gpu: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = opened(on_gpu, HALF)  # a scaler must be ready again, too
+    average = type(state).average
+
+    def waits(self: TrainState, finite: torch.Tensor) -> None:
+        assert finite.item() in (True, False)  # a wait for the device: forbidden in a capture
+        average(self, finite)
+
+    monkeypatch.setattr(type(state), "average", waits)
+    values = take(state, on_gpu, WARM_UP + 4)
+    assert not state.graph.captured and state.graph.recorder is None
+    assert state.graph.note.startswith("the step could not be captured as a CUDA graph")
+    assert all("loss" in each for each in values)
+    torch.nn.functional.dropout(torch.ones(9, device="cuda"), 0.5)  # the generator works again
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+
+
+def test_a_training_replays_its_steps_and_says_where_the_time_went(
+    on_gpu: Config, tmp_path: Path
+) -> None:
+    config = on_gpu.replace(backbone="test_convnext", epochs=4, stage1_epochs=2, num_workers=1)
+    for graphed in (True, False):
+        folder = str(tmp_path / f"graph-{graphed}")
+        run = fit(config.replace(cuda_graph=graphed, checkpoint_dir=folder))
+        records = run.records("epoch")
+        for record in records:
+            print(graphed, record["seconds"], record["time_percent"], record["verdict"])
+            assert sum(record["time_percent"].values()) == pytest.approx(100, abs=0.5)
+            assert (record["graph_percent"] > 0) == graphed
+        assert records[1]["graph_percent"] == (100 if graphed else 0)
+        assert [record["step"] for record in run.records("step")] == sorted(
+            record["step"] for record in run.records("step")
+        )
+        notes = [record["message"] for record in run.records("note")]
+        assert not any("CUDA graph" in note for note in notes), notes
+
+
+def test_speed_of_captured_and_eager_steps(on_gpu: Config) -> None:
+    """Prints milliseconds a step for LOG.md; a replay is no slower."""
+    from camoxpert_nb.training.cost import run_steps
+
+    config, taken = on_gpu.replace(backbone="edgenext_xx_small", img_size=256), {}
+    for graphed in (True, False):
+        chosen = config.replace(cuda_graph=graphed)
+        state = opened(chosen, choose_precision(pick_devices()))
+        taken[graphed] = run_steps(state, step_settings(chosen), 256, 8).seconds
+        print(f"cuda_graph {graphed}: {1000 * taken[graphed]:.1f} ms, {state.graph.note}")
+    assert taken[True] < 1.1 * taken[False]
 
 
 def _plain() -> Precision:

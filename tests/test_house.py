@@ -18,11 +18,12 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 # Each room, the top floor first, and the rooms it may import. `errors` and `__version__` serve all.
 ROOMS = {
-    "cli": "figures doctor kaggle training evaluation network data runs machine settings",
+    "cli": "figures doctor kaggle forecast training evaluation network data runs machine settings",
     "notebook": "figures training data runs settings",
     "figures": "evaluation network data runs settings",
     "doctor": "training network machine settings",
     "kaggle": "training data runs settings",
+    "forecast": "training network data machine settings",
     "training": "evaluation network data runs machine settings",
     "evaluation": "network data runs machine settings",
     "network": "runs settings",

@@ -19,6 +19,7 @@ from ..runs.run import Run
 from ..settings.config import Config, as_flags, flag_of, make_config
 from .evaluate import evaluate, evaluate_flags
 from .flags import Options, add_command, add_preset, add_settings, write_json
+from .forecast import forecast, forecast_flags
 
 if TYPE_CHECKING:
     from ..machine.distributed import Ranks
@@ -37,6 +38,7 @@ class Order:
     dry_run: bool = False
     fit_to_budget: bool = False
     json: str = ""
+    source: str = ""  # the run folder that is gone on from
     began: float | None = None  # when the command was given, as time.time() tells it
     reason: str = ""
 
@@ -48,6 +50,7 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("--resume-from", default="", help="run folder or its last.pt to go on from")
     _add_fit_to_budget(sub)
     _add_dry_run(sub)
+    forecast_flags(sub)
     add_settings(sub)
     sub = add_command(commands, "resume", resume)
     sub.add_argument("run", help="the run folder")
@@ -61,6 +64,7 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("config")
     sub.add_argument("--resume", action="store_true")
     sub.add_argument("--began", type=float)
+    sub.add_argument("--source", default="")
     _add_fit_to_budget(sub)
     _add_dry_run(sub)
 
@@ -80,6 +84,9 @@ def _add_dry_run(sub: argparse.ArgumentParser) -> None:
 
 def train(options: Options) -> int:
     """Train a new run, or go on with another one's checkpoint."""
+    if options["on"] or options["images"] is not None:
+        return forecast(options, choose)
+    del options["on"], options["images"]
     return _train(lambda: choose(options), options)
 
 
@@ -150,7 +157,8 @@ def _resumed(source: Path, options: Options, what: dict[str, Any]) -> Order:
     config = resumed_config(source, options)
     if not what["dry_run"]:
         take_over(source, config)
-    return Order(config, resume=True, **what)
+    folder = str(source if source.is_dir() else source.parent)
+    return Order(config, resume=True, source=folder, **what)
 
 
 def _train(decide: Callable[[], Order], options: Options) -> int:
@@ -175,8 +183,8 @@ def _train(decide: Callable[[], Order], options: Options) -> int:
             if processes:
                 return _start(order, processes)
         if order.fit_to_budget:
-            fitted = {name: getattr(config, name) for name in OF_A_MACHINE}
-            order = replace(order, config=_fitted(config, ranks).replace(**fitted))
+            own = {name: getattr(config, name) for name in OF_A_MACHINE}
+            order = replace(order, config=_fitted(order, ranks).replace(**own))
         return _show(order, ranks) if order.dry_run else _fit(order, ranks)
 
 
@@ -212,26 +220,28 @@ def _shown(value: Any) -> str:
     return "none" if value in (None, "") else str(value)
 
 
-def _fitted(config: Config, ranks: Ranks) -> Config:
-    from ..training.banner import fitted
+def _fitted(order: Order, ranks: Ranks) -> Config:
+    from ..training.estimate import fitted
     from ..training.prepare import prepare
 
-    chosen = fitted(prepare(config, ranks=ranks, empty=True))  # each process times its own steps
+    training = prepare(order.config, ranks=ranks, empty=True)
+    chosen = fitted(training, order.began or time.time())  # each process times its own steps
     return ranks.from_first(lambda: chosen)
 
 
 def _show(order: Order, ranks: Ranks) -> int:
     """Say what would be done; the steps that are measured are those that would be taken."""
-    from ..training.banner import banner, estimate, forecast
+    from ..training.banner import banner
     from ..training.console import Console
-    from ..training.prepare import prepare
+    from ..training.estimate import dry_run_text, estimate
+    from ..training.resume import as_saved
 
     console = Console(()) if ranks.first else Console((), stream=io.StringIO())
-    training = prepare(order.config, console.progress, ranks=ranks)
-    why = [order.reason] if order.reason else []
+    training = as_saved(order.config, order.source, ranks, console.progress)
     described = banner(training)  # before the steps, which spoil the training
     estimated = estimate(training)
-    console.say("\n".join([described, *why, forecast(training, estimated)]))
+    text = dry_run_text(training, estimated)
+    console.say("\n".join(filter(None, [described, order.reason, text])))
     if ranks.first:
         write_json(order.json, estimated)
     return 0
@@ -259,9 +269,8 @@ def _start(order: Order, processes: int) -> int:
 
 
 def _flags(order: Order) -> list[str]:
-    names = ("resume", "dry_run", "fit_to_budget")
-    flags = [flag_of(name) for name in names if getattr(order, name)]
-    flags += ["--began", str(order.began)]
+    flags = [flag_of(name) for name in ("resume", "dry_run", "fit_to_budget") if vars(order)[name]]
+    flags += ["--began", str(order.began), "--source", order.source]
     return [*flags, *(["--json", order.json] if order.json else [])]
 
 
@@ -275,7 +284,6 @@ def _note(error: RankFailed, run: Run) -> RankFailed:
 
 
 def _fit(order: Order, ranks: Ranks) -> int:
-    from ..figures.results import draw_training
     from ..machine.distributed import by_torchrun
     from ..network.model import EXPERTS
     from ..training.banner import banner
@@ -301,8 +309,11 @@ def _fit(order: Order, ranks: Ranks) -> int:
     )
     summary = ranks.from_first(lambda: run.load_json("summary"))
     console.say(_ending(summary, str(run.folder)))
-    for path in draw_training(run) if ranks.first and run.records("epoch") else []:
-        console.say(f"  {path}")
+    if ranks.first and run.records("epoch"):
+        from ..figures.results import draw_training
+
+        for path in draw_training(run):
+            console.say(f"  {path}")
     if by_torchrun() and not summary["finished"]:
         console.say(
             "The run is saved. torchrun calls each exit code but 0 FAILED, also the "

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from ..errors import InputError
 from .cache import Progress
-from .images import Array, read_grey, read_image, read_mask, same_shape
+from .images import Array, binary, doubt, read_grey, read_image, same_shape
 from .layouts import ImageSet, Pair, is_noncam
 
 TINY = 0.03  # object share below which the field calls an object tiny
@@ -235,7 +235,7 @@ def _check(pair: Pair) -> _Checked:
         path = pair.mask
         grey = read_grey(path)
         pure = bool(((grey == 0) | (grey == 255)).all())
-        share = float((grey == 255).mean() if pure else read_mask(path).mean())
+        share = float(binary(grey).mean())
         if grey.shape != image.shape[:2]:
             sizes = [f"{a.shape[0]} x {a.shape[1]}" for a in (grey, image)]
             kind = "size" if same_shape(image.shape, grey.shape) else "shape"
@@ -245,7 +245,7 @@ def _check(pair: Pair) -> _Checked:
     except InputError as error:
         found, share = {"unreadable": f"cannot be read ({error.__cause__ or error})"}, math.nan
     if share == 0 and not is_noncam(pair):
-        found["ids" if "grey" in found else "empty"] = "no pixel is object"
+        found["empty" if "colour" in found else doubt(grey)] = "no pixel is object"
     return _Checked([(kind, f"{path.name} ({detail})") for kind, detail in found.items()], share)
 
 
@@ -255,7 +255,7 @@ def _odd_values(mask: Path, grey: Array) -> tuple[str, str]:
     spread = channels.max(axis=2) - channels.min(axis=2)
     if (spread > COLOUR_TOLERANCE).any():
         return "colour", "more colours than black and white"
-    if grey.max() <= 1:
+    if doubt(grey) == "zero_one":
         return "zero_one", "brightest value 1"
     return "grey", f"{((grey > 0) & (grey < 255)).mean():.1%} of the pixels between 0 and 255"
 

@@ -7,8 +7,13 @@ middle of an epoch by naming the epoch and the batch.
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
+import time
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from ctypes import c_double
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,12 +91,15 @@ class Batches(Sampler[list[int]]):
                 f"data, {count} images. Use {advice}more images."
             )
 
-    def set_epoch(self, epoch: int, seen: int = 0, limit: int | None = None) -> None:
+    def set_epoch(
+        self, epoch: int, seen: int = 0, limit: int | None = None, per_rank: int | None = None
+    ) -> None:
         """Make the next pass that of `epoch` (from 0), from its image number `seen` on.
 
         `seen` images were taken by all ranks together, in batches of whatever size; at most
-        `limit` batches follow.
+        `limit` batches follow, of `per_rank` images if that changes.
         """
+        self.per_rank = per_rank or self.per_rank
         self.epoch, self.seen = epoch, seen
         self.limit = self.count if limit is None else limit
 
@@ -111,10 +119,69 @@ class Batches(Sampler[list[int]]):
             yield mine[batch * self.per_rank : (batch + 1) * self.per_rank]
 
 
+class Feed:
+    """The training batches of a process, pass after pass, all from the same workers.
+
+    Iterating gives the pass that was begun. `starting` is how many seconds of the last wait for a
+    batch went by until its worker had started, which happens once.
+    """
+
+    def __init__(
+        self, dataset: PairDataset, batches: Batches, *, workers: int, pin_memory: bool
+    ) -> None:
+        self.batches, self.workers, self.starting = batches, workers, 0.0
+        self._ready = multiprocessing.get_context("spawn").RawValue(c_double, 0.0)
+        self._loader = make_loader(
+            dataset, batches, workers=workers, pin_memory=pin_memory, ready=self._ready
+        )
+        self._pass: tuple[int | None, ...] = ()  # the one that was begun last
+        self._coming: Iterator[Batch] | None = None
+
+    def begin(self, *place: int | None) -> None:
+        """Have the workers load the first batches of a pass now; `place` is set_epoch's."""
+        if self._coming is not None and place == self._pass:
+            return
+        self.batches.set_epoch(*place)  # type: ignore[arg-type]
+        self._pass = place
+        # Without workers nothing is loaded ahead, and making the iterator costs nothing.
+        self._coming = iter(self._loader) if self.workers else None
+
+    def __iter__(self) -> Iterator[Batch]:
+        coming = iter(self._loader) if self._coming is None else self._coming
+        self._coming = None
+        while True:
+            began = time.time()
+            batch = next(coming, None)
+            if batch is None:
+                return
+            waited = time.time() - began
+            self.starting = min(max(self._ready.value - began, 0.0), waited)
+            yield batch
+
+
+def _begin(ready: Any, worker: int) -> None:
+    """Prepare a worker, and note that the one that loads the first batch has started.
+
+    Ctrl-C in a terminal, `timeout` and batch systems signal every process of a training. Its main
+    process ends the step and saves, and needs its workers until then.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if worker == 0 and ready is not None:
+        ready.value = time.time()
+
+
 def make_loader(
-    dataset: PairDataset, batches: Batches, *, workers: int = 0, pin_memory: bool = False
+    dataset: PairDataset,
+    batches: Batches,
+    *,
+    workers: int = 0,
+    pin_memory: bool = False,
+    ready: Any = None,
 ) -> DataLoader[Batch]:
     """Return a loader of `Batch`; its workers stay alive from epoch to epoch.
+
+    `ready`, a shared number, takes the moment when the first of them had started (time.time()).
 
     Workers are spawned: forking a process that runs threads, as every process with torch does, can
     deadlock, and Python warns of it from 3.12 on. A script that uses workers therefore needs the
@@ -128,6 +195,7 @@ def make_loader(
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=partial(_begin, ready) if workers else None,
         generator=torch.Generator(),  # else every pass would draw from torch's global numbers
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,29 +43,35 @@ def _digest_of(path: Path, size: int, time: int) -> str:
 class Split:
     """Which images trained a run and which it held out: by digest, the path they were found at.
 
-    Of runs made by an older kit only the names are known (`by_name`).
+    `masks`: each image's mask, by digest. `gone`: images that were not there any more when the run
+    went on last. Of runs made by an older kit only the names are known (`by_name`).
     """
 
     train: Mapping[str, str]
     validation: Mapping[str, str]
     by_name: bool = False
+    masks: Mapping[str, str] = field(default_factory=dict)
+    gone: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, train: Sequence[Pair], validation: Sequence[Pair], root: Path) -> Split:
         """Return the split of these images, their paths told from `root`."""
-        known = digests(pair.image for pair in (*train, *validation))
+        every = (*train, *validation)
+        known = digests(path for pair in every for path in (pair.image, pair.mask))
 
         def side(pairs: Sequence[Pair]) -> dict[str, str]:
-            return {known[pair.image]: _below(pair.image, root) for pair in pairs}
+            return {known[pair.image]: below(pair.image, root) for pair in pairs}
 
-        return cls(side(train), side(validation))
+        masks = {known[pair.image]: known[pair.mask] for pair in every}
+        return cls(side(train), side(validation), masks=masks)
 
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Split:
         """Return the contents of a split.json; of an empty one a split without images."""
         train, validation = (values.get(side, {}) for side in ("train", "validation"))
         if values.get("format") == FORMAT:
-            return cls(train, validation)
+            masks, gone = values.get("masks", {}), frozenset(values.get("gone", ()))
+            return cls(train, validation, masks=masks, gone=gone)
         return cls({name: name for name in train}, {name: name for name in validation}, True)
 
     def __bool__(self) -> bool:
@@ -78,6 +84,12 @@ class Split:
         found = digests(pair.image for pair in pairs)
         return [found[pair.image] for pair in pairs]
 
+    @property
+    def scored(self) -> str:
+        """8 hex digits of the images and masks that validate: other scores do not compare."""
+        known = sorted(f"{key} {self.masks.get(key, '')}" for key in self.validation)
+        return hashlib.blake2b("\n".join(known).encode(), digest_size=4).hexdigest()
+
     def after(self, before: Split) -> dict[str, Any]:
         """Return what a split.json holds that remembers `before` too."""
         sides: dict[str, dict[str, str]] = {}
@@ -87,8 +99,11 @@ class Split:
             if before.by_name:  # of what is not here any more nothing but the name is known
                 known = {f"name:{each}": each for each in known if each not in names}
             sides[name] = {**known, **own}
-        return {"format": FORMAT, **sides}
+        gone = ({*sides["train"], *sides["validation"]}) - {*self.train, *self.validation}
+        masks = {**before.masks, **self.masks}
+        return {"format": FORMAT, **sides, "masks": masks, "gone": sorted(gone)}
 
 
-def _below(path: Path, root: Path) -> str:
+def below(path: Path, root: Path) -> str:
+    """Return the path as told from `root`, the same on every machine; whole if it is elsewhere."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

@@ -19,6 +19,7 @@ from ..errors import InputError
 
 Array = NDArray[np.uint8]
 
+_ORIENTATION = 0x0112  # the EXIF tag that says how to turn the photo; 1: not at all
 SHAPE_TOLERANCE = 0.02  # of height / width: a resized copy may be off by a rounded pixel
 
 # Masks without a pixel above 128, and how they are read.
@@ -61,7 +62,20 @@ def read_mask(path: Path) -> Array:
 def binary(grey: Array) -> Array:
     """Return a grey mask (H, W), 0...255, as 0 and 1, by the rule of `read_mask`."""
     threshold = 0 if grey.max(initial=0) <= 1 else 128
-    return (grey > threshold).astype(np.uint8)
+    return (grey > threshold).view(np.uint8)
+
+
+def read_map(path: Path) -> Array:
+    """Return a method's map as (H, W) uint8 grey; a grey map stored in colour is one too.
+
+    Raises InputError where it is coloured, and as `read_grey` does.
+    """
+    image = _decode(path)
+    if image.ndim == 2:
+        return image
+    if (image != image[..., :1]).any():
+        raise InputError(f"{path} is coloured. A map is grey: 0 background, 255 object.")
+    return image[..., 0]
 
 
 def doubt(grey: Array) -> str:
@@ -99,7 +113,7 @@ def image_size(path: Path) -> tuple[int, int]:
     """Return (height, width) from the header alone, upright; InputError if it cannot be read."""
     with _opened(path) as image:
         width, height = image.size
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
 
 
@@ -109,7 +123,8 @@ def same_shape(image_size: Sequence[int], mask_size: Sequence[int]) -> bool:
     return abs(stretch - 1) <= SHAPE_TOLERANCE
 
 
-def _decode(path: Path, mode: str) -> Array:
+def _decode(path: Path, mode: str = "") -> Array:
+    """Return the pixels in a mode of Pillow, by default L of a grey file and RGB of others."""
     with _opened(path) as image:
         if image.mode == "F":
             raise ValueError("it holds floating-point values; save it as 8-bit PNG, 0...255")
@@ -117,7 +132,10 @@ def _decode(path: Path, mode: str) -> Array:
             wide = np.asarray(image)
             narrow = wide if wide.max(initial=0) <= 255 else wide // 257
             image = Image.fromarray(narrow.astype(np.uint8))
-        return np.asarray(ImageOps.exif_transpose(image).convert(mode))
+        if image.getexif().get(_ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        mode = mode or ("L" if image.mode in ("1", "L") else "RGB")
+        return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
 @contextmanager

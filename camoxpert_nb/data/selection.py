@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from ..errors import InputError, few
 from ..settings.config import Config
 from .audit import find_copies
 from .cache import Progress, cache_folder
-from .identity import Split
+from .identity import Split, below, digests
 from .layouts import ImageSet, Pair, find_datasets, is_noncam
 from .synthetic import make_synthetic
+
+COPIES = "copies of other training images"  # a reason to leave images out
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ class Data:
     leaks: Sequence[str] = ()  # training images that are test images too, byte for byte
     changes: Sequence[str] = ()  # what came and went since the run that goes on was made
 
+    @cached_property  # every file is looked at
+    def split(self) -> Split:
+        """What trains and validates, by contents."""
+        return Split.of(self.train, self.validation, self.root)
+
 
 def build_data(
     config: Config, progress: Progress | None = None, known: Split | None = None
@@ -108,54 +115,58 @@ def build_data(
     else:
         folder = cache_folder(config) / f"generated-{config.img_size}px"
         root = make_synthetic(folder, size=config.img_size, progress=progress)
-    data = _choose(find_datasets(root), root, config)
-    return _without_copies(_as_before(data, known) if known else data)
+    data = _without_copies(_find(find_datasets(root), root, config))
+    return _as_before(data, known) if known else _hold_out(data, config.val_share)
 
 
 def _without_copies(data: Data) -> Data:
-    """Leave out copies, and name training images that are test images too."""
+    """Keep one of the training images with the same contents; name those that test as well."""
     test = [pair for pairs in data.test.values() for pair in pairs]
-    sides = {"train": data.train, "validation": data.validation, "test": test}
-    gone: dict[str, set[Path]] = {"train": set(), "validation": set()}
-    leaks = []
-    for group in find_copies(sides):
-        of = {side: [path for place, path in group if place == side] for side in sides}
-        gone["train"] |= set(of["train"][1:])
-        gone["validation"] |= set(of["validation"] if of["train"] else of["validation"][1:])
-        leaks += [path.stem for path in of["train"][:1] if of["test"]]
-    reasons = {
-        "train": "training images that are copies of other training images",
-        "validation": "validation images that are copies of training images",
-    }
-    left_out = {reasons[s]: sorted(path.stem for path in gone[s]) for s in gone if gone[s]}
+    masks = {pair.image: pair.mask for pair in data.train}
+    gone: dict[Path, str] = {}
+    leaks: list[str] = []
+    for group in find_copies({"train": data.train, "test": test}):
+        own = [path for place, path in group if place == "train"]
+        for copy in own[1:]:
+            same = len(set(digests([masks[own[0]], masks[copy]]).values())) == 1
+            gone[copy] = COPIES if same else f"{COPIES}, with other masks"
+        leaks += [path.stem for path in own[:1] if len(own) < len(group)]
+    left_out: dict[str, list[str]] = {}
+    for path, why in sorted(gone.items()):
+        left_out.setdefault(why, []).append(path.stem)
     return replace(
         data,
-        train=[pair for pair in data.train if pair.image not in gone["train"]],
-        validation=[pair for pair in data.validation if pair.image not in gone["validation"]],
+        train=[pair for pair in data.train if pair.image not in gone],
         left_out={**data.left_out, **left_out},
         leaks=sorted(leaks),
     )
 
 
+def _hold_out(data: Data, share: float) -> Data:
+    train, validation = split_validation(data.train, share)
+    return replace(data, train=train, validation=validation)
+
+
 def _as_before(data: Data, known: Split) -> Data:
-    """Put each image on the side where the run had it, and say what came and went."""
-    pairs = sorted((*data.train, *data.validation), key=lambda pair: pair.image)
-    keys = dict(zip(pairs, known.keys(pairs), strict=True))
-    held = [pair for pair in pairs if keys[pair] in known.validation]
-    train = [pair for pair in pairs if keys[pair] not in known.validation]
-    found = set(keys.values())
-    new = [pair.name for pair in train if keys[pair] not in known.train]
-    missing = {
-        what: [path for key, path in side.items() if key not in found]
-        for what, side in (("training", known.train), ("validation", known.validation))
-    }
-    changes = [f"{len(new)} new images train from now on: {few(new)}"] if new else []
-    changes += [
-        f"{len(paths)} of the run's {what} images are not here any more, or were changed: "
-        f"{few(paths)}"
-        for what, paths in missing.items()
-        if paths
+    """Put each image on the side and in the place where the run had it; say what came and went.
+
+    A file with other contents where a held-out image was is that image, saved anew, and must not
+    train; unless most images are others: then it is another data set.
+    """
+    keys = dict(zip(data.train, known.keys(data.train), strict=True))
+    places = {key: place for place, key in enumerate([*known.train, *known.validation])}
+    pairs = sorted(data.train, key=lambda pair: places.get(keys[pair], len(places)))
+    same = sum(key in places for key in keys.values()) > len(places) / 2
+    there = set(known.validation.values()) if same else set()
+    held = [
+        pair
+        for pair in pairs
+        if keys[pair] in known.validation
+        or (keys[pair] not in known.train and below(pair.image, data.root) in there)
     ]
+    kept = set(held)
+    train = [pair for pair in pairs if pair not in kept]
+    changes = _came_and_went(keys, train, held, known)
     if not train or not held:
         raise InputError(
             f"{data.root} holds {len(train)} images that may train and {len(held)} of those that "
@@ -165,22 +176,44 @@ def _as_before(data: Data, known: Split) -> Data:
     return replace(data, train=train, validation=held, changes=changes)
 
 
-def _choose(sets: Sequence[ImageSet], root: Path, config: Config) -> Data:
-    """Return what trains, validates and tests, by name and place; InputError if nothing trains."""
+def _came_and_went(
+    keys: Mapping[Pair, str], train: Sequence[Pair], held: Sequence[Pair], known: Split
+) -> list[str]:
+    found = set(keys.values())
+    new = [pair.name for pair in train if keys[pair] not in known.train]
+    anew = [pair.name for pair in held if keys[pair] not in known.validation]
+    paths = {**known.train, **known.validation}
+    back = [paths[key] for key in sorted(known.gone & found)]
+    changes = [f"{len(new)} new images train from now on: {few(new)}"] if new else []
+    if anew:
+        changes.append(f"{len(anew)} held-out images have other contents, and stay so: {few(anew)}")
+    if back:
+        changes.append(f"{len(back)} of the run's images are here again: {few(back)}")
+    for what, side in (("training", known.train), ("validation", known.validation)):
+        missing = [path for key, path in side.items() if key not in found | known.gone]
+        if missing:
+            changes.append(
+                f"{len(missing)} of the run's {what} images are not here any more, or were "
+                f"changed: {few(missing)}"
+            )
+    return changes
+
+
+def _find(sets: Sequence[ImageSet], root: Path, config: Config) -> Data:
+    """Return what may train and what tests, by name and place; InputError if nothing trains."""
     chosen = select(sets, noncam=config.noncam)
     if not chosen.train:
         raise InputError(
             f"{root} holds test images only ({', '.join(chosen.test) or 'none usable'}). Give the "
             "folder that also holds a training split, or one flat folder with Imgs and GT."
         )
-    train, validation = split_validation(chosen.train, config.val_share)
     left_out = {
         **chosen.left_out,
         "images without a mask": [p.name for each in sets for p in each.images_without_mask],
         "masks without an image": [p.name for each in sets for p in each.masks_without_image],
     }
     left_out = {why: names for why, names in left_out.items() if names}
-    return Data(root, train, validation, chosen.test, left_out)
+    return Data(root, chosen.train, (), chosen.test, left_out)
 
 
 def find_data(wanted: str = "") -> str:
@@ -249,7 +282,7 @@ def count_images(config: Config) -> Images:
     if not config.dataset_path:
         return _to_be_generated(config)
     sets = _sets(config.dataset_path)
-    found = _choose(sets, Path(config.dataset_path), config)
+    found = _hold_out(_find(sets, Path(config.dataset_path), config), config.val_share)
     return Images(
         source=", ".join(f"{each.name} ({each.layout})" for each in sets),
         train=len(found.train),

@@ -45,14 +45,14 @@ def check_machine(
 ) -> MachineReport:
     """Read the machine, try every way to train on it, and return what came of it.
 
-    `progress` is told what is tried next. `quick` takes a smaller network and fewer steps. Needs
-    one to three minutes.
+    `progress` is told what is tried next. `quick` takes smaller images and fewer steps, and on one
+    GPU, which trains in one way, starts one process. Needs one to three minutes.
     """
     facts = read_facts(cpu_count(), Path.cwd())
     config = _config(gpu=bool(facts.cards), quick=quick)
     checks: list[CheckResult] = []
     speeds: dict[str, float] = {}
-    for trial in trials([card.index for card in facts.cards]):
+    for trial in trials([card.index for card in facts.cards], quick=quick):
         progress(f"trying {trial.name} ...")
         results, speed = run_trial(trial, config, steps=5 if quick else 20)
         checks += results
@@ -61,18 +61,28 @@ def check_machine(
     if not facts.cards:
         why = "needs a GPU; with one it would run on that alone, with two it would split each batch"
         checks.append(CheckResult("DataParallel", None, 0.0, why))
+    if len(facts.cards) == 1 and quick:
+        why = "one GPU needs neither; without --quick both are tried on it"
+        checks.append(CheckResult("DataParallel and DDP", None, 0.0, why))
     advice = recommend(speeds, len(facts.cards))
     return MachineReport(facts, list_findings(facts), checks, speeds, advice)
 
 
-def trials(ids: Sequence[int]) -> list[Trial]:
-    """Return what is tried with these GPUs: each alone, then all together in both ways."""
+def trials(ids: Sequence[int], *, quick: bool = False) -> list[Trial]:
+    """Return what is tried with these GPUs: each alone, then all together in both ways.
+
+    On a slow host a process needs a quarter of a minute to load PyTorch: with `quick`, one GPU is
+    tried alone.
+    """
     parts, gpus = tuple(PARTS), f"{len(ids)} GPU{'s' * (len(ids) > 1)}"
     if not ids:
         ddp = Trial("DDP, 2 processes over gloo", "ddp", (), 2, parts[1:])
         return [Trial("CPU", "none", (), 1, parts), ddp]
+    alone = [Trial(f"GPU {i}", "none", (i,), 1, parts[: None if i == ids[0] else 1]) for i in ids]
+    if quick and len(ids) == 1:
+        return alone
     return [
-        *(Trial(f"GPU {i}", "none", (i,), 1, parts if i == ids[0] else parts[:1]) for i in ids),
+        *alone,
         Trial(f"DataParallel over {gpus}", "dp", tuple(ids), 1, parts[1:]),
         Trial(f"DDP over {gpus}", "ddp", tuple(ids), len(ids), parts[1:]),
     ]

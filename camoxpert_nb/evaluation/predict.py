@@ -8,16 +8,13 @@ NumPy let go of Python's lock.
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -28,15 +25,11 @@ from torch.nn import functional
 
 from ..data.cache import Progress
 from ..data.images import Array, image_size, read_image, resize_image, write_map
-from ..data.layouts import SUFFIXES, Pair
+from ..data.layouts import Pair
 from ..errors import InputError
 from ..network.backbone import STRIDES
 from ..network.build import evaluating
-
-_AHEAD = 16  # images read or maps scored beyond the one in turn: bounds the memory
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from .files import by_stem, cores, in_order
 
 
 class Kept(NamedTuple):
@@ -129,7 +122,7 @@ class Predictor:
     def predict(
         self,
         images: Iterable[Pair | Path],
-        views: Views = PLAIN,
+        views: Views | None = None,
         seconds: list[float] | None = None,
     ) -> Iterator[Prediction]:
         """Yield the prediction of each image, in order, at its own size (of a Pair: its mask's).
@@ -137,6 +130,7 @@ class Predictor:
         seconds: takes the network's seconds per image of each batch. Raises InputError for an
         unreadable file, and for a map with NaN.
         """
+        views = views or PLAIN
         load = partial(_load, sides=views.sides(self.size))
         loaded = in_order(load, images, workers=min(4, cores()))
         while batch := list(islice(loaded, self.batch_size)):
@@ -251,39 +245,3 @@ def _stretch(logits: Tensor, size: Sequence[int]) -> NDArray[np.float32]:
 
 def _8_bit(probability: NDArray[np.float32]) -> Array:
     return np.rint(probability * 255).astype(np.uint8)
-
-
-def by_stem(folder: Path) -> dict[str, Path]:
-    """Return the image files of a folder by stem, sorted."""
-    found: dict[str, Path] = {}
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    for path in files:
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            if path.stem in found:
-                raise InputError(f"{found[path.stem]} and {path.name} share a stem: rename one.")
-            found[path.stem] = path
-    if not found:
-        state = "has no images" if folder.is_dir() else "is no folder"
-        raise InputError(f"{folder} {state}. Give the folder that holds {', '.join(SUFFIXES)}.")
-    return found
-
-
-def cores() -> int:
-    """Return how many threads score or write maps."""
-    return min(8, os.cpu_count() or 1)
-
-
-def in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
-) -> Iterator[Result]:
-    """Yield function(item) for each item, in order, computed a few items ahead in threads."""
-    pool, waiting = ThreadPoolExecutor(workers), deque[Future[Result]]()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C or an error ends now, not at the last image

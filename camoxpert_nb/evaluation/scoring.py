@@ -8,33 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.cache import Progress
-from ..data.images import Array, read_image, read_mask
+from ..data.images import Array, read_map, read_mask
 from ..data.layouts import Pair
 from ..errors import InputError, few
+from .files import by_stem, cores, in_order
 from .metrics import Measured, measure
-from .predict import PLAIN, Kept, Prediction, Predictor, Views, by_stem, cores, in_order
 from .scores import Scores, build_scores
+
+if TYPE_CHECKING:  # the network's side: a folder of maps is scored without torch
+    from .predict import Kept, Prediction, Predictor, Views
 
 
 def evaluate(
     predictor: Predictor,
     pairs: Sequence[Pair],
     *,
-    views: Views = PLAIN,
+    views: Views | None = None,
     progress: Progress | None = None,
     kept: dict[Path, Kept] | None = None,
 ) -> Scores:
     """Predict and score each pair at its mask's own size; scoring runs while the net predicts.
 
-    `progress(done, total)` is called after each image. kept: takes each image's prediction, by the
-    image's path. Errors are those of `Predictor.predict`.
+    views: test-time augmentation, by default none. `progress(done, total)` is called after each
+    image. kept: takes each image's prediction, by the image's path. Errors are those of
+    `Predictor.predict`.
     """
 
     def score(job: tuple[Prediction, Pair]) -> Measured:
@@ -92,15 +96,13 @@ def _measure_all(
 
 
 def _read_map(path: Path, shape: tuple[int, ...]) -> Array:
-    image = read_image(path)
-    if image.shape[:2] != shape:
+    image = read_map(path)
+    if image.shape != shape:
         raise InputError(
-            f"{path} has (height, width) {image.shape[:2]}, its mask {shape}. Have the method "
+            f"{path} has (height, width) {image.shape}, its mask {shape}. Have the method "
             "stretch its maps to the mask's size before it writes them."
         )
-    if (image != image[..., :1]).any():
-        raise InputError(f"{path} is coloured. A map is grey: 0 background, 255 object.")
-    return image[..., 0]
+    return image
 
 
 def _check_names(maps: dict[str, Path], masks: dict[str, Path]) -> None:

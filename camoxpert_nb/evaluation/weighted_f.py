@@ -1,8 +1,13 @@
-"""Weighted F (Margolin et al., CVPR 2014): it needs pixels, but only near the object."""
+"""Weighted F (Margolin et al., CVPR 2014): it needs pixels, but only near the object.
+
+Maps stay whole numbers for as long as possible, because eight bits are read and written eight times
+as fast as floats: the error of a pixel is a number of levels, which the last line divides.
+"""
 
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,73 +15,106 @@ from numpy.typing import NDArray
 
 from ..data.images import Array
 
-Floats = NDArray[np.float64]
+Squares = NDArray[np.uint16]
 _EPSILON = np.spacing(1.0)  # Matlab's eps, which the original code adds
 _RADIUS = 3  # the error is blurred with a 7 x 7 gaussian
 _REACH = 160  # pixels: farther away, distance changes the weight of an error by less than 3e-10
+_STRIP = 64  # rows that stay in the processor's cache
 
 
-def weighted_f(image: Array, levels: Floats, mask: Array, false_alarm: float) -> float:
+def weighted_f(image: Array, mask: Array, low: int, high: int, false_alarm: float) -> float:
     """Return weighted F: an error counts less beside a right pixel, more far from the object.
 
-    image, mask: (H, W) uint8, the mask of 0 and 1; levels (256,): the value of each level of the
-    image; false_alarm: the sum of the map over the background.
+    image, mask: (H, W) uint8, the mask of 0 and 1; low, high: the levels of the image that mean 0
+    and 1; false_alarm: the sum of the map over the background.
     """
     total = cv2.countNonZero(mask)
     if total == 0:
         return 0.0
     near = _window(mask, _REACH)
-    image, mask = image[near], mask[near]
-    alarm = np.asarray(cv2.LUT(image, (levels > 0).astype(np.uint8)), np.uint8)
-    used = _window(mask | alarm, _RADIUS)
-    image, mask = image[used], mask[used]
+    found, mask = image[near] - np.uint8(low), mask[near]
+    used = _window(np.maximum(found, mask), _RADIUS)
+    found, mask = found[used], mask[used]
     squared = _squared_distance(mask)
-    false = 2 * false_alarm - _forgiven(image, levels, squared)
-    missed = _blurred_miss(image, levels, mask, squared)
+    false = 2 * false_alarm - _forgiven(found, squared) / (high - low)
+    missed = _blurred_miss((np.uint8(high - low) - found) * mask, mask, squared) / (high - low)
     recall = 1 - missed / total
     precision = (total - missed) / (total - missed + false + _EPSILON)
     return float(2 * recall * precision / (recall + precision + _EPSILON))
 
 
-def _squared_distance(mask: Array) -> NDArray[np.uint16]:
-    """Return the squared distance to the object, exact (a whole number), at most 65535."""
-    distance = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(cv2.multiply(distance, distance, dtype=cv2.CV_16U), np.uint16)
+def _squared_distance(mask: Array) -> Squares:
+    """Return the squared distance to the object, exact (a whole number), at most 65535.
+
+    Rows and columns that are all object stand between what lies beside them: no background pixel's
+    nearest object pixel is beyond. So the parts between are looked at one by one.
+    """
+    squared = np.zeros(mask.shape, np.uint16)
+    for rows in _parts(mask, 1):
+        for columns in _parts(mask[rows], 0):
+            part = 1 - mask[rows, columns]
+            distance = cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            squared[rows, columns] = cv2.multiply(distance, distance, dtype=cv2.CV_16U)
+    return squared
 
 
-def _forgiven(image: Array, levels: Floats, squared: NDArray[np.uint16]) -> float:
-    """Return the sum of map x decay over the background, in strips that stay in the cache."""
+def _parts(mask: Array, axis: int) -> list[slice]:
+    """Return runs of columns (axis 0) or rows (1) with background, and one line on either side."""
+    is_open = cv2.reduce(mask, axis, cv2.REDUCE_MIN).ravel() == 0
+    edges = np.flatnonzero(np.diff(is_open, prepend=False, append=False)).tolist()
+    runs = zip(edges[::2], edges[1::2], strict=True)
+    return [slice(max(start - 1, 0), stop + 1) for start, stop in runs]
+
+
+def _forgiven(found: Array, squared: Squares) -> float:
+    """Return the sum of found levels x decay over the background."""
     total = 0.0
-    for top in range(0, len(image), 64):
-        strip = slice(top, top + 64)
+    for top in range(0, len(found), _STRIP):
+        strip = slice(top, top + _STRIP)
         decay = _DECAY.take(squared[strip].astype(np.intp))
-        total += float(np.einsum("ij,ij", cv2.LUT(image[strip], levels), decay))
+        total += float(np.einsum("ij,ij", found[strip].astype(np.float64), decay))
     return total
 
 
-def _blurred_miss(image: Array, levels: Floats, mask: Array, squared: NDArray[np.uint16]) -> float:
+def _blurred_miss(missed: Array, mask: Array, squared: Squares) -> float:
     """Return the sum over the object of min(error, error blurred along with the surroundings).
 
-    Around the object each pixel takes the error of the object pixel nearest to it. The blur's
-    kernel is separable, and only pixels up to 3 away can matter.
+    missed: the error on the object in levels, 0 around it. The blur's kernel is separable.
     """
     window = _window(mask, _RADIUS)
-    band = cv2.dilate(mask[window], np.ones((7, 7), np.uint8)) - mask[window]
-    layers = (image[window], mask[window], band, squared[window])
+    layers = (missed[window], mask[window], squared[window], _band(mask[window]))
     # A border, so that no step to the nearest object pixel leaves the array.
-    image, mask, band, squared = (np.pad(layer, _RADIUS + 1) for layer in layers)
-    error = np.asarray(cv2.LUT(image, 1 - levels), np.float64)
-    error *= mask
-    steps = _NEAREST @ (1, error.shape[1])
-    flat, open_pixels = error.ravel(), np.flatnonzero(band.view(bool))  # flat is a view
-    for choice in range(steps.shape[1]):
-        nearest = open_pixels + steps[squared.ravel()[open_pixels], choice]
-        hit = mask.ravel()[nearest] > 0
-        flat[open_pixels[hit]] = flat[nearest[hit]]
-        open_pixels = open_pixels[~hit]
-    kernel = cv2.getGaussianKernel(2 * _RADIUS + 1, 5)
-    blurred = cv2.sepFilter2D(error, -1, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
-    return float(np.einsum("ij,ij", np.minimum(error, blurred, out=blurred), mask))
+    missed, mask, squared, band = (_bordered(layer) for layer in layers)
+    spread = _spread(missed, mask, squared, np.flatnonzero(band.view(bool)))
+    kernel, border = cv2.getGaussianKernel(2 * _RADIUS + 1, 5), cv2.BORDER_CONSTANT
+    blurred = cv2.sepFilter2D(spread, cv2.CV_64F, kernel, kernel, borderType=border)
+    return float(np.minimum(missed, blurred, out=blurred).sum())
+
+
+def _band(mask: Array) -> Array:
+    """Return 1 around the object, where the blur can bring something onto it."""
+    return np.asarray(cv2.dilate(mask, np.ones((2 * _RADIUS + 1,) * 2, np.uint8)) - mask, np.uint8)
+
+
+def _spread(error: Array, mask: Array, squared: Squares, around: NDArray[np.intp]) -> Array:
+    """Return the error where each of the pixels `around` has that of the nearest object pixel."""
+    code = squared.take(around).astype(np.intp)
+    source, inside = around.copy(), mask.view(bool)
+    places, open_pixels = np.arange(len(around)), around
+    for steps in _NEAREST @ (1, mask.shape[1]):
+        source[places] = nearest = open_pixels + steps.take(code)
+        missing = np.flatnonzero(~inside.take(nearest))
+        places, open_pixels, code = (each.take(missing) for each in (places, open_pixels, code))
+    spread = error.copy()
+    spread.ravel()[around] = error.take(source)
+    return spread
+
+
+def _bordered(layer: NDArray[Any]) -> NDArray[Any]:
+    """Return a layer with a border of zeros, wider than the blur's radius."""
+    wide = _RADIUS + 1
+    bordered = cv2.copyMakeBorder(layer, wide, wide, wide, wide, cv2.BORDER_CONSTANT, value=0)
+    return np.asarray(bordered)
 
 
 def _window(mask: Array, margin: int) -> tuple[slice, slice]:
@@ -87,15 +125,15 @@ def _window(mask: Array, margin: int) -> tuple[slice, slice]:
 
 
 def _nearest_table() -> NDArray[np.intp]:
-    """Return (19, 8, 2): the steps (x, y) of each squared length up to 18, in order of choice.
+    """Return (8, 19, 2): the steps (x, y) of each squared length up to 18, in order of choice.
 
     Among equally near object pixels SciPy's distance transform takes the leftmost, then topmost.
     """
     grid = list(product(range(-_RADIUS - 1, _RADIUS + 2), repeat=2))
-    table = np.zeros((2 * _RADIUS**2 + 1, 8, 2), np.intp)
-    for squared, steps in enumerate(table):
+    table = np.zeros((8, 2 * _RADIUS**2 + 1, 2), np.intp)
+    for squared in range(table.shape[1]):
         for place, step in enumerate(s for s in grid if s[0] ** 2 + s[1] ** 2 == squared):
-            steps[place] = step
+            table[place, squared] = step
     return table
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError
@@ -178,7 +179,11 @@ def choose_precision(devices: Devices, amp: bool = True) -> Precision:
         return Precision(None, "float32: --no-amp was asked for")
     if not devices.ids:
         return Precision(None, "float32: the CPU gains nothing by less")
-    lowest = min(torch.cuda.get_device_capability(i) for i in devices.ids)
+    return precision_of(min(torch.cuda.get_device_capability(i) for i in devices.ids))
+
+
+def precision_of(lowest: tuple[int, int]) -> Precision:
+    """Return the format for GPUs of which the oldest has this compute capability."""
     version = ".".join(map(str, lowest))
     if lowest >= (8, 0):
         return Precision(torch.bfloat16, f"bfloat16: compute capability {version}")
@@ -195,8 +200,30 @@ def parallel(module: nn.Module, devices: Devices) -> nn.Module:
     if devices.kind == "dp":
         return nn.DataParallel(module, list(devices.ids))
     if devices.kind == "ddp":
+        _lay_out_gradients(module)
         return DistributedDataParallel(module, device_ids=list(devices.ids) or None)
     return module
+
+
+def _lay_out_gradients(module: nn.Module) -> None:
+    """Have gradients come with the strides of their weights, which DDP's buckets have.
+
+    Where a dimension is 1 its stride says nothing, and a convolution whose input lies with the
+    channels last (ConvNeXt, EdgeNeXt) gives another one than the weight has. DDP compares strides,
+    warns, and copies such a gradient by a slower way.
+    """
+    for weight in module.parameters():
+        if weight.requires_grad and 1 in weight.shape and not hasattr(weight, "laid_out"):
+            weight.laid_out = weight.register_hook(  # type: ignore[attr-defined]
+                partial(_with_strides, weight.shape, weight.stride())
+            )
+
+
+def _with_strides(shape: torch.Size, strides: tuple[int, ...], gradient: Tensor) -> Tensor:
+    """Return the gradient with these strides, if it lies so already but for dimensions of 1."""
+    rows = zip(shape, strides, gradient.stride(), strict=True)
+    lies_so = all(own == found for size, own, found in rows if size > 1)
+    return gradient.as_strided(shape, strides) if lies_so else gradient
 
 
 def bare(module: nn.Module) -> nn.Module:

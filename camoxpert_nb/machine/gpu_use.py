@@ -11,8 +11,7 @@ import torch
 
 from .devices import GIB
 
-STARVED = 15.0  # per cent of the time waiting for data
-BUSY = 70.0  # per cent of the time in which a GPU computes
+LOSS = 15.0  # per cent of the time, from which on it is worth a word
 UNEVEN = 0.6  # of the busiest GPU's use
 
 
@@ -73,41 +72,43 @@ class Gauge:
 def verdict(record: Mapping[str, Any]) -> str:
     """Return one sentence on what bounds the speed of an epoch, and what to change.
 
-    `record` is the epoch's, with "data_wait_percent" and, of a GPU, what Gauge.read returns.
+    `record` is the epoch's, with "time_percent" (shares of "workers", "data", "host", "device"),
+    "graph_percent" and, of a GPU, what Gauge.read returns. What lost most is named, if that is at
+    least LOSS of the time.
     """
-    wait, use = record["data_wait_percent"], record.get("gpu_percent", [])
-    if wait >= STARVED:
+    time, use = record["time_percent"], record.get("gpu_percent", [])
+    share, worst = max((time[name], name) for name in ("workers", "data", "host"))
+    if share >= LOSS:
+        loss = _LOSSES[worst].format(share)
+        return f"{loss} {_against_host(record)}" if worst == "host" else loss
+    if use and min(use) < UNEVEN * max(use):
+        shares = " and ".join(f"{each:.0f} %" for each in use)
         return (
-            f"Starved by data: {wait:.0f} % of the time is spent waiting for images; raise "
-            "--num-workers, or move --cache-dir to a faster disk."
+            f"GPU number {use.index(min(use))} of this run idles (use {shares}): train with "
+            "--parallel ddp, which gives each GPU a process of its own."
         )
-    if not use:
-        return _without_use(wait, on_gpu="gpu_memory_gib" in record)
-    shares = " and ".join(f"{each:.0f} %" for each in use)
-    if min(use) < UNEVEN * max(use):
-        idle = use.index(min(use))
-        return (
-            f"GPU number {idle} of this run idles (use {shares}): train with --parallel ddp, "
-            "which gives each GPU a process of its own."
-        )
-    if max(use) < BUSY:
-        return (
-            f"The GPUs are not busy (use {shares}) although data are there: raise --batch-size "
-            "(`camoxpert batch-size` finds the largest), or leave out --gradient-checkpointing."
-        )
-    return f"Bound by compute (GPU use {shares}, data-wait {wait:.0f} %): nothing is wasted."
-
-
-def _without_use(wait: float, on_gpu: bool) -> str:
-    if on_gpu:
-        return (
-            f"Not starved by data (data-wait {wait:.0f} %); install nvidia-ml-py to see how busy "
-            "the GPUs are."
-        )
+    if "gpu_memory_gib" in record:
+        return f"Bound by compute ({time['device']:.0f} % of the time): nothing is wasted."
     return (
-        f"Bound by the CPU's arithmetic (data-wait {wait:.0f} %): train on a GPU, or lower "
-        "--img-size."
+        f"Bound by the CPU's arithmetic ({time['device']:.0f} % of the time): train on a GPU, or "
+        "lower --img-size."
     )
+
+
+_LOSSES = {
+    "workers": "Bound by the start of the loading processes ({:.0f} % of the time): it happens "
+    "once in a session, later epochs are free of it.",
+    "data": "Starved by data ({:.0f} % of the time is spent waiting for images): raise "
+    "--num-workers, or move --cache-dir to a faster disk.",
+    "host": "Bound by the host ({:.0f} % of the time the GPU waits for its next kernel):",
+}
+
+
+def _against_host(record: Mapping[str, Any]) -> str:
+    more = "raise --batch-size (`camoxpert batch-size` finds the largest)"
+    if record.get("graph_percent", 0.0) >= 50:  # its launches cost nothing already
+        return f"{more}, or close other programs."
+    return f"{more}, which gives it more to do at once; on one GPU leave --cuda-graph on."
 
 
 def _gib_used(index: int) -> float:

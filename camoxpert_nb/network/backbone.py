@@ -11,7 +11,8 @@ import timm
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from timm.models import load_state_dict
-from torch import nn
+from timm.models.edgenext import PositionalEncodingFourier
+from torch import Tensor, nn
 
 from ..errors import InputError
 
@@ -51,7 +52,7 @@ def _create(name: str) -> nn.Module:
         raise InputError(f"timm has no network {name!r}. Near names: {', '.join(near) or 'none'}.")
     strides: list[int] = []
     try:
-        backbone: Any = timm.create_model(name, features_only=True)
+        backbone: Any = keep_positions(timm.create_model(name, features_only=True))
         strides = backbone.feature_info.reduction()
         with torch.no_grad():  # in eval, so that nothing moves
             heights = [each.shape[2] for each in backbone.eval()(torch.zeros(1, 3, 64, 96))[-4:]]
@@ -78,7 +79,7 @@ def _from_hub(name: str, backbone: nn.Module) -> tuple[nn.Module, Start]:
     try:
         if not overlay:  # ask once whether it can be reached: the client would ask twelve times
             urllib.request.urlopen(url, timeout=HUB_TIMEOUT).close()
-        return timm.create_model(name, **options), Start(True, f"hub {place}")
+        return keep_positions(timm.create_model(name, **options)), Start(True, f"hub {place}")
     except Exception as error:  # the client's are many; from scratch, said aloud, serves them all
         return backbone, Start(False, f"{SCRATCH} (no connection to {place}? {error})")
 
@@ -103,3 +104,49 @@ def _load_file(name: str, backbone: nn.Module, path: Path) -> str:
         )
     backbone.load_state_dict(found, strict=False)
     return f"file {path.name}"
+
+
+class KeptPositions(PositionalEncodingFourier):
+    """EdgeNeXt's encoding of places, which timm makes on the CPU anew in each forward pass.
+
+    It depends on the size alone, so it is kept, for one image: the GPU need not wait for a copy,
+    and a step with it can be captured. A captured step knows where it lies: none is thrown away.
+    """
+
+    kept: dict[tuple[int, int, torch.device], Tensor]
+    token_projection: nn.Conv2d
+
+    def forward(self, shape: tuple[int, int, int]) -> Tensor:
+        """Map (B, H, W) to (B, dim, H, W), the same for each of the B images."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # an export makes its own
+            positions: Tensor = super().forward(shape)
+            return positions
+        (count, height, width), project = shape, self.token_projection
+        key = (height, width, project.weight.device)
+        if key not in self.kept:
+            # Not an inference tensor, and not in half precision, whoever comes first.
+            with torch.inference_mode(False), torch.no_grad():
+                self.kept[key] = self._waves((1, height, width))
+        found: Tensor = project(self.kept[key].to(project.weight.dtype))
+        return found.expand(count, -1, -1, -1)
+
+    def _waves(self, shape: tuple[int, int, int]) -> Tensor:
+        """Return what timm's forward hands to its projection."""
+        caught: list[Tensor] = []
+        with torch.autocast(self.token_projection.weight.device.type, enabled=False):
+            handle = self.token_projection.register_forward_pre_hook(
+                lambda module, inputs: caught.append(inputs[0].detach().float())
+            )
+            super().forward(shape)
+            handle.remove()
+        return caught[0]
+
+
+def keep_positions(backbone: nn.Module) -> nn.Module:
+    """Have EdgeNeXt's encodings of places kept; weights and their names stay as they are."""
+    for module in backbone.modules():
+        if type(module) is PositionalEncodingFourier:
+            changed: Any = module
+            changed.__class__ = KeptPositions
+            changed.kept = {}  # by height, width and device
+    return backbone

@@ -124,16 +124,16 @@ class Supervised(nn.Module):
 def total(
     parts: dict[str, Tensor],
     *,
-    deep: float = 1.0,
-    uncertainty: float = 0.0,
-    balance: float = 0.1,
+    deep: float | Tensor = 1.0,
+    uncertainty: float | Tensor = 0.0,
+    balance: float | Tensor = 0.1,
     usage: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss to minimise, 0-dim, and its unweighted parts, 0-dim each, for the record.
 
-    `parts` are Supervised's; `deep`, `uncertainty` and `balance` are weights, `usage` is
-    balance_loss's. With it the mean over the parts of a batch, weighed by their images, is the
-    whole batch's, in value and gradient.
+    `parts` are Supervised's; `deep`, `uncertainty` and `balance` are weights (numbers or 0-dim),
+    `usage` is balance_loss's. With it the mean over the parts of a batch, weighed by their images,
+    is the whole batch's, in value and gradient.
     """
     means = {name: parts[name].mean() for name in ("structure", "deep", "uncertainty")}
     means["balance"] = balance_loss(parts["router"], usage)

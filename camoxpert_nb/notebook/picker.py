@@ -55,6 +55,9 @@ STAGE_COLUMNS = {  # heading: width in plain text
     "steps an epoch": 16,
     "lr": 0,
 }
+HERE = "this machine"
+# Where an estimate can be for; `camoxpert train --dry-run --on CARD` knows more.
+CARDS = (HERE, "t4x2", "t4", "p100", "l4", "a100", "h100", "rtx3060", "rtx3090", "rtx4090")
 # Where things are on this machine: choosing a preset leaves these alone.
 PLACES = ("dataset_path", "weights", "cache_dir", "checkpoint_dir")
 
@@ -97,6 +100,7 @@ class ConfigPicker:
         )
         wide = {"width": "220px"}
         self.estimate_button = widgets.Button(description="Estimate memory and time", layout=wide)
+        self.card = widgets.Dropdown(options=CARDS, description="on", layout=wide)
         self.save_button = widgets.Button(description="Save", button_style="primary")
         self.estimated, self.saved = widgets.HTML(), widgets.HTML()
         self.box = self._build()
@@ -132,14 +136,16 @@ class ConfigPicker:
     def estimate(self) -> str:
         """Measure one real training step on this machine, in a child process.
 
-        Returns memory per device and time of each stage. Raises InputError with the child's words
-        when these settings or images cannot train here.
+        With another card chosen, forecast the training there instead. Returns memory per device and
+        time of each stage. Raises InputError with the child's words when these settings or images
+        cannot train, or no such card is known.
         """
         with tempfile.TemporaryDirectory() as folder:
             file, result = Path(folder) / "config.json", Path(folder) / "estimate.json"
             self._config.save(file)
             command = [sys.executable, "-m", "camoxpert_nb", "train", "--dry-run"]
             command += ["--config", str(file), "--json", str(result)]
+            command += ["--on", self.card.value] if self._elsewhere() else []
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise InputError(done.stderr.strip().rpartition("\n")[2])
@@ -176,7 +182,7 @@ class ConfigPicker:
         about = widgets.HTML(muted("where to begin; fills all fields below but the folders"))
         head = widgets.HBox([self.preset, about])
         first = widgets.VBox([head, *(self._row(name) for name in ESSENTIAL)])
-        buttons = widgets.HBox([self.estimate_button, self.save_button, self.saved])
+        buttons = widgets.HBox([self.estimate_button, self.card, self.save_button, self.saved])
         below = [self.changed, self.outlook, buttons, self.estimated, self.command]
         return widgets.VBox([first, self.message, every, *below])
 
@@ -251,9 +257,14 @@ class ConfigPicker:
 
     def _start_estimate(self) -> None:
         self.estimate_button.disabled = True
-        self.estimated.value = "One real step is measured in a process of its own ..."
+        here = "One real step is measured in a process of its own ..."
+        there = "The work of a step is counted in a process of its own ..."
+        self.estimated.value = there if self._elsewhere() else here
         self.measuring = threading.Thread(target=self._show_estimate, daemon=True)
         self.measuring.start()
+
+    def _elsewhere(self) -> bool:
+        return bool(self.card.value != HERE)
 
     def _show_estimate(self) -> None:
         try:

@@ -36,7 +36,10 @@ def performance(
     batches = [first, config.get("stage2_batch_size") or first]
     per_step = len(devices) * config.get("accumulation_steps", 1)
     seconds = [record["seconds"] for record in epochs]
-    scores = [max(record["iou"], record.get("iou_ema") or 0.0) for record in epochs]
+    scores = [
+        max(record["iou"] or 0.0, record.get("iou_ema") or 0.0) if comparable else 0.0
+        for record, comparable in zip(epochs, _comparable(epochs), strict=True)
+    ]
     target = config["target_iou"]
     reached = next((i for i, score in enumerate(scores) if score >= target), None)
     best = max(range(len(scores)), key=scores.__getitem__, default=None)
@@ -89,6 +92,12 @@ def in_words(figures: Mapping[str, Any]) -> dict[str, str]:
         "best validation IoU": _text(figures["best_iou"], ".3f")
         + (f" (epoch {figures['best_epoch']})" if figures["best_epoch"] else ""),
     }
+
+
+def _comparable(epochs: Records) -> list[bool]:
+    """Say of each epoch whether it was scored on the images that the last one was scored on."""
+    last = epochs[-1].get("validation") if epochs else None
+    return [record.get("validation", last) == last for record in epochs]
 
 
 def _over_time(epochs: Records, key: str) -> float | None:
@@ -153,9 +162,9 @@ class Watch:
         """Say the best validation IoU so far, or nothing."""
         scores = [
             (record[key], record["epoch"])
-            for record in self.epochs
+            for record, comparable in zip(self.epochs, _comparable(self.epochs), strict=True)
             for key in ("iou", "iou_ema")
-            if record.get(key) is not None
+            if comparable and record.get(key) is not None
         ]
         if not scores:
             return ""

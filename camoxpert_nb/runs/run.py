@@ -173,7 +173,8 @@ class Run:
             part.replace(path)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
             part.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            other = isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT)
+            if other or "DataLoader worker" in str(error):  # PyTorch tells of its end anywhere
                 raise
             raise TrainingError(
                 f"{path} could not be written ({error}): the disk is probably full. What was "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import operator
 import types
 import typing
@@ -37,7 +38,7 @@ ON_RESUME = {
     "a new run": "backbone num_experts top_k width deep_supervision img_size val_share noncam seed",
     "no effect": "pretrained weights init_from skip_stage1 preset",
     "of the machine": "dataset_path cache_dir checkpoint_dir num_workers device parallel gpus amp "
-    "gradient_checkpointing save_minutes time_budget join_minutes",
+    "cuda_graph gradient_checkpointing save_minutes time_budget join_minutes",
     "taken over": "augment epochs stage1_epochs lr stage2_lr lr_batch stage2_lr_batch scale_lr "
     "backbone_lr_factor weight_decay scheduler min_lr warmup_epochs t_mult progressive_unfreeze "
     "use_ema ema_decay target_iou deep_weight uncertainty balance legacy_loss clip batch_size "
@@ -142,6 +143,9 @@ class Config:
     )
     gpus: str = devices("all", "GPUs to use: all, or their numbers as 0,1")
     amp: bool = devices(True, "mixed precision where the GPU gains by it")
+    cuda_graph: bool = devices(
+        True, "on one GPU, capture the step as a CUDA graph: its launches then cost nothing"
+    )
     join_minutes: float = devices(
         5.0, "longest wait for the other processes of a training", above=0.0, unit="min"
     )
@@ -210,13 +214,14 @@ def make_config(preset: str = "balanced-2gpu", **changes: Any) -> Config:
     return Config().replace(**{"preset": preset, **PRESETS[preset], **with_rates(changes)})
 
 
-def with_rates(changes: Mapping[str, Any]) -> dict[str, Any]:
+def with_rates(changes: Mapping[str, Any], *, follows: bool = False) -> dict[str, Any]:
     """Return changes of which a new learning rate counts for the batch at hand, unless it is told.
 
-    Command line, form and resume all follow this rule.
+    `follows`: stage two had the rate of stage one. Command line, form and resume follow this rule.
     """
-    rates = ("lr", "stage2_lr")
-    fresh = {f"{rate}_batch": 0 for rate in rates if rate in changes}
+    rates = [rate for rate in ("lr", "stage2_lr") if rate in changes]
+    rates += ["stage2_lr"] * (follows and "lr" in changes)
+    fresh = {f"{rate}_batch": 0 for rate in rates}
     return {**fresh, **changes}
 
 
@@ -293,6 +298,8 @@ def _check_limits(item: dataclasses.Field[Any], value: Any) -> None:
     limits = item.metadata
     if value is None:
         return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{flag_of(item.name)} is {value}, but must be a finite number.")
     if "choices" in limits and value not in limits["choices"]:
         raise InputError(
             f"{flag_of(item.name)} is '{value}'; it must be one of {', '.join(limits['choices'])}."

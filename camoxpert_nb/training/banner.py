@@ -1,21 +1,18 @@
-"""What is said of a training before it starts: what it is, and what it will cost."""
+"""What is said of a training before it starts: what it is."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from .. import __version__
 from ..data.cache import cache_folder
 from ..machine.devices import pick_devices
-from ..settings.config import Config, differences, make_config
+from ..settings.config import Config
 from ..settings.presets import suggest
-from .budget import disk_forecast, fit_to_budget, how_far, minutes_gone, minutes_to_train
-from .cost import measure_costs
+from .budget import disk_forecast
 from .prepare import Training
-from .schedule import Stage, lr_warnings
+from .schedule import lr_warnings
 
 
 def banner(training: Training) -> str:
@@ -58,69 +55,9 @@ def banner(training: Training) -> str:
     return "\n".join(lines)
 
 
-def estimate(training: Training) -> dict[str, Any]:
-    """Take real steps and return, as plain values, what the training will cost here.
-
-    "stages": a row each with "name", "epochs", "seconds_per_epoch", "seconds", "gib_per_device";
-    "decoding_seconds" before the first epoch; "seconds" in all; "fits": a sentence, where time is
-    limited; "text": all of it. The training's state is spoilt.
-    """
-    costs, own = measure_costs(training), training.devices.own
-    stages: list[dict[str, Any]] = [
-        {
-            "name": stage.name,
-            "epochs": stage.epochs,
-            "seconds_per_epoch": costs.epoch(stage),
-            "seconds": costs.epoch(stage) * stage.epochs,
-            "gib_per_device": costs.steps[stage.open_blocks].gib(stage.batch * own) / own,
-        }
-        for stage in training.plan.stages
-    ]
-    minutes, fits = minutes_to_train(training.config.time_budget), None
-    if minutes < math.inf:
-        per_image, between = costs.per_image(own), costs.between
-        place = (training.state.epoch, training.state.seen)
-        how: dict[str, Any] = {"place": place, "elapsed": minutes_gone()}
-        fits = str(how_far(training.plan, per_image, minutes, between=between, **how))
-    seconds = costs.decoding + sum(row["seconds"] for row in stages)
-    found = {
-        "stages": stages,
-        "decoding_seconds": costs.decoding,
-        "seconds": seconds,
-        "fits": fits,
-    }
-    return found | {"text": _estimate_text(found)}
-
-
-def forecast(training: Training, estimated: Mapping[str, Any]) -> str:
-    """Return what `--dry-run` adds: learning rates, cost, settings that differ from the preset."""
-    config = training.config
-    lines = ["", "learning rates (first, highest and last step of each stage)"]
-    lines += [_rates(training, stage) for stage in training.plan.stages]
-    lines += ["", estimated["text"]]
-    changed = differences(config, make_config(config.preset)) if config.preset else {}
-    lines += ["", "settings that differ from the preset"]
-    lines += [f"  {name} = {value}" for name, value in changed.items()] or ["  none"]
-    return "\n".join(lines)
-
-
 def auto_preset(dataset_path: str) -> tuple[str, str]:
     """Return the preset for this machine and the reason."""
     return suggest(pick_devices().memory(), own_images=bool(dataset_path))
-
-
-def fitted(training: Training) -> Config:
-    """Return the settings with as many epochs as fit into the time there is, by real steps."""
-    config, costs = training.config, measure_costs(training)
-    minutes = minutes_to_train(config.time_budget) - costs.decoding / 60
-    return fit_to_budget(
-        config,
-        len(training.data.train),
-        training.devices.count,
-        costs.per_image(training.devices.own),
-        minutes,
-        costs.between,
-    )
 
 
 def _disk(training: Training) -> str:
@@ -166,37 +103,6 @@ def _average(training: Training) -> str:
         return "off"
     horizon = 1 / (1 - config.ema_decay) / training.plan.stages[-1].steps
     return f"decay {config.ema_decay:g}, looks back about {horizon:.1f} epochs"
-
-
-def _rates(training: Training, stage: Stage) -> str:
-    span = f"epochs {stage.first_epoch + 1}-{stage.last_epoch}"
-    texts = []
-    for block in (None, 1):
-        rates = [training.plan.lr(time, block) for time in training.plan.times(stage)]
-        texts.append(" / ".join(f"{rate:.2e}" for rate in (rates[0], max(rates), rates[-1])))
-    return f"  {stage.name:<12} {span:<15} head {texts[0]}   backbone {texts[1]}"
-
-
-def _estimate_text(found: dict[str, Any]) -> str:
-    lines = ["estimate, from real steps on this machine, with validation and saving"]
-    for row in found["stages"]:
-        gib = f"{row['gib_per_device']:.1f} GiB" if row["gib_per_device"] else "memory not measured"
-        lines.append(
-            f"  {row['name']:<12} {_duration(row['seconds_per_epoch'])} an epoch, "
-            f"{_duration(row['seconds'])} in all, {gib} per device"
-        )
-    if found["decoding_seconds"]:
-        lines.append(f"  images       {_duration(found['decoding_seconds'])} to decode, once")
-    lines.append(f"  in all about {_duration(found['seconds'])}")
-    return "\n".join([*lines, *([f"  {found['fits']}"] if found["fits"] else [])])
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _some(names: Sequence[str]) -> str:

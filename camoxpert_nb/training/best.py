@@ -33,7 +33,8 @@ def update_best(
     ious = best.get("ious", scored.ious)
     if scored.iou >= highest["iou"] or len(ious) != len(scored.ious):
         highest, ious = {"epoch": epoch, "iou": scored.iou}, scored.ious
-    taken = not best or keep == "last" or is_as_good(scored.ious, ious)
+    better = scored.iou > best.get("iou", -1.0)  # than what is held: the highest may be gone
+    taken = not best or keep == "last" or better or is_as_good(scored.ious, ious)
     this = {"epoch": epoch, "iou": scored.iou, "weights": weights} if taken else best
     return {**this, "highest": highest, "ious": list(ious)}, taken
 
@@ -43,7 +44,8 @@ def is_as_good(ious: Sequence[float], others: Sequence[float]) -> bool:
 
     The error is that of the mean difference over the same images, one standard error.
     """
-    difference = np.asarray(others) - np.asarray(ious)
+    # A network that gives no numbers finds nothing.
+    difference = np.nan_to_num(np.asarray(others)) - np.nan_to_num(np.asarray(ious))
     if len(difference) < 2:
         return bool(difference.sum() <= 0)
     return bool(difference.mean() <= difference.std(ddof=1) / len(difference) ** 0.5)

@@ -87,12 +87,13 @@ def how_far(
     between: float = 0.0,
     place: tuple[int, int] = (0, 0),
     elapsed: float = 0.0,
+    session: float = SESSION - RESERVE,
 ) -> Forecast:
     """Return what fits into `minutes` of training from `place` on: an epoch and its images seen.
 
     `seconds_per_image` is a device's time for one training image by the number of open backbone
     blocks; devices work side by side. `between`: seconds from an epoch to the next, for validation
-    and saving.
+    and saving. `session`: minutes that each later session has.
     """
     used, ends = 0.0, []  # seconds until each epoch ends
     for stage in plan.stages:
@@ -108,7 +109,7 @@ def how_far(
         epochs=plan.epochs,
         hours=used / 3600,
         minutes=min(used / 60, minutes),
-        sessions=1 + math.ceil(later / (SESSION - RESERVE)),
+        sessions=1 + math.ceil(later / session),
         elapsed=elapsed,
     )
 
@@ -137,9 +138,9 @@ def fit_to_budget(
     if fitting:
         return _with_epochs(config, options[fitting - 1])
     raise InputError(
-        f"not even {fewest} epochs fit into {minutes:.0f} minutes. Lower --img-size, take a "
-        "smaller --backbone, give more time (--time-budget), or leave out --fit-to-budget: the "
-        "run then stops in time and goes on in the next session."
+        f"not even {fewest} epoch{'s' * (fewest > 1)} can be trained in {max(minutes, 0):.1f} "
+        "minutes. Lower --img-size, take a smaller --backbone, give more time (--time-budget), or "
+        "leave out --fit-to-budget: the run then stops in time and goes on in the next session."
     )
 
 

@@ -105,8 +105,8 @@ def measure_costs(training: Training) -> Costs:
         state.open_blocks(stage.open_blocks)
         batch = stage.batch * training.devices.own
         steps[stage.open_blocks] = measure_step(state, settings, config.img_size, batch)
-    pairs = (*training.data.train, *training.data.validation)
-    decoding = seconds_to_decode(pairs, config.img_size, cache_folder(config))
+    sides, folder = (training.data.train, training.data.validation), cache_folder(config)
+    decoding = sum(seconds_to_decode(pairs, config.img_size, folder) for pairs in sides)
     return Costs(steps, _time_validation(training), _time_saving(training), decoding)
 
 
@@ -128,13 +128,19 @@ def measure_step(state: TrainState, settings: StepSettings, size: int, batch: in
 def run_steps(
     state: TrainState, settings: StepSettings, size: int, batch: int, steps: int | None = None
 ) -> Steps:
-    """Take a step to warm up and then `steps`, or as many as tell the time; all processes alike."""
+    """Take steps to warm up and then `steps`, or as many as tell the time; all processes alike.
+
+    Where steps are captured as a CUDA graph, those that are timed are replayed.
+    """
+    state.graph.forget()
     clean_up()
     _forget_peak(state.device)
     group, weights = [noise(batch, size)] * settings.accumulation, loss_weights(settings, 1.0)
     started = time.perf_counter()
     loss = train_step(state, group, settings, weights)["loss"]
     first = time.perf_counter() - started
+    while steps != 0 and state.graph.due and state.parts_per_batch == 1:
+        train_step(state, group, settings, weights)
     taken, started = 0, time.perf_counter()
     while taken < (MOST_STEPS if steps is None else steps):
         loss = train_step(state, group, settings, weights)["loss"]

@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 from ..errors import PeerLost, TrainingError
 from ..runs.run import Onlooker, Run
@@ -36,3 +40,24 @@ def note_failure(run: Run, error: Exception) -> None:
     if run.folder.exists():
         with contextlib.suppress(OSError, TrainingError):  # the reason may be that nothing fits
             run.save_json("failure", reason)
+
+
+@contextlib.contextmanager
+def graceful(run: Run) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into a request to stop; the second one acts as ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: Any) -> None:
+        run.request("stop")
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,12 +24,13 @@ from ..runs.run import Onlooker, Run
 from ..settings.config import Config
 from .best import choose_weights, update_best
 from .budget import how_far, minutes_gone, minutes_to_train
-from .failure import full_disk, note_failure
+from .epoch import EpochSteps, end_epoch
+from .failure import full_disk, graceful, note_failure
 from .memory import memory_advice, rehearse
-from .prepare import Loaders, Training, prepare, step_settings, summary, versions
-from .resume import restore
+from .prepare import Loaders, Training, step_settings, summary, versions
+from .resume import prepare_for, restore
+from .saving import Saver, saves_beside
 from .schedule import Stage
-from .train import end_epoch, train_epoch
 from .validate import average_batch_norm, preview, validate
 
 Report = Callable[[dict[str, Any]], None]
@@ -67,15 +66,15 @@ def fit(
     run = Run(folder) if ranks.first else Onlooker(folder)
     config = config.replace(checkpoint_dir=str(folder))
     try:
-        going_on = ranks.from_first(lambda: resume and run.has("last"))
-        known = Split.load(ranks.from_first(lambda: run.load_json("split") if going_on else {}))
-        training = prepare(config, progress, net, ranks=ranks, empty=going_on, known=known)
-        with run.locked(), _graceful(run):
-            _begin(training, run, going_on, known)
+        training, known = prepare_for(run, config, resume, ranks, progress, net)
+        with run.locked(), graceful(run):
+            _begin(training, run, known)
             announce(training)
-            with contextlib.closing(Gauge(training.devices.ids)) as gauge:
+            saver = Saver(run, beside=saves_beside(run, training.devices))
+            gauge = Gauge(training.devices.ids)
+            with contextlib.closing(gauge), contextlib.closing(saver):
                 loaders = Loaders(training, progress)
-                trainer = _Trainer(training, loaders, run, report, gauge, end)
+                trainer = _Trainer(training, loaders, run, report, gauge, saver, end)
                 with ranks.told(trainer.note, partial(note_failure, run)):
                     for doubt in loaders.doubts:
                         trainer.note(doubt)
@@ -105,13 +104,14 @@ def _folder(config: Config, resume: bool) -> Path:
     return folder
 
 
-def _begin(training: Training, run: Run, going_on: bool, known: Split) -> None:
+def _begin(training: Training, run: Run, known: Split | None) -> None:
     """Take up the last checkpoint, if there is one to go on from, and write down what starts."""
     run.clear()
-    if going_on:
+    if known is not None:
         restore(training, run, known)
-    data = training.data
-    run.save_json("split", Split.of(data.train, data.validation, data.root).after(known))
+    else:
+        run.cut_history(0, 0)  # of a run that died before it was first saved
+    run.save_json("split", training.data.split.after(known or Split({}, {})))
     run.save_config(training.config)
     run.point_latest()
     devices = list(training.device_lines)
@@ -132,26 +132,33 @@ class _Trainer:
         run: Run,
         report: Report,
         gauge: Gauge,
+        saver: Saver,
         end: float,
     ) -> None:
         self.end = end  # when the time is used up, as time.time() tells it
         self.training, self.loaders, self.run, self.report = training, loaders, run, report
-        self.gauge = gauge
+        self.gauge, self.saver = gauge, saver
         self.state, self.plan, self.ranks = training.state, training.plan, training.ranks
         self.saved = time.monotonic()
         self.settings = step_settings(training.config)
         self.between = 0.0  # seconds from the last epoch to this one
         self.first_epoch = self.state.epoch
+        self.scored_on = training.data.split.scored
+        self.steps: EpochSteps | None = None
+        self.left = 0  # steps of the epoch that were not recorded yet
 
     def work(self) -> None:
         """Train, and sum up what was reached."""
+        self.loaders.begin(self.plan.stage_at(self.state.epoch), self.state.epoch, self.state.seen)
         if self.gauge.reason:
             self.note(self.gauge.reason)
+        self.tell_graph()
         try:
             with together():
                 if self.training.devices.ids:  # the CPU's memory is not the short one
                     self.rehearse()
                 stopped = self.train()
+            self.saver.finish()
         except torch.OutOfMemoryError as error:
             error.__traceback__ = None  # its frames hold the memory that the advice is measured in
             raise TrainingError(memory_advice(self.training)) from error
@@ -184,26 +191,40 @@ class _Trainer:
     def train_epoch(self) -> str:
         """Train to the end of the epoch, whose last step the epoch's own end saves and obeys."""
         state, stage = self.state, self.plan.stage_at(self.state.epoch)
-        parts, left = state.parts_per_batch, self.plan.steps_left(state.epoch, state.seen)
         batches = self.loaders.epoch(stage, state.epoch, state.seen)
-        for record in train_epoch(state, self.plan, batches, self.settings):
-            left -= 1
-            self.report({"kind": "step", **record})
-            if state.parts_per_batch > parts:
-                parts = self.tell_parts(stage, state.parts_per_batch)
-            if not left:
-                break
-            if left % max(stage.steps // STEP_RECORDS, 1) == 0:
-                self.run.log("step", **record)
-            if stopped := self.between_steps():
+        self.left = self.plan.steps_left(state.epoch, state.seen)
+        self.parts = state.parts_per_batch
+        self.steps = EpochSteps(state, self.plan, batches, self.settings)
+        for record in self.steps:
+            self.take(stage, record)
+            if self.left and (stopped := self.between_steps()):
                 return stopped
         return ""
+
+    def take(self, stage: Stage, record: dict[str, Any]) -> None:
+        """Report a step, and log some of them."""
+        self.left -= 1
+        self.report({"kind": "step", **record})
+        if self.state.parts_per_batch > self.parts:
+            self.parts = self.tell_parts(stage, self.state.parts_per_batch)
+        self.tell_graph()
+        if self.left and self.left % max(stage.steps // STEP_RECORDS, 1) == 0:
+            self.run.log("step", **record)
+
+    def settle(self) -> bool:
+        """Let the state be whole, and say whether it stands within an epoch."""
+        if self.steps:
+            for record in self.steps.settle():
+                self.take(self.steps.stage, record)
+        return self.left > 0
 
     def end_epoch(self) -> None:
         """Score raw and averaged weights, keep the best, and log the epoch."""
         training, state = self.training, self.state
         batch = self.plan.stage_at(state.epoch).batch
         record = end_epoch(state, self.plan) | self.utilisation()
+        # While the GPU validates, the workers load what comes then.
+        self.loaders.begin(self.plan.stage_at(state.epoch), state.epoch)
         record["verdict"] = verdict(record)
         nets = {"raw": state.net} | ({"ema": state.ema.module} if state.ema else {})
         average_batch_norm(state.net, nets.get("ema"), self.ranks)
@@ -223,11 +244,12 @@ class _Trainer:
             "iou_ema": scores["ema"].iou if "ema" in scores else None,
             "mae": scored.mae,
             "empty_masks": scored.empty,
+            "validation": self.scored_on,
             "best": taken,
         }
         if taken:
             saved = {"net": nets[weights].state_dict(), "config": config.as_dict()}
-            self.run.save("best", saved | state.best | {"version": versions()["camoxpert_nb"]})
+            self.saver.save("best", saved | state.best | {"version": versions()["camoxpert_nb"]})
         self.ranks.from_first(lambda: self.save_preview(nets[weights], how))
         self.report(self.run.log("epoch", **record))
 
@@ -262,16 +284,19 @@ class _Trainer:
         """Wait while paused, save if asked to or overdue; return why to stop, or nothing.
 
         What any process was asked, all do at the same step. A request is read once: a stop that
-        comes later is seen, and saved, a step later.
+        comes later is seen, and saved, a step later. With `save` an epoch ends here; where its last
+        step was only just read, all is left to that end.
         """
         config, run = self.training.config, self.run
-        orphan = False
+        orphan, ends = False, save
         while True:
             late = self.ranks.first and time.time() >= self.end
             minutes = (time.monotonic() - self.saved) / 60
-            overdue = save or minutes > config.save_minutes or run.wants("save")
+            overdue = save or minutes > config.save_minutes or self.wants_save()
             asked = (run.wants("pause"), run.wants("stop"), late, self.ranks.orphaned, overdue)
             pause, stop, late, orphan, save = self.ranks.any(*asked)
+            if any((pause, stop, late, orphan, save)) and not (self.settle() or ends):
+                return ""
             if stop or late or orphan or save:
                 self.save()
             if stop or late or orphan or not pause:
@@ -285,9 +310,13 @@ class _Trainer:
     def save(self) -> None:
         """Write last.pt, from which the run can go on exactly."""
         made = {"config": self.training.config.as_dict(), "version": versions()["camoxpert_nb"]}
-        self.run.save("last", self.state.state_dict() | made)
-        self.run.request("save", wanted=False)
+        obeyed = partial(self.run.request, "save", wanted=False)
+        self.saver.save("last", self.state.state_dict() | made, obeyed)
         self.saved = time.monotonic()
+
+    def wants_save(self) -> bool:
+        """Say whether a save was asked for, and none is being written."""
+        return self.run.wants("save") and not self.saver.writes("last")
 
     def rehearse(self) -> None:
         """Try both parts of the training, so that stage two cannot surprise."""
@@ -296,6 +325,12 @@ class _Trainer:
         for stage in split:
             self.tell_parts(stage, self.state.parts[stage.open_blocks])
         self.forecast({blocks: own * cost.seconds_per_image for blocks, cost in costs.items()})
+
+    def tell_graph(self) -> None:
+        """Log, once, why steps are not captured."""
+        note, self.state.graph.note = self.state.graph.note, ""
+        if note:
+            self.note(note)
 
     def tell_parts(self, stage: Stage, parts: int) -> int:
         """Log that the stage's batches are computed in so many parts, and return how many."""
@@ -309,24 +344,3 @@ class _Trainer:
     def note(self, message: str) -> None:
         """Log something the user should know."""
         self.report(self.run.log("note", step=self.state.step, message=message))
-
-
-@contextlib.contextmanager
-def _graceful(run: Run) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop; the second one acts as ever."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, frame: Any) -> None:
-        run.request("stop")
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -13,6 +13,7 @@ from ..errors import TrainingError
 from ..machine.devices import GIB, bare
 from ..machine.distributed import ALONE
 from .cost import StepCost, Steps, clean_up, measure_step, run_steps, untouched
+from .graph import StepGraph
 from .prepare import Training, step_settings
 from .schedule import Plan, Stage, batches_per_device
 from .state import TrainState
@@ -196,10 +197,15 @@ def rehearse(
     return split, costs
 
 
+def _alone(state: TrainState) -> TrainState:
+    """Return the state as it trains without other processes, and without a captured step."""
+    return replace(state, supervised=bare(state.supervised), ranks=ALONE, graph=StepGraph())
+
+
 def _fit(state: TrainState, settings: StepSettings, size: int, batch: int) -> bool:
     """Split this stage's batches until a step fits in every process; False when none does."""
     # Alone, without DDP's exchange: the others would wait for one that runs out of memory.
-    alone = replace(state, supervised=bare(state.supervised), ranks=ALONE)
+    alone = _alone(state)
     trial = alone if state.ranks.world > 1 else state
     fits = True
     try:
@@ -219,7 +225,7 @@ def memory_advice(training: Training) -> str:
     """Return what ran out where, and what to try, with what each would save."""
     config, state = training.config, training.state
     stage = training.plan.stage_at(state.epoch)
-    alone = replace(state, supervised=bare(state.supervised), ranks=ALONE)
+    alone = _alone(state)
     cost = None
     with contextlib.suppress(torch.OutOfMemoryError), untouched(alone):
         cost = measure_step(alone, step_settings(config), config.img_size, 1)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .. import __version__
-from ..data.batches import Batches, PairDataset, choose_workers, make_loader
+from ..data.batches import Batches, Feed, PairDataset, choose_workers, make_loader
 from ..data.cache import Cache, Progress, cache_folder, open_cache
 from ..data.identity import Split, digests
 from ..data.images import DOUBTS
@@ -29,6 +29,7 @@ from ..network.losses import Supervised
 from ..runs.records import performance
 from ..runs.run import Run
 from ..settings.config import Config
+from .graph import make_graph
 from .schedule import Plan, Stage, build_plan, settle_lr_batches
 from .state import TrainState, backbone_blocks, parameter_groups
 from .train import StepSettings
@@ -64,13 +65,19 @@ def build_state(
     start = getattr(net, "start", Start(False, "a network of your own"))
     supervised = Supervised(net, dtype=precision.dtype, legacy=config.legacy_loss)
     groups = parameter_groups(net, backbone_blocks(net), config.weight_decay)
+    scaler = torch.amp.GradScaler(devices.main.type, enabled=precision.scaled)
+
+    def reset_scaler() -> None:
+        if scaler.is_enabled():  # a capture that broke off left it within a step
+            scaler.update(scaler.get_scale())
+
     return TrainState(
         net=net,
         supervised=supervised,
         devices=devices,
         ranks=ranks,
-        optimizer=torch.optim.AdamW(groups, lr=config.lr),
-        scaler=torch.amp.GradScaler(devices.main.type, enabled=precision.scaled),
+        optimizer=torch.optim.AdamW(groups, lr=config.lr, fused=True, capturable=bool(devices.ids)),
+        scaler=scaler,
         # The average forgets its start as n/(n + 9), so a short run is not judged on noise.
         ema=timm.utils.ModelEmaV3(
             net, decay=config.ema_decay, use_warmup=True, warmup_gamma=9.0, warmup_power=1.0
@@ -78,6 +85,12 @@ def build_state(
         if config.use_ema
         else None,
         start=ranks.from_first(lambda: start),
+        graph=make_graph(
+            devices,
+            wanted=config.cuda_graph,
+            checkpointing=config.gradient_checkpointing,
+            recover=reset_scaler,
+        ),
     )
 
 
@@ -115,7 +128,7 @@ def prepare(
 
 
 class Loaders:
-    """The batches of a training: one loader per stage's batch size, made when first needed."""
+    """The batches of a training: one set of workers loads them all, whatever the stage."""
 
     def __init__(self, training: Training, progress: Progress | None = None) -> None:
         config, folder = training.config, cache_folder(training.config)
@@ -127,26 +140,30 @@ class Loaders:
         self.doubts = _doubts(caches, sides)
         self._training = training
         self._train, self.validation_set = (PairDataset(c, seed=config.seed) for c in caches)
-        self._made: dict[int, tuple[Batches, DataLoader[Any]]] = {}
+        batches = self._batches(self._train, training.plan.stages[0].batch, training=True)
+        on_gpu = bool(training.devices.ids)
+        self._feed = Feed(self._train, batches, workers=training.workers, pin_memory=on_gpu)
 
-    def epoch(self, stage: Stage, epoch: int, seen: int = 0) -> DataLoader[Any]:
+    def begin(self, stage: Stage, epoch: int, seen: int = 0) -> None:
+        """Have the workers load the first batches of `epoch(...)` now, and start them if need be.
+
+        Nothing happens after the last epoch, and where there are no workers.
+        """
+        plan, config = self._training.plan, self._training.config
+        if epoch < plan.epochs:
+            steps = plan.steps_left(epoch, seen)
+            own = stage.batch * self._training.devices.own
+            self._feed.begin(epoch, seen, steps * config.accumulation_steps, own)
+
+    def epoch(self, stage: Stage, epoch: int, seen: int = 0) -> Feed:
         """Return the batches of an epoch, after its first `seen` images, in whole steps."""
-        if stage.batch not in self._made:
-            self._made = {stage.batch: self._make(stage.batch)}
-        batches, loader = self._made[stage.batch]
-        left = self._training.plan.steps_left(epoch, seen)
-        batches.set_epoch(epoch, seen, left * self._training.config.accumulation_steps)
-        return loader
+        self.begin(stage, epoch, seen)
+        return self._feed
 
     def validation(self, batch: int) -> DataLoader[Any]:
         """Return this process's share of the validation images, in order."""
         batches = self._batches(self.validation_set, batch, training=False)
         return make_loader(self.validation_set, batches, workers=0, pin_memory=False)
-
-    def _make(self, batch: int) -> tuple[Batches, DataLoader[Any]]:
-        batches = self._batches(self._train, batch, training=True)
-        workers, on_gpu = self._training.workers, bool(self._training.devices.ids)
-        return batches, make_loader(self._train, batches, workers=workers, pin_memory=on_gpu)
 
     def _batches(self, images: PairDataset, batch: int, *, training: bool) -> Batches:
         ranks, own = self._training.ranks, self._training.devices.own
@@ -162,6 +179,9 @@ def _doubts(caches: Sequence[Cache], sides: Sequence[Sequence[Pair]]) -> list[st
             found.setdefault(reason, []).extend(names)
     total = sum(map(len, sides))
     said = [f"{len(found[why])} of {total} masks {DOUBTS[why]}: {few(found[why])}" for why in found]
+    unseen = [len(cache.doubts.get(why, ())) for cache in caches[1:] for why in ("ids", "empty")]
+    if sum(unseen) == len(sides[1]) and len(sides[1]):
+        said.append("no validation mask shows an object: no score can be had")
     objects = sum(not is_noncam(pair) for side in sides for pair in side)
     if objects and objects == sum(len(found.get(why, ())) for why in ("ids", "empty")):
         raise InputError(f"No mask shows an object. {'. '.join(said)}.")

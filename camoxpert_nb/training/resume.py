@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from ..data.cache import Progress
 from ..data.identity import Split
-from ..errors import InputError
+from ..errors import InputError, few
+from ..machine.distributed import Ranks
 from ..runs.checkpoint import bare_keys, load_checkpoint
-from ..runs.run import Run
+from ..runs.run import Onlooker, Run
 from ..settings.config import ON_RESUME, Config, differences, flag_of, with_rates
-from .prepare import Training
-from .schedule import Origin, build_plan
+from .prepare import Training, prepare
+from .schedule import Origin, Plan, build_plan
 
 # Settings that shape the learning rate over time; the rate itself is not among them.
 SHAPE = {"epochs", "stage1_epochs", "scheduler", "warmup_epochs", "t_mult", "min_lr"}
 SHAPE |= {"progressive_unfreeze"}
+SAMPLES = 200  # times at which two schedules are compared
 
 
 def resumed_config(source: Path, changes: dict[str, Any]) -> Config:
@@ -36,7 +42,8 @@ def resumed_config(source: Path, changes: dict[str, Any]) -> Config:
     else:
         config = Config().replace(**_whole(source)["config"])
         folder = Path(changes.get("checkpoint_dir") or folder / source.stem)
-    return config.replace(**{**with_rates(changes), "checkpoint_dir": _target(folder, changes)})
+    taken = with_rates(changes, follows=not config.stage2_lr)
+    return config.replace(**{**taken, "checkpoint_dir": _target(folder, changes)})
 
 
 def take_over(source: Path, config: Config) -> None:
@@ -60,14 +67,43 @@ def take_over(source: Path, config: Config) -> None:
     Run(folder).copy_to(target)
 
 
+def as_saved(
+    config: Config, source: str, ranks: Ranks, progress: Progress | None = None
+) -> Training:
+    """Return the training as the run in `source` would go on, or a new one; nothing is written."""
+    run = Onlooker(source)
+    training, known = prepare_for(run, config, bool(source), ranks, progress)
+    if known is not None:
+        restore(training, run, known)
+    return training
+
+
+def prepare_for(
+    run: Run,
+    config: Config,
+    resume: bool,
+    ranks: Ranks,
+    progress: Progress | None = None,
+    net: nn.Module | None = None,
+) -> tuple[Training, Split | None]:
+    """Prepare a training of `run`, and return the split to `restore` it with, None if it is new.
+
+    It goes on if that is asked for (`resume`) and there is a checkpoint. `net` is prepare's.
+    """
+    going_on = ranks.from_first(lambda: resume and run.has("last"))
+    known = Split.load(ranks.from_first(lambda: run.load_json("split") if going_on else {}))
+    training = prepare(config, progress, net, ranks=ranks, empty=going_on, known=known)
+    return training, known if going_on else None
+
+
 def restore(training: Training, run: Run, known: Split) -> None:
     """Take up the run's last checkpoint: state, history up to it, and the schedule from there.
 
     `known` is the split it was made with. What changed since is added to `training.changes`, a
-    line each. Raises InputError where it
-    needs a new run.
+    line each. Raises InputError where it needs a new run.
     """
     checkpoint = training.ranks.from_first(lambda: run.load("last"))
+    has_best = training.ranks.from_first(lambda: run.has("best"))
     source = str(run.folder / "last.pt")
     was, config, state = Config().replace(**checkpoint["config"]), training.config, training.state
     changes = [*training.data.changes, *compare_settings(was, config, source)]
@@ -80,12 +116,38 @@ def restore(training: Training, run: Run, known: Split) -> None:
             f"{source} does not fit this network or kit ({str(error).splitlines()[0]}). Use the "
             "kit version named in its summary, or take its weights alone with --init-from."
         ) from error
-    training.changes = [*changes, *_compare_images(training, known)]
+    if state.best and not has_best:
+        state.best = {}
+        changes.append("the best epoch is looked for anew, as best.pt is not here")
+    changes += [*_settle_stages(training, was), *_compare_images(training, known)]
+    training.changes = changes
     run.cut_history(state.epoch, state.step)
-    if SHAPE & set(differences(config, was)):
+    if SHAPE & set(differences(training.config, was)):
         state.origin = _origin(training, was)
-    images, devices = training.plan.images, training.plan.devices
-    training.plan = build_plan(config, images, devices, state.origin)
+    training.plan = _plan(training, training.config, state.origin)
+
+
+def _settle_stages(training: Training, was: Config) -> list[str]:
+    """Keep what is over as it was; InputError for fewer epochs than are done."""
+    state, config = training.state, training.config
+    done = state.epoch + bool(state.seen)  # a begun epoch is ended
+    if config.epochs < done:
+        raise InputError(
+            f"--epochs {config.epochs}, but this run is in epoch {done} already: give at least "
+            f"{done}, or look at it as it is with `camoxpert evaluate`."
+        )
+    over = (state.epoch, state.seen) > (was.stage1_epochs, 0)
+    length = was.stage1_epochs if over else max(config.stage1_epochs, min(done, was.stage1_epochs))
+    if length == config.stage1_epochs:
+        return []
+    line = f"--stage1-epochs {config.stage1_epochs}: stage one "
+    line += "is over" if over else f"lasts until the end of epoch {length}"
+    training.config = config.replace(stage1_epochs=length)
+    return [f"{line}, so it counts {length}"]
+
+
+def _plan(training: Training, config: Config, origin: Origin | None) -> Plan:
+    return build_plan(config, training.plan.images, training.plan.devices, origin)
 
 
 def _compare_images(training: Training, known: Split) -> list[str]:
@@ -93,12 +155,23 @@ def _compare_images(training: Training, known: Split) -> list[str]:
     state, data, changes = training.state, training.data, list[str]()
     if not known:
         return changes
-    changed = [
-        set(known.keys(pairs)) != set(side)
-        for pairs, side in ((data.train, known.train), (data.validation, known.validation))
-    ]
+    now, changed = data.split, []
+    for what, pairs, paths, side in (
+        ("training", data.train, now.train, known.train),
+        ("validation", data.validation, now.validation, known.validation),
+    ):
+        edited = [
+            path
+            for key, path in paths.items()
+            if known.masks.get(key, now.masks[key]) != now.masks[key]
+        ]
+        if edited:
+            changes.append(f"{len(edited)} {what} images have other masks now: {few(edited)}")
+        changed.append(bool(edited) or set(known.keys(pairs)) != set(side) - known.gone)
     if changed[0] and state.seen:
-        state.seen, state.sums, state.shares = 0, {}, None
+        state.seen, state.sums = 0, {}
+        if state.shares is not None:
+            state.shares.zero_()
         changes.append(f"epoch {state.epoch + 1} begins anew, as its images changed")
     if changed[1] and state.best and state.epoch < training.plan.epochs:
         state.best = {}
@@ -140,15 +213,32 @@ def _shown(value: Any) -> str:
     )
 
 
-def _origin(training: Training, was: Config) -> Origin:
-    """Return where the run leaves its old schedule; its rate falls on from there."""
-    state, plan = training.state, training.plan
+def _origin(training: Training, was: Config) -> Origin | None:
+    """Return where the run leaves its old schedule; its rate goes on from there.
+
+    It leaves it nowhere where the new one is the same from now on, or its next part has not begun.
+    """
+    state = training.state
     # Times and factors do not hang on batches, which may not even fit any more.
-    single = was.replace(batch_size=1, stage2_batch_size=1, accumulation_steps=1)
-    before = build_plan(single, plan.images, 1, state.origin)
-    now = min(plan.time(state.epoch, state.seen), before.epochs)
-    opened = before.stage_at(now).open_blocks if state.epoch or state.seen else 0
-    return Origin(plan.time(state.epoch, state.seen), before.factor(now), opened)
+    single: dict[str, Any] = {"batch_size": 1, "stage2_batch_size": 1, "accumulation_steps": 1}
+    before = _plan(training, was.replace(**single), state.origin)
+    after = _plan(training, training.config.replace(**single), state.origin)
+    now = training.plan.time(state.epoch, state.seen)
+    first = after.first_epoch_of_part(after.stage_at(now).part)
+    if (state.epoch, state.seen) == (first, 0) or _same_from(now, before, after):
+        return state.origin
+    then = min(now, before.epochs)
+    return Origin(now, before.factor(then), before.stage_at(then).open_blocks, before.rises(then))
+
+
+def _same_from(now: float, before: Plan, after: Plan) -> bool:
+    """Say whether two schedules are one from now on."""
+    times = [now + (after.epochs - now) * share / SAMPLES for share in range(SAMPLES)]
+    return before.epochs == after.epochs and all(
+        before.stage_at(time).open_blocks == after.stage_at(time).open_blocks
+        and math.isclose(before.factor(time), after.factor(time), abs_tol=1e-9)
+        for time in times
+    )
 
 
 def _whole(source: Path) -> dict[str, Any]:

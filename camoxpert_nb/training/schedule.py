@@ -50,6 +50,7 @@ class Origin:
     time: float
     factor: float  # of the learning rate
     open_blocks: int
+    rising: bool = False  # the rate had not reached its peak
 
 
 @dataclass(frozen=True)
@@ -118,28 +119,51 @@ class Plan:
             return rate
         if block > stage.open_blocks:
             return 0.0
-        opened = next(s for s in self.stages if s.open_blocks >= block)
-        return rate * self.backbone_factor * min(1.0, time - opened.first_epoch)
+        opened: float = next(s for s in self.stages if s.open_blocks >= block).first_epoch
+        if self.origin and block > self.origin.open_blocks:  # it opens by the change, or later
+            opened = max(opened, self.origin.time)
+        return rate * self.backbone_factor * min(1.0, max(time - opened, 0.0))
 
     def factor(self, time: float) -> float:
         """Return the shape of the learning rate at a time, from its lowest ratio to 1.
 
         Within a part it rises once, over the warm-up, and falls to its floor; cosine_restart falls
-        several times. After `origin` it falls from what it was there.
+        several times. After `origin` it goes on from what it was there: up to the peak, if it was
+        rising, and down.
         """
         part = [s for s in self.stages if s.part == self.stage_at(time).part]
-        first, last = part[0].first_epoch, part[-1].last_epoch
-        lowest = min(self.min_lr / part[0].lr, 1.0)
-        origin = self.origin
-        if origin and first <= origin.time <= time:
-            share = (time - origin.time) / max(last - origin.time, 1e-9)
-            fall = 1.0 if self.scheduler == "none" else _cosine(share)
-            return lowest + max(origin.factor - lowest, 0.0) * fall
-        warmup = self._warmup(part[0].part, last - first)
-        if time - first < warmup:
-            return self._rise((time - first) / warmup)
-        share = (time - first - warmup) / max(last - first - warmup, 1e-9)
-        return lowest + (1 - lowest) * _fall(self.scheduler, share, self.t_mult)
+        last, lowest = part[-1].last_epoch, min(self.min_lr / part[0].lr, 1.0)
+        peak, height = self._peak(time)
+        if time < peak:
+            begun, origin = part[0].first_epoch, self._taken_up(time)
+            if origin is None:
+                return self._rise((time - begun) / (peak - begun))
+            share = (time - origin.time) / (peak - origin.time)
+            return origin.factor + (1 - origin.factor) * share
+        share = (time - peak) / max(last - peak, 1e-9)
+        return lowest + max(height - lowest, 0.0) * _fall(self.scheduler, share, self.t_mult)
+
+    def rises(self, time: float) -> bool:
+        """Say whether the rate has not reached its peak at this time."""
+        return time < self._peak(time)[0]
+
+    def _taken_up(self, time: float) -> Origin | None:
+        """Return the origin, if the part of this time went through it before."""
+        part = self.stage_at(time).part
+        first = self.first_epoch_of_part(part)
+        return self.origin if self.origin and first <= self.origin.time <= time else None
+
+    def _peak(self, time: float) -> tuple[float, float]:
+        """Return when the rate begins to fall in the part of this time, and its factor then."""
+        part = self.stage_at(time).part
+        first = self.first_epoch_of_part(part)
+        last = next(s for s in self.stages[::-1] if s.part == part).last_epoch
+        peak, origin = first + self._warmup(part, last - first), self._taken_up(time)
+        if origin is None:
+            return peak, 1.0
+        if not origin.rising:
+            return origin.time, origin.factor
+        return (peak if peak > origin.time else min(origin.time + 1, (origin.time + last) / 2)), 1.0
 
     def _warmup(self, part: int, epochs: int) -> float:
         """Return the epochs in which the rate rises: of part one at most the first tenth."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -216,16 +217,22 @@ def test_train_resume_evaluate_predict_end_to_end(
             assert found.size == image.size
 
 
-def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(places: dict[str, str]) -> None:
-    line = "-m camoxpert_nb train --preset tiny --epochs 500 --dataset-path {data} "
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "timeout"])
+def test_ctrl_c_ends_the_step_saves_and_says_how_to_go_on(
+    places: dict[str, str], number: signal.Signals
+) -> None:
+    """A terminal, `timeout` and batch systems signal the loading processes, too."""
+    line = "-m camoxpert_nb train --preset tiny --epochs 500 --dataset-path {data} --num-workers 1 "
     words = shlex.split((line + "--checkpoint-dir {run}").format(**places))
-    child = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     folder, until = Run(places["run"]), time.monotonic() + 60
     while len(folder.records("epoch")) < 2:
         assert time.monotonic() < until
         assert child.poll() is None
         time.sleep(0.1)
-    child.send_signal(signal.SIGINT)
+    os.killpg(child.pid, number)
     said, _ = child.communicate(timeout=60)
     assert child.returncode == 130
     assert f"camoxpert resume {places['run']}" in said
@@ -309,6 +316,14 @@ def test_unusable_input_ends_with_code_2_and_a_sentence(
     assert not Path(places["run"]).exists()
 
 
+def test_the_epochs_of_a_run_that_goes_on_are_not_chosen_anew(
+    places: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train --preset tiny --resume-from {run} --fit-to-budget", **places) == 2
+    said = capsys.readouterr().err
+    assert "--fit-to-budget chooses the epochs of a new run, but --resume-from goes on" in said
+
+
 def test_an_unknown_flag_ends_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(["train", "--batchsize", "3"])
@@ -376,3 +391,28 @@ def test_a_config_file_stands_for_a_preset(places: dict[str, str], tmp_path: Pat
     changes = {"epochs": 2, "checkpoint_dir": places["run"], "lr_batch": 4, "stage2_lr_batch": 4}
     assert written == config.replace(**changes)
     assert np.isfinite(json.loads((Path(places["run"]) / "summary.json").read_text())["seconds"])
+
+
+BEFORE_THE_FIRST_STEP = """
+import sys
+from camoxpert_nb.cli.main import main
+from camoxpert_nb.training import fit as module
+def fit(config, **rest):
+    print("loaded:", sorted({"matplotlib", "pandas", "torch"} & set(sys.modules)))
+    raise SystemExit(0)
+module.fit = fit
+main(["train", "--preset", "tiny", "--device", "cpu"])
+"""
+
+
+def test_nothing_that_draws_is_loaded_before_the_first_step(tmp_path: Path) -> None:
+    """matplotlib and pandas cost seconds on a slow host, which a run's start would wait for."""
+    done = subprocess.run(
+        [sys.executable, "-c", BEFORE_THE_FIRST_STEP],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "loaded: ['torch']" in done.stdout, done.stderr

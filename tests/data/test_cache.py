@@ -154,6 +154,12 @@ def test_a_missing_file_is_named(pairs, tmp_path):
         open_cache(pairs, SIZE, tmp_path / "cache")
 
 
+def test_a_cache_folder_that_is_a_file_is_said(pairs, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"decoded images cannot be written there .*--cache-dir"):
+        open_cache(pairs, SIZE, tmp_path / "file")
+
+
 def test_no_pairs_and_no_room_are_said(pairs, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no images"):
         open_cache([], SIZE, tmp_path)

@@ -134,9 +134,22 @@ def test_a_copy_of_a_training_image_does_not_validate(tiny: Config, own: Path) -
     data = build_data(config)
     shutil.copyfile(data.train[0].image, data.validation[0].image)
     found = build_data(config)
-    name = data.validation[0].name
-    assert found.left_out["validation images that are copies of training images"] == [name]
-    assert name not in {pair.name for pair in found.validation}
+    (gone,) = found.left_out["copies of other training images, with other masks"]
+    assert gone in {data.train[0].name, data.validation[0].name}
+    assert gone not in {pair.name for pair in (*found.train, *found.validation)}
+
+
+def test_a_set_beside_its_copy_is_split_as_it_would_be_alone(tiny: Config, own: Path) -> None:
+    alone = build_data(tiny.replace(dataset_path=str(own)))
+    both = own.parent / "both"
+    shutil.copytree(own / "Train", both / "a" / "Train")
+    for kind in ("Image", "GT_Object"):
+        (both / "b" / "Train" / kind).mkdir(parents=True)
+        for path in (own / "Train" / kind).iterdir():
+            shutil.copyfile(path, both / "b" / "Train" / kind / f"again-{path.name}")
+    found = build_data(tiny.replace(dataset_path=str(both)))
+    for side in ("train", "validation"):
+        assert {p.name for p in getattr(found, side)} == {p.name for p in getattr(alone, side)}
 
 
 def test_sets_that_overlap_train_each_image_once(tiny: Config, own: Path, tmp_path: Path) -> None:

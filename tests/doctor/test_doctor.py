@@ -76,6 +76,10 @@ def test_each_gpu_is_tried_alone_and_all_together_in_both_ways() -> None:
     assert [(t.mode, t.processes) for t in trials([])] == [("none", 1), ("ddp", 2)]
     one = [(t.mode, t.ids, t.processes) for t in trials([0])]
     assert one == [("none", (0,), 1), ("dp", (0,), 1), ("ddp", (0,), 1)]
+    (quick,) = trials([0], quick=True)
+    assert (quick.mode, quick.ids, quick.processes, quick.parts) == ("none", (0,), 1, ALL)
+    assert trials([0, 1], quick=True) == trials([0, 1])
+    assert trials([], quick=True) == trials([])
     two = trials([0, 1])
     assert [(t.mode, t.ids, t.processes) for t in two] == [
         ("none", (0,), 1),

@@ -110,6 +110,57 @@ def test_every_measure_and_curve_equals_pysodmetrics() -> None:
     assert count >= 200
 
 
+def kinds() -> Iterator[tuple[str, Array, Array]]:
+    """Pairs as large as need be for what the measures treat apart, each with other maps."""
+    rng, shape = np.random.default_rng(5), (150, 210)
+    thin = np.zeros(shape, np.uint8)
+    for _ in range(12):
+        start, end = (tuple(rng.integers(0, shape[1], 2).tolist()) for _ in range(2))
+        cv2.line(thin, start, end, 1, int(rng.integers(1, 4)))
+    huge = np.ones(shape, np.uint8)  # whole rows and columns of it part the background
+    huge[:40, :30] = huge[100:, 55:90] = huge[:25, 150:] = huge[:, 120:123] = 0
+    huge[97, :] = huge[3, 40] = 0
+    objects = {"blobs": blobs(rng, *shape, 25, 14), "one object": blobs(rng, *shape, 1, 60)}
+    for what, mask in (objects | {"thin": thin, "huge": huge, "huge, turned": huge.T}).items():
+        soft = cv2.GaussianBlur(np.ascontiguousarray(mask) * np.float32(230), (0, 0), 5)
+        yield f"{what}, soft map", np.rint(soft).astype(np.uint8), mask
+        noisy = soft + rng.uniform(0, 20, mask.shape)
+        yield f"{what}, noise everywhere", np.rint(noisy).astype(np.uint8), mask
+        nearly = 255 / (1 + np.exp(-(soft - 115) / 3))
+        yield f"{what}, nearly binary map", np.rint(nearly).astype(np.uint8), mask
+        yield f"{what}, map of noise", rng.integers(0, 256, mask.shape, np.uint8), mask
+        yield f"{what}, map of zeros", np.zeros(mask.shape, np.uint8), mask
+        yield f"{what}, faint map", np.rint(soft / 60 + 90).astype(np.uint8), mask
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"), [pytest.param(image, mask, id=what) for what, image, mask in kinds()]
+)
+def test_each_kind_of_map_equals_pysodmetrics_but_for_rounding(image: Array, mask: Array) -> None:
+    expected, curves = oracle(image, mask)
+    found = measure(image, mask)
+    assert {key: found.values[key] for key in MEASURES} == pytest.approx(expected, rel=0, abs=1e-12)
+    for key, curve in curves.items():
+        np.testing.assert_allclose(found.curves[key], curve, 0, 1e-12, err_msg=key)
+
+
+@pytest.mark.parametrize("level", [51, 102, 153, 204])
+def test_a_level_that_is_the_adaptive_threshold_falls_on_the_side_of_the_toolbox(
+    level: int,
+) -> None:
+    rng = np.random.default_rng(level)
+    levels = np.zeros(100, np.uint8)
+    levels[:25], levels[25 : 25 + level * 100 // 1020] = level, 255
+    assert 2 * levels.mean() == level
+    mask = blobs(rng, 10, 10, 1, 5)
+    mask[-1] = mask[:, -1] = 0  # keeps pysodmetrics from NaN
+    for _ in range(30):
+        image = rng.permutation(levels).reshape(10, 10)
+        expected, found = oracle(image, mask)[0], values_of(image, mask)
+        for key in ("adaptive_e", "adaptive_f"):
+            assert found[key] == pytest.approx(expected[key], abs=1e-12)
+
+
 def test_distance_counts_far_beyond_the_window_that_is_looked_at() -> None:
     mask = np.zeros((40, 700), np.uint8)
     mask[10, 3] = 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -465,6 +467,17 @@ def test_a_folder_of_empty_masks_is_scored_apart(with_empty: list[Pair], tmp_pat
     assert found.note == (
         "No mean: all 2 masks are empty (MAE 0.2000, false alarm 0.00% of pixels)."
     )
+
+
+def test_a_folder_of_maps_is_scored_without_torch(pairs: list[Pair], tmp_path: Path) -> None:
+    for pair in pairs:
+        write_map(tmp_path / f"maps/{pair.name}.png", read_mask(pair.mask).astype(np.float32))
+    folders = ["--predictions", str(tmp_path / "maps"), "--ground-truth", str(tmp_path / "GT")]
+    code = f"import sys; from camoxpert_nb.cli.main import main; main({['evaluate', *folders]})"
+    code += "; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "iou         1.0000" in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_16_bit_maps_and_grey_ones_stored_in_colour_are_read_as_what_they_mean(

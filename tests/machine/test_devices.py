@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -35,6 +39,12 @@ def test_two_gpus_are_used_without_a_flag(gpus: int) -> None:
     ranks = [pick_devices(local_rank=rank, world=2) for rank in (0, 1)]
     assert [rank.ids for rank in ranks] == [(0,), (1,)]
     assert [(rank.kind, rank.own, rank.count) for rank in ranks] == [("ddp", 1, 2)] * 2
+
+
+@pytest.mark.parametrize("gpus", [0], indirect=True)
+def test_a_gpu_that_is_not_there_is_said(gpus: int) -> None:
+    with pytest.raises(InputError, match="--device cuda, but PyTorch sees no CUDA GPU"):
+        pick_devices("cuda")
 
 
 @pytest.mark.parametrize("gpus", [2], indirect=True)
@@ -97,3 +107,42 @@ def test_what_is_saved_is_never_wrapped() -> None:
     assert bare(nn.DataParallel(net)) is net
     assert bare(net) is net
     assert parallel(net, pick_devices("cpu")) is net
+
+
+SILENT = """
+import sys, torch
+from torch import distributed as dist, nn
+from camoxpert_nb.machine.devices import Devices, parallel
+from camoxpert_nb.network.build import build_net
+from camoxpert_nb.network.losses import Supervised, total
+from camoxpert_nb.settings.config import make_config
+rank = int(sys.argv[1])
+store = dist.FileStore(sys.argv[2], 2)
+dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+torch.manual_seed(0)
+net = build_net(make_config("tiny", backbone="test_convnext", pretrained=False))
+module = parallel(Supervised(net), Devices("ddp", (), "", 2))
+for _ in range(2):
+    net.zero_grad()
+    total(module(torch.rand(2, 3, 64, 64), torch.ones(2, 1, 64, 64)))[0].backward()
+print(sum(p.grad.stride() != p.stride() for p in net.parameters() if p.grad is not None))
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_exchange_gradients_that_lie_as_their_weights(tmp_path: Path) -> None:
+    """ConvNeXt's lie otherwise, of which DDP warns; warnings are errors here."""
+    command = [sys.executable, "-W", "error:Grad strides", "-c", SILENT]
+    made = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "store")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in made:
+        out, errors = process.communicate(timeout=120)
+        assert "Grad strides" not in errors
+        assert (process.returncode, out.strip()) == (0, "0"), errors

@@ -20,26 +20,11 @@ import torch
 from camoxpert_nb.errors import RankFailed
 from camoxpert_nb.machine.distributed import ALONE, _failed, start_ranks
 from camoxpert_nb.runs.run import Run, alive
-from camoxpert_nb.settings.config import Config, make_config
+from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import Loaders, prepare
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
-
-
-@pytest.fixture(scope="module")
-def pair_config(camouflage: Path, cache: Path) -> Config:
-    """Settings whose network has no batch norm, so that halves of a batch do as the whole."""
-    return make_config(
-        "tiny",
-        dataset_path=str(camouflage),
-        cache_dir=str(cache),
-        backbone="test_convnext",
-        device="cpu",
-        epochs=4,
-        batch_size=4,
-        val_share=0.2,  # 7 images: an odd number shows padding
-    )
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +121,7 @@ def test_one_process_goes_on_where_two_stopped(found: dict[str, Any], tmp_path: 
     shutil.copytree(found["folder"] / "a_stop_file", folder)
     config = Config.load(folder / "config.json")
     step = Run(folder).load("last")["step"]
-    run = fit(config.replace(epochs=1, stage1_epochs=1, checkpoint_dir=str(folder)), resume=True)
+    run = fit(config.replace(epochs=2, stage1_epochs=1, checkpoint_dir=str(folder)), resume=True)
     assert step == 4
     assert run.load_json("summary")["finished"]
     assert run.load_json("summary")["parallel"] == "cpu"
@@ -269,6 +254,19 @@ def test_a_clean_stop_under_torchrun_says_that_all_is_well(
     assert "torchrun calls each exit code but 0 FAILED" in said.splitlines()[-1]
     assert "The run is saved." in said.splitlines()[-1]
     assert run.records()[-1]["kind"] == "stop"
+
+
+def test_epochs_are_fitted_to_the_time_by_all_processes(
+    pair_config: Config, tmp_path: Path
+) -> None:
+    """They time their steps together, and then train in the same processes."""
+    run = Run(tmp_path / "run")
+    config = pair_config.replace(epochs=3, time_budget=60, checkpoint_dir=str(run.folder))
+    process = start(config, "--fit-to-budget")
+    _out, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert run.load_json("summary")["finished"]
+    assert [record["epoch"] for record in run.records("epoch")] == [1, 2, 3]
 
 
 def test_bad_input_is_said_once(pair_config: Config, tmp_path: Path) -> None:

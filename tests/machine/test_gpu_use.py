@@ -119,22 +119,33 @@ def test_without_a_gpu_nothing_is_said() -> None:
     assert gauge.reason == ""
 
 
+def record(workers: float = 0, data: float = 0, host: float = 0, **rest: Any) -> dict[str, Any]:
+    device = 100 - workers - data - host
+    time = {"workers": workers, "data": data, "host": host, "device": device}
+    return {"time_percent": time, **rest}
+
+
+GPU: dict[str, Any] = {"gpu_memory_gib": [3.0]}
+
+
 @pytest.mark.parametrize(
-    ("record", "what", "change"),
+    ("epoch", "what", "change"),
     [
-        ({"data_wait_percent": 40, "gpu_percent": [30.0]}, "Starved by data", "--num-workers"),
-        ({"data_wait_percent": 40}, "Starved by data", "--num-workers"),
-        ({"data_wait_percent": 2, "gpu_percent": [95.0, 20.0]}, "number 1", "--parallel ddp"),
-        ({"data_wait_percent": 2, "gpu_percent": [0.0, 0.0]}, "not busy", "--batch-size"),
-        ({"data_wait_percent": 2, "gpu_percent": [35.0, 40.0]}, "not busy", "--batch-size"),
-        ({"data_wait_percent": 1, "gpu_percent": [97.0, 93.0]}, "Bound by compute", "97 %"),
-        ({"data_wait_percent": 1, "gpu_memory_gib": [3.0]}, "Not starved", "nvidia-ml-py"),
-        ({"data_wait_percent": 1}, "the CPU's arithmetic", "GPU"),
+        (record(data=40, **GPU), "Starved by data (40 %", "--num-workers"),
+        (record(data=40), "Starved by data", "--cache-dir"),
+        (record(workers=30, data=2, **GPU), "start of the loading processes", "once in a session"),
+        (record(workers=20, data=30, host=16), "Starved by data (30 %", "--num-workers"),
+        (record(host=75, **GPU), "Bound by the host (75 %", "leave --cuda-graph on"),
+        (record(host=75, graph_percent=97.0, **GPU), "Bound by the host", "other programs"),
+        (record(gpu_percent=[95.0, 20.0], **GPU), "number 1", "--parallel ddp"),
+        (record(host=14, data=14, gpu_percent=[97.0], **GPU), "Bound by compute (72 %", "nothing"),
+        (record(data=1, **GPU), "Bound by compute (99 %", "nothing is wasted"),
+        (record(data=1), "the CPU's arithmetic", "GPU"),
     ],
 )
 def test_the_verdict_names_what_bounds_the_speed(
-    record: dict[str, Any], what: str, change: str
+    epoch: dict[str, Any], what: str, change: str
 ) -> None:
-    sentence = verdict(record)
+    sentence = verdict(epoch)
     assert what in sentence
     assert change in sentence

@@ -1,45 +1,36 @@
 """Processes that look for each other: who is missing, who does not fit, whose flags hold.
 
 All are started by hand over gloo, as on several machines: each is the only one of its "machine".
+Every kind of failure happens once to real processes; its other forms are told by the same words.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked, wait_until
+from torch import distributed as dist
 
-from camoxpert_nb.errors import InputError
-from camoxpert_nb.machine.joining import read_place
+from camoxpert_nb.errors import InputError, TrainingError
+from camoxpert_nb.machine import joining, watch
+from camoxpert_nb.machine.joining import Card, Place, read_place
 from camoxpert_nb.runs.run import Run
-from camoxpert_nb.settings.config import Config, make_config
+from camoxpert_nb.settings.config import Config
 
-SCRIPT = Path(__file__).parent / "lone_process.py"
 QUICK = "import camoxpert_nb.machine.joining as j; j.SPEAK_EVERY = 0.3\n"
-Process = subprocess.Popen[str]
 
 
 @pytest.fixture
-def config(camouflage: Path, cache: Path, tmp_path: Path) -> Config:
-    return make_config(
-        "tiny",
-        dataset_path=str(camouflage),
-        cache_dir=str(cache),
-        backbone="test_convnext",
-        device="cpu",
-        epochs=2,
-        checkpoint_dir=str(tmp_path / "run"),
-    )
+def config(pair_config: Config, tmp_path: Path) -> Config:
+    return pair_config.replace(epochs=2, checkpoint_dir=str(tmp_path / "run"))
 
 
 def free_port() -> int:
@@ -51,13 +42,12 @@ def free_port() -> int:
 class Group:
     """Processes with one address, which the test starts one by one."""
 
-    def __init__(self, world: int = 2, address: str = "127.0.0.1") -> None:
-        self.world, self.address, self.port = world, address, free_port()
-        self.processes: list[Process] = []
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.world, self.address, self.port = folder, 2, "127.0.0.1", free_port()
+        self.processes: list[Forked] = []
 
-    def start(self, rank: int, *arguments: str, change: str = "", **variables: str) -> Process:
+    def start(self, rank: int, *arguments: str, change: str = "", **variables: str) -> Forked:
         environment = {
-            **{name: v for name, v in os.environ.items() if not name.startswith("TORCHELASTIC")},
             "RANK": str(rank),
             "WORLD_SIZE": str(self.world),
             "MASTER_ADDR": self.address,
@@ -66,36 +56,29 @@ class Group:
             "MASTER_PORT": str(self.port),
             **variables,
         }
-        process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), change + "\n" + QUICK, *arguments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        output = self.folder / f"said-{len(self.processes)}.txt"
+        process = Forked(list(arguments), output, change + "\n" + QUICK, **environment)
         self.processes.append(process)
         return process
 
-    def train(self, rank: int, config: Config, *flags: str, change: str = "") -> Process:
+    def train(self, rank: int, config: Config, *flags: str, change: str = "") -> Forked:
         """Start `train`; only the first one has the settings file."""
         if rank == 0:
             config.save(Path(config.checkpoint_dir).with_suffix(".json"))
         file = Path(config.checkpoint_dir).with_suffix(".json" if rank == 0 else ".absent")
         return self.start(rank, "train", "--config", str(file), *flags, change=change)
 
-    def ends(self, timeout: float = 90) -> list[tuple[int, str]]:
+    def ends(self) -> list[tuple[int, str]]:
         """Return exit code and words of each."""
-        said = [process.communicate(timeout=timeout)[0] for process in self.processes]
-        return [(p.returncode, text) for p, text in zip(self.processes, said, strict=True)]
+        return [process.ends() for process in self.processes]
 
 
 @pytest.fixture
-def group() -> Iterator[Group]:
-    made = Group()
+def group(tmp_path: Path) -> Iterator[Group]:
+    made = Group(tmp_path)
     yield made
     for process in made.processes:
         process.kill()
-        process.communicate()
 
 
 # -- who is missing ---------------------------------------------------------------------------
@@ -113,8 +96,6 @@ def test_the_first_says_who_is_missing(group: Group, config: Config) -> None:
 
 
 def test_the_wait_is_told_within_ten_seconds(group: Group, config: Config) -> None:
-    from camoxpert_nb.machine import joining
-
     assert joining.SPEAK_EVERY <= 10
     assert config.join_minutes == 5
 
@@ -150,31 +131,30 @@ def test_only_one_process_of_a_machine_speaks(group: Group, config: Config) -> N
 
 
 def test_a_late_process_is_waited_for(group: Group, config: Config) -> None:
-    first = group.train(0, config)
-    assert first.stdout
-    assert "waiting for 1 of 2 machines" in first.stdout.readline()
+    group.train(0, config).says("waiting for 1 of 2 machines")
     group.train(1, config)
     assert [code for code, _ in group.ends()] == [0, 0]
 
 
-def test_one_number_given_twice_is_named(group: Group, config: Config) -> None:
-    group.train(0, config, "--join-minutes", "0.2")
-    for _ in range(2):
-        group.train(1, config)
-    codes, said = zip(*group.ends(), strict=True)
-    assert sorted(codes) == [0, 0, 2]
-    assert "process 1 is there twice" in said[1] + said[2]
+PLACE = Place(rank=1, world=2, local_rank=0, local_world=1, host="127.0.0.1", port=0)
+CARD = Card(1, 2, 1, "second", 7, kit="1.0", torch="2.5.0+cpu", cuda=False)
 
 
-def test_a_port_in_use_is_said(group: Group, config: Config) -> None:
+def test_one_number_given_twice_is_named() -> None:
+    store = dist.HashStore()
+    joining._put(store, CARD)
+    joining._put(store, CARD)  # its own card may be there already
+    with pytest.raises(InputError, match="process 1 is there twice: as 7 on second and as 8 on"):
+        joining._put(store, replace(CARD, pid=8))
+
+
+def test_a_port_in_use_is_said() -> None:
     with socket.socket() as taken:
-        taken.bind(("0.0.0.0", group.port))
+        taken.bind(("0.0.0.0", 0))
         taken.listen()
-        group.train(0, config)
-        [(code, said)] = group.ends()
-    assert code == 2
-    assert "choose another MASTER_PORT" in said
-    assert "Traceback" not in said
+        place = replace(PLACE, rank=0, port=taken.getsockname()[1])
+        with pytest.raises(InputError, match="choose another MASTER_PORT"):
+            joining._open_store(place)
 
 
 def test_missing_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,23 +171,32 @@ def test_missing_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- who does not fit -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("change", "what", "has"),
-    [
-        ("camoxpert_nb.__version__ = '0.0.1'", "camoxpert_nb", "0.0.1"),
-        ("import torch; torch.__version__ = '2.3.0+cpu'", "torch", "2.3.0"),
-    ],
-)
-def test_other_versions_are_named(
-    group: Group, config: Config, change: str, what: str, has: str
-) -> None:
+def test_other_versions_are_named(group: Group, config: Config) -> None:
     group.train(0, config)
-    group.train(1, config, change=change)
+    group.train(1, config, change="import torch; torch.__version__ = '2.3.0+cpu'")
     for code, said in group.ends():
         assert code == 2
-        assert f"process 1 on {socket.gethostname()} has {what} {has}; process 0 on" in said
+        assert f"process 1 on {socket.gethostname()} has torch 2.3.0; process 0 on" in said
         assert "Traceback" not in said
     assert not Path(config.checkpoint_dir).exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"kit": "0.0.1"}, "process 1 on second has camoxpert_nb 0.0.1; process 0 on first has 1."),
+        (
+            {"torch": "2.4.0"},
+            r"process 1 on second has torch 2.4.0\+?.*; process 0 on first has 2.5",
+        ),
+        ({"world": 3}, "process 1 on second has a world of 3; process 0 on first has 2"),
+    ],
+)
+def test_whatever_differs_is_named(other: dict[str, Any], words: str) -> None:
+    first = replace(CARD, rank=0, host="first")
+    joining._check([first, replace(CARD, torch="2.5.0+cu130")])  # another build is no other version
+    with pytest.raises(InputError, match=words):
+        joining._check([first, replace(CARD, **other)])
 
 
 def copy_of_data(config: Config, folder: Path) -> Path:
@@ -263,18 +252,12 @@ def stored(config: Config) -> dict[str, Any]:
     return Run(config.checkpoint_dir).load_json("failure")
 
 
-@pytest.mark.parametrize("place", ["data", "cache", "device"])
 def test_the_first_says_why_another_cannot_start(
-    group: Group, config: Config, tmp_path: Path, place: str
+    group: Group, config: Config, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").write_text("")
-    flags, words = {
-        "data": (["--dataset-path", str(tmp_path / "none")], str(tmp_path / "none")),
-        "cache": (["--cache-dir", str(tmp_path / "file")], "decoded images cannot be written"),
-        "device": (["--device", "cuda"], "PyTorch sees no CUDA GPU"),
-    }[place]
+    words = str(tmp_path / "none")
     group.train(0, config)
-    group.train(1, config, *flags)
+    group.train(1, config, "--dataset-path", words)
     (code, first), (own_code, second) = group.ends()
     assert (code, own_code) == (3, 2)
     assert f"camoxpert: process 1 on {socket.gethostname()}: " in first
@@ -287,31 +270,27 @@ def test_the_first_says_why_another_cannot_start(
 
 
 FAILING = """
-import camoxpert_nb.training.train as t
+import camoxpert_nb.training.epoch as t
 from camoxpert_nb.errors import TrainingError
-whole, steps = t.train_step, iter(range(100))
+whole, steps = t.queue_step, iter(range(100))
 def step(*a, **k):
     if next(steps) == 2:
         raise {error}
     return whole(*a, **k)
-t.train_step = step
+t.queue_step = step
 """
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("rank", "error", "words"),
     [
-        ("TrainingError('nothing fits any more')", "nothing fits any more"),
-        ("OSError(28, 'No space left on device', '/full')", "/full could not be written"),
-        ("ZeroDivisionError('by zero')", "ZeroDivisionError: by zero"),
+        (0, "TrainingError('nothing fits any more')", "nothing fits any more"),
+        (1, "OSError(28, 'No space left on device', '/full')", "/full could not be written"),
     ],
 )
-@pytest.mark.parametrize("rank", [0, 1])
 def test_others_say_why_one_fails_in_training(
-    group: Group, config: Config, error: str, words: str, rank: int
+    group: Group, config: Config, rank: int, error: str, words: str
 ) -> None:
-    if rank == 0 and "Zero" in error:
-        pytest.skip("as the others")
     for each in range(2):
         change = FAILING.format(error=error) if each == rank else ""
         group.train(each, config.replace(epochs=20), change=change)
@@ -326,17 +305,34 @@ def test_others_say_why_one_fails_in_training(
     assert left.get("process", 0) == rank
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (InputError("no such folder"), "no such folder"),
+        (TrainingError("nothing fits"), "nothing fits"),
+        (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_what_a_failing_process_leaves_is_a_sentence(error: Exception, words: str) -> None:
+    left = json.loads(json.dumps(watch.described(1, "second", error)))
+    assert left["message"] == words
+    heard = watch.lost(left, speaks=True)
+    assert str(heard) == f"process 1 on second: {words}"
+    assert heard.exit_code == 3
+
+
 def test_a_silent_process_is_named_and_greeted(group: Group, config: Config) -> None:
     quick = "import camoxpert_nb.machine.watch as w; w.BEAT, w.SILENCE = 0.2, 2.0\n"
     long = config.replace(epochs=500)
-    first = group.train(0, long, change=quick)
+    group.train(0, long, change=quick)
     second = group.train(1, long, change=quick)
     run, name = Run(config.checkpoint_dir), f"process 1 on {socket.gethostname()}"
     wait_for(run, "epoch")
-    second.send_signal(signal.SIGSTOP)
+    second.signal(signal.SIGSTOP)
     wait_for(run, "note")
     assert run.records("note")[-1]["message"].startswith(f"{name} has not answered for 2 s")
-    second.send_signal(signal.SIGCONT)
+    second.signal(signal.SIGCONT)
     wait_for(run, "note", 2)
     assert f"{name} answers again" in run.records("note")[-1]["message"]
     run.request("stop")
@@ -344,18 +340,12 @@ def test_a_silent_process_is_named_and_greeted(group: Group, config: Config) -> 
     assert (code, second_code) == (130, 130), said
     assert f"{name} has not answered for 2 s" in said
     assert f"{name} answers again" in said
-    assert first.returncode == 130
 
 
 def test_patience_with_a_silent_process_is_half_a_minute() -> None:
-    from camoxpert_nb.machine import watch
-
     assert watch.SILENCE == 30
     assert watch.BEAT < 5
 
 
 def wait_for(run: Run, kind: str, count: int = 1) -> None:
-    deadline = time.monotonic() + 60
-    while len(run.records(kind)) < count:
-        assert time.monotonic() < deadline, f"no {kind} record: {json.dumps(run.newest())}"
-        time.sleep(0.1)
+    wait_until(lambda: len(run.records(kind)) >= count, f"no {kind} record")

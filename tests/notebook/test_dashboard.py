@@ -176,7 +176,7 @@ def test_the_strip_is_drawn_when_its_file_changes(
 ) -> None:
     run = folder_with(tmp_path, 2, process=MINE)
     draws: list[int] = []
-    monkeypatch.setattr(dashboards, "strip", lambda arrays: draws.append(1) or "strip")
+    monkeypatch.setattr(dashboards, "live_images", lambda arrays: draws.append(1) or "strip")
     dashboard = Dashboard(run)
     run.save_preview(preview())
     for _ in range(3):

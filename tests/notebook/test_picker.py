@@ -12,6 +12,7 @@ from camoxpert_nb.cli import main as cli
 from camoxpert_nb.cli import train as cli_train
 from camoxpert_nb.data.selection import count_images
 from camoxpert_nb.errors import InputError
+from camoxpert_nb.machine.cards import find_card
 from camoxpert_nb.notebook import choice
 from camoxpert_nb.notebook.choice import chosen, command_line, count_devices
 from camoxpert_nb.notebook.picker import ConfigPicker
@@ -189,6 +190,15 @@ def test_estimate_measures_in_a_process_of_its_own(camouflage: Path, cache: Path
     picker.measuring.join(120)
     assert "GiB per device" in picker.estimated.value and "in all about" in picker.estimated.value
     assert not picker.estimate_button.disabled
+
+
+def test_estimate_tells_of_another_card_too(camouflage: Path) -> None:
+    picker = ConfigPicker(make_config("tiny", dataset_path=str(camouflage)))
+    assert picker.card.value == "this machine"
+    assert all(find_card(name) for name in picker.card.options[1:])
+    picker.card.value = "t4x2"
+    text = picker.estimate()
+    assert "forecast for 2 x Tesla T4" in text and "in all about" in text
 
 
 def test_estimate_says_why_it_cannot(camouflage: Path) -> None:

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.settings.config import make_config
-from camoxpert_nb.training import budget
+from camoxpert_nb.settings.config import Config, make_config
+from camoxpert_nb.training import budget, estimate
 from camoxpert_nb.training.budget import fit_to_budget, how_far, minutes_left, minutes_to_train
+from camoxpert_nb.training.cost import Costs, StepCost
+from camoxpert_nb.training.prepare import prepare
 from camoxpert_nb.training.schedule import build_plan
 
 GUIDE = make_config("balanced-2gpu")
@@ -124,3 +126,16 @@ class TestFitToBudget:
         alone = replace(GUIDE, skip_stage1=True)
         longer, usual = (fit_to_budget(c, 2736, 2, EVEN, 300).epochs for c in (alone, GUIDE))
         assert longer > usual
+
+    def test_what_the_command_took_so_far_is_not_given_to_epochs(
+        self, tiny: Config, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        step = StepCost(images=4, seconds=1.0, fixed_bytes=0, bytes_per_image=0)
+        costs = Costs(dict.fromkeys(range(5), step), validation=1.0, saving=1.0, decoding=30.0)
+        monkeypatch.setattr(estimate, "measure_costs", lambda training: costs)
+        training = prepare(tiny.replace(epochs=1000, stage1_epochs=1, time_budget=10))
+        epoch = costs.epoch(training.plan.stages[0])
+        for passed in (0.0, 300.0):
+            chosen = estimate.fitted(training, time.time() - passed)
+            left = 600 - 30 - passed
+            assert left - 2 * epoch < chosen.epochs * epoch <= left

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from equal_runs import assert_equal_runs, same, stop_after
 from PIL import Image
+from poisoned import poison_loss
 
 from camoxpert_nb.errors import InputError, TrainingError
 from camoxpert_nb.network.build import load_net
@@ -25,54 +26,10 @@ from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import Loaders, prepare
 from camoxpert_nb.training.resume import resumed_config, take_over
 
-CLOCK = {"time", "seconds", "images_per_second", "data_wait_percent", "data_wait", "verdict"}
-
-
-def stop_after(steps: int) -> Any:
-    """Return a reporter that asks the run to stop after so many steps."""
-    seen = 0
-
-    def report(record: dict[str, Any]) -> None:
-        nonlocal seen
-        if record["kind"] == "step":
-            seen += 1
-            if seen == steps:
-                os.kill(os.getpid(), signal.SIGINT)
-
-    return report
-
-
-def without_clock(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {key: value for key, value in record.items() if key not in CLOCK}
-        for record in records
-        if record["kind"] in ("step", "epoch")
-    ]
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a if k not in CLOCK)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
-
 
 @pytest.fixture
 def four_epochs(tiny: Config) -> Config:
     return tiny.replace(epochs=4, accumulation_steps=2, uncertainty=0.2, progressive_unfreeze=True)
-
-
-def assert_equal_runs(a: Run, b: Run) -> None:
-    assert without_clock(a.records()) == without_clock(b.records())
-    first, second = a.load("last"), b.load("last")
-    for state in (first, second):
-        for key in ("seconds", "config"):
-            del state[key]
-    assert same(first, second)
-    assert same(a.load("best")["net"], b.load("best")["net"])
 
 
 def test_a_training_leaves_a_whole_folder(tiny: Config) -> None:
@@ -118,6 +75,7 @@ def test_resume_after_a_kill_equals_uninterrupted(four_epochs: Config, tmp_path:
     code = f"""
 import os
 from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training.epoch import TIMES
 from camoxpert_nb.training.fit import fit
 seen = []
 def report(record):
@@ -255,6 +213,7 @@ def test_pause_save_and_stop_are_obeyed_from_outside(tiny: Config, tmp_path: Pat
     config.save(tmp_path / "config.json")
     code = f"""
 from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training.epoch import TIMES
 from camoxpert_nb.training.fit import fit
 fit(Config.load({str(tmp_path / "config.json")!r}))
 """
@@ -293,15 +252,7 @@ def test_skip_stage1_begins_with_stage_two(tiny: Config) -> None:
 def test_a_non_finite_step_is_skipped_and_counted(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import camoxpert_nb.training.train as module
-
-    real, calls = module.total, iter(range(10**6))
-
-    def poisoned(parts: Any, **weights: float) -> Any:
-        loss, terms = real(parts, **weights)
-        return (loss * float("inf") if next(calls) == 1 else loss), terms
-
-    monkeypatch.setattr(module, "total", poisoned)
+    poison_loss(monkeypatch, math.inf, at=1)
     run = fit(tiny)
     assert [record["skipped_steps"] for record in run.records("epoch")] == [1, 0]
     state = run.load("last")
@@ -312,15 +263,7 @@ def test_a_non_finite_step_is_skipped_and_counted(
 def test_many_non_finite_steps_end_the_run_with_advice(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import camoxpert_nb.training.train as module
-
-    real = module.total
-
-    def poisoned(parts: Any, **weights: float) -> Any:
-        loss, terms = real(parts, **weights)
-        return loss * float("nan"), terms
-
-    monkeypatch.setattr(module, "total", poisoned)
+    poison_loss(monkeypatch, math.nan)
     with pytest.raises(TrainingError, match=r"not finite in 30 steps in a row.*lower --lr"):
         fit(tiny.replace(epochs=20))
     state = Run(tiny.checkpoint_dir).load("last")
@@ -388,6 +331,38 @@ def test_the_end_of_the_session_stops_the_training_saved(
     run = fit(tiny)
     assert run.records("stop")[-1]["why"] == "the time budget is used up"
     assert run.has("last")
+
+
+def test_the_time_budget_counts_from_when_the_command_was_given(tiny: Config) -> None:
+    config = tiny.replace(time_budget=5)
+    run = fit(config, began=time.time() - 6 * 60)
+    assert run.records()[-1]["why"] == "the time budget is used up"
+    assert run.load("last")["step"] == 1
+    run = fit(config, resume=True, began=time.time() - 60)
+    assert run.load_json("summary")["finished"]
+
+
+def test_a_network_of_ones_own_counts_as_untrained(tiny: Config) -> None:
+    """So its batch norms train, whatever `pretrained` asks for the configured one."""
+    inner = prepare(tiny).state.net
+
+    class Own(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, image: torch.Tensor) -> Any:
+            return self.inner(image)
+
+        def backbone_blocks(self) -> Any:
+            return self.inner.backbone_blocks()  # type: ignore[operator]
+
+    before = {name: value.clone() for name, value in inner.named_buffers()}
+    run = fit(tiny.replace(pretrained=True), net=Own())
+    summary = run.load_json("summary")
+    assert (summary["pretrained"], summary["weights_source"]) == (False, "a network of your own")
+    moved = [n for n, value in inner.named_buffers() if not torch.equal(value, before[n])]
+    assert any("running_mean" in name for name in moved)
 
 
 def test_after_an_epoch_it_says_how_far_this_session_comes(

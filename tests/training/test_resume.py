@@ -16,11 +16,14 @@ from PIL import Image
 
 from camoxpert_nb.data.identity import Split
 from camoxpert_nb.errors import InputError
+from camoxpert_nb.machine.distributed import ALONE
+from camoxpert_nb.runs.records import Watch
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import ON_RESUME, Config
+from camoxpert_nb.training.estimate import estimate
 from camoxpert_nb.training.fit import fit
-from camoxpert_nb.training.prepare import prepare
-from camoxpert_nb.training.resume import restore, resumed_config
+from camoxpert_nb.training.prepare import Training, prepare
+from camoxpert_nb.training.resume import as_saved, restore, resumed_config
 
 
 def stop_at(config: Config, step: int, **how: Any) -> Run:
@@ -90,6 +93,19 @@ def test_learning_rates_and_weight_decay_are_really_applied(tiny: Config) -> Non
 
 def _factor(config: Config) -> float:
     return prepare(config).plan.lr(0.9, None)
+
+
+@pytest.mark.parametrize(("changes", "rate"), [({}, 4e-3), ({"lr": 1e-3}, 1e-3)])
+def test_a_new_rate_is_meant_for_the_batch_at_hand(
+    tiny: Config, changes: dict[str, Any], rate: float
+) -> None:
+    """--scale-lr scales the run's own rate to the new batch, and leaves one given with it alone."""
+    run = stop_at(tiny.replace(scale_lr=True), 3)
+    config = resumed_config(run.folder, {"batch_size": 2 * tiny.batch_size, **changes})
+    training = prepare(config)
+    restore(training, run, Split.load(run.load_json("split")))
+    assert tiny.lr == 2e-3
+    assert training.plan.stages[0].lr == pytest.approx(rate)
 
 
 def test_what_has_no_effect_is_said(tiny: Config) -> None:
@@ -233,3 +249,119 @@ def test_a_run_of_an_older_kit_goes_on(tiny: Config) -> None:
     assert [record["epoch"] for record in run.records("epoch")] == [1, 2, 3]
     assert set(run.load_json("split")["train"]) == set(split["train"])
     assert changes_of(run) == []
+
+
+def taken_up(run: Run, **changes: Any) -> Training:
+    """Return the training as it would go on with these changes."""
+    return as_saved(resumed_config(run.folder, changes), str(run.folder), ALONE)
+
+
+@pytest.mark.parametrize("step", [2, 6])
+def test_a_schedule_changed_before_its_peak_still_reaches_it(tiny: Config, step: int) -> None:
+    """In the middle of a warm-up, and where stage two has not begun."""
+    config = tiny.replace(epochs=8, stage1_epochs=1 if step == 6 else 4, warmup_epochs=2)
+    run = stop_at(config, step)
+    before = taken_up(run).plan
+    plan = taken_up(run, epochs=10).plan
+    place = before.time(*((1, 0) if step == 6 else (0, 2 * config.batch_size)))
+    assert plan.lr(place, None) == pytest.approx(before.lr(place, None), rel=0.05)
+    for part in (plan.stage_at(place).part, 2):
+        times = [t for s in plan.stages if s.part == part for t in plan.times(s) if t >= place]
+        rates = [plan.lr(time, None) for time in times]
+        top = rates.index(max(rates))
+        assert max(rates) == pytest.approx(plan.stages[-1].lr, rel=0.1)
+        assert rates[:top] == sorted(rates[:top])
+        assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+def test_what_changes_nothing_from_now_on_leaves_the_schedule(tiny: Config) -> None:
+    run = stop_at(tiny.replace(epochs=4, stage1_epochs=1, warmup_epochs=0), 14)
+    before, after = taken_up(run).plan, taken_up(run, t_mult=3).plan
+    times = [time for stage in after.stages for time in after.times(stage)]
+    assert [after.lr(t, None) for t in times] == [before.lr(t, None) for t in times]
+
+
+def test_a_stage_that_is_over_keeps_its_length(tiny: Config) -> None:
+    run = stop_at(tiny.replace(epochs=4, stage1_epochs=1), 14)
+    training = taken_up(run, stage1_epochs=3)
+    assert training.config.stage1_epochs == 1
+    assert any("stage one is over, so it counts 1" in line for line in training.changes)
+
+
+def test_fewer_epochs_than_are_done_are_refused(tiny: Config) -> None:
+    run = stop_at(tiny.replace(epochs=4), 14)
+    with pytest.raises(
+        InputError, match=r"--epochs 1, but this run is in epoch 3 already: give at least 3"
+    ):
+        taken_up(run, epochs=1)
+
+
+def test_a_missing_image_is_told_once(own: Config) -> None:
+    run = stop_at(own.replace(epochs=4), 8)
+    held = {Path(p).stem for p in run.load_json("split")["validation"].values()}
+    images(own)[sorted(held)[0]].unlink()
+    run = stop_at(resumed_config(run.folder, {}), 15, resume=True)
+    assert any("are not here any more" in line for line in changes_of(run))
+    assert taken_up(run).changes == []
+
+
+def test_edited_masks_are_other_images_to_the_scores(own: Config) -> None:
+    run = stop_at(own.replace(epochs=4), 9)
+    held = {Path(p).stem for p in run.load_json("split")["validation"].values()}
+    mask = next(Path(own.dataset_path).rglob(f"GT_Object/{sorted(held)[0]}.png"))
+    Image.fromarray(255 - np.asarray(Image.open(mask).convert("L"))).save(mask)
+    training = taken_up(run)
+    assert any("1 validation images have other masks now" in line for line in training.changes)
+    assert training.state.best == {} and training.state.seen > 0
+
+
+def test_images_keep_their_order_and_held_out_ones_their_side(own: Config) -> None:
+    """Renamed files, and a held-out photo that was saved anew where it was."""
+    run = stop_at(own.replace(epochs=3), 3)
+    before = [*run.load_json("split")["train"]]
+    path = images(own)[Path(run.load_json("split")["train"][before[0]]).stem]
+    mask = next(Path(own.dataset_path).rglob(f"GT_Object/{path.stem}.png"))
+    path.rename(path.with_name("zzz" + path.suffix))
+    mask.rename(mask.with_name("zzz.png"))
+    held = sorted(Path(p).stem for p in run.load_json("split")["validation"].values())
+    anew = images(own)[held[0]]
+    Image.open(anew).save(anew, quality=50)
+    data = taken_up(run).data
+    assert Split.of(data.train, (), data.root).keys(data.train) == before
+    assert sorted(pair.name for pair in data.validation) == held
+    assert any("stay so" in line for line in data.changes)
+
+
+def test_the_best_of_other_validation_images_is_not_shown(own: Config) -> None:
+    run = stop_at(own.replace(epochs=4), 14)
+    held = {Path(p).stem for p in run.load_json("split")["validation"].values()}
+    path = images(own)[sorted(held)[0]]
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    run = go_on(run)
+    first, *_, last = run.records("epoch")
+    assert first["validation"] != last["validation"]
+    assert run.load_json("summary")["performance"]["best_epoch"] > 2
+    assert int(Watch(run).best().partition("(epoch ")[2].partition(")")[0]) > 2
+
+
+def test_a_new_rate_counts_for_both_stages_where_one_follows_the_other(tiny: Config) -> None:
+    run = stop_at(tiny.replace(stage2_lr=None, stage1_epochs=1), 3)
+    plan = taken_up(run, lr=1e-3, batch_size=2 * tiny.batch_size, scale_lr=True).plan
+    assert {stage.lr for stage in plan.stages} == {1e-3}
+
+
+def test_the_dry_run_of_a_resume_refuses_as_it_would_and_costs_what_is_left(tiny: Config) -> None:
+    run = stop_at(tiny.replace(epochs=4, stage1_epochs=1), 14)
+    history = (run.folder / "history.jsonl").read_bytes()
+    with pytest.raises(InputError, match="--img-size"):
+        taken_up(run, img_size=32)
+    told = estimate(taken_up(run))
+    left = sum(row["epochs"] for row in told["stages"])
+    assert 1 < left < 2 and "decoder" not in [row["name"] for row in told["stages"]]
+    assert told["decoding_seconds"] == 0
+    assert (run.folder / "history.jsonl").read_bytes() == history
+
+
+def test_stage_one_that_is_skipped_costs_nothing(tiny: Config) -> None:
+    training = prepare(tiny.replace(epochs=5, stage1_epochs=4, skip_stage1=True))
+    assert [row["epochs"] for row in estimate(training)["stages"]] == [1]

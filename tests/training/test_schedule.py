@@ -20,7 +20,7 @@ from camoxpert_nb.training.schedule import (
     plan_stages,
     settle_lr_batches,
 )
-from camoxpert_nb.training.state import parameter_groups, set_learning_rates, set_open_blocks
+from camoxpert_nb.training.state import parameter_groups, set_open_blocks
 
 
 def make_plan(**changes: Any) -> Plan:
@@ -211,7 +211,8 @@ def test_frozen_blocks_stand_still_statistics_included() -> None:
     net, plan = Net(), make_plan(epochs=3, stage1_epochs=1, images=48)
     optimizer = torch.optim.AdamW(parameter_groups(net, net.blocks(), 0.1), lr=1.0)
     set_open_blocks(net, net.blocks(), 1, keep_statistics=False)
-    set_learning_rates(optimizer, plan, plan.time(0))
+    for group in optimizer.param_groups:
+        group["lr"] = plan.lr(plan.time(0), group["block"])
     before = {name: value.clone() for name, value in net.state_dict().items()}
     x = torch.randn(4, 2, 3, 3)
     for part in net.body:

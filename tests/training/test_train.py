@@ -14,16 +14,10 @@ from torch import Tensor, nn
 from camoxpert_nb.data.augment import K
 from camoxpert_nb.network.losses import total
 from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training.epoch import EpochSteps, end_epoch
 from camoxpert_nb.training.prepare import prepare, step_settings
 from camoxpert_nb.training.state import TrainState, backbone_blocks
-from camoxpert_nb.training.train import (
-    MOST_SKIPPED,
-    Batch,
-    end_epoch,
-    ramp,
-    train_epoch,
-    train_step,
-)
+from camoxpert_nb.training.train import MOST_SKIPPED, Batch, ramp, train_step
 
 WEIGHTS = {"deep": 1.0, "balance": 0.01, "uncertainty": 0.0}
 
@@ -89,7 +83,7 @@ def test_batches_that_fill_no_step_are_left_out(tiny: Config) -> None:
     training = prepare(tiny.replace(accumulation_steps=2, stage1_epochs=0))
     settings = step_settings(training.config)
     batches = [make_batch(4, seed) for seed in range(5)]
-    records = list(train_epoch(training.state, training.plan, batches, settings))
+    records = list(EpochSteps(training.state, training.plan, batches, settings))
     assert [record["step"] for record in records] == [1, 2]
     assert training.state.seen == 16
 
@@ -214,14 +208,14 @@ def test_an_epoch_record_holds_means(tiny: Config) -> None:
     state, plan, settings = training.state, training.plan, step_settings(tiny)
     count = plan.steps_left(0)
     batches = (make_batch(4, seed) for seed in range(count))
-    steps = list(train_epoch(state, plan, batches, settings))
+    steps = list(EpochSteps(state, plan, batches, settings))
     assert (state.epoch, state.seen) == (0, 4 * count)
     record = end_epoch(state, plan)
     assert record["loss"] == pytest.approx(sum(s["loss"] for s in steps) / len(steps))
     assert record["step"] == len(steps) == count
     for shares in record["gates"]:
         assert sum(shares) == pytest.approx(1, abs=1e-3)
-    assert state.sums == {} and state.shares is None
+    assert state.sums == {} and state.shares is not None and not state.shares.any()
     assert (record["epoch"], state.epoch, state.seen) == (1, 1, 0)
 
 
@@ -248,7 +242,7 @@ def test_skipped_steps_neither_count_nor_write_nan(
 
     monkeypatch.setattr(module, "total", sometimes_infinite)
     batches = (make_batch(4, seed) for seed in range(4))
-    steps = list(train_epoch(state, plan, batches, step_settings(tiny)))
+    steps = list(EpochSteps(state, plan, batches, step_settings(tiny)))
     record = end_epoch(state, plan)
     finite = [s["loss"] for number, s in enumerate(steps) if number not in broken]
     assert record["skipped_steps"] == len(broken)

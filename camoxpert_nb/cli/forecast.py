@@ -1,0 +1,59 @@
+"""The dry run for GPUs that are not here: `train --dry-run --on CARD`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import InputError
+from .flags import Options, write_json
+
+EXAMPLE = "`camoxpert train --dry-run --on t4x2 --images 4040`"
+
+
+def forecast_flags(sub: argparse.ArgumentParser) -> None:
+    """Add the card, and how many images."""
+    sub.add_argument(
+        "--on",
+        default="",
+        metavar="CARD",
+        help="of a dry run: forecast it for these GPUs, which need not be here: t4x2, a100, ...",
+    )
+    sub.add_argument(
+        "--images",
+        type=int,
+        metavar="N",
+        help="with --on: so many images to train and validate, instead of the data set's",
+    )
+
+
+def forecast(options: Options, choose: Callable[[Options], Any]) -> int:
+    """Say what the training that `choose` makes of the flags would cost on other GPUs.
+
+    Raises InputError for an unknown card, and for flags that ask for more than a forecast.
+    """
+    on, images = options.pop("on"), options.pop("images")
+    if not on or not options["dry_run"]:
+        raise InputError(f"--on CARD, --images N and --dry-run belong together, as in {EXAMPLE}.")
+    if images is not None and images < 1:
+        raise InputError(f"--images is {images}; it must be at least 1, as in {EXAMPLE}.")
+    if options["fit_to_budget"] or options["resume_from"]:
+        raise InputError(
+            "--on forecasts a new training: leave out --fit-to-budget and --resume-from. The "
+            "forecast says how long an epoch takes; --epochs sets how many there are."
+        )
+    from ..forecast.forecast import forecast_on
+    from ..machine.cards import find_card
+    from ..settings.presets import suggest
+
+    card, count = find_card(on)
+    reason = ""
+    if options["preset"] == "auto" and not options["config"]:
+        options["preset"], why = suggest([card.gib] * count, own_images=True)
+        reason = f"preset {options['preset']} chosen: {why}"
+    order = choose(options)
+    found = forecast_on(order.config, on, images or 0)
+    print("\n".join(filter(None, [reason, found["text"]])))
+    write_json(order.json, found)
+    return 0

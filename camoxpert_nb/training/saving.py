@@ -1,0 +1,68 @@
+"""Checkpoints written while the training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from ..machine.devices import Devices
+from ..runs.run import Onlooker, Run
+
+
+class Saver:
+    """Writes a run's checkpoints in the order in which they are handed over.
+
+    With `beside` a thread does it, from a copy in RAM, so that a GPU need not wait for the disk.
+    What goes wrong there is raised by the next `save` of that name, or by `finish`.
+    """
+
+    def __init__(self, run: Run, *, beside: bool) -> None:
+        self.run = run
+        self._thread = ThreadPoolExecutor(1, "saving") if beside else None
+        self._writing: dict[str, Future[None]] = {}
+
+    def save(
+        self, name: str, state: dict[str, Any], written: Callable[[], None] = lambda: None
+    ) -> None:
+        """Write checkpoint `name`, as Run.save does; call `written` when it is there."""
+        if name in self._writing:
+            self._writing.pop(name).result()
+        if self._thread is None:
+            self._write(name, state, written)
+        else:
+            self._writing[name] = self._thread.submit(self._write, name, copied(state), written)
+
+    def writes(self, name: str) -> bool:
+        """Say whether this checkpoint is being written, or about to be."""
+        return name in self._writing and not self._writing[name].done()
+
+    def finish(self) -> None:
+        """Wait until all is written; raise what went wrong."""
+        while self._writing:
+            self._writing.popitem()[1].result()
+
+    def close(self) -> None:
+        """Wait until all is written, whatever came of it."""
+        if self._thread:
+            self._thread.shutdown()
+
+    def _write(self, name: str, state: dict[str, Any], written: Callable[[], None]) -> None:
+        self.run.save(name, state)
+        written()
+
+
+def saves_beside(run: Run, devices: Devices) -> bool:
+    """Say whether a thread writes: where a GPU trains meanwhile, and this process writes at all."""
+    return bool(devices.ids) and not isinstance(run, Onlooker)
+
+
+def copied(value: Any) -> Any:
+    """Return dicts and lists with copies of their tensors in RAM, as they are now."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: copied(each) for key, each in value.items()}
+    return [copied(each) for each in value] if isinstance(value, list) else value

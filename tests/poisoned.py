@@ -1,0 +1,21 @@
+"""A loss that is not finite, in one step or in all."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+import camoxpert_nb.training.train as train
+
+
+def poison_loss(monkeypatch: pytest.MonkeyPatch, by: float, *, at: int | None = None) -> None:
+    """Multiply the loss by infinity or NaN, in the pass number `at` (from 0) or in each."""
+    real, calls = train.total, itertools.count()
+
+    def poisoned(parts: Any, **weights: Any) -> Any:
+        loss, terms = real(parts, **weights)
+        return (loss * by if next(calls) == at or at is None else loss), terms
+
+    monkeypatch.setattr(train, "total", poisoned)

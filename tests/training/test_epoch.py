@@ -1,0 +1,228 @@
+"""The epoch's steps: numbers that are read late, and the split of the time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from equal_runs import assert_equal_runs, stop_after
+from poisoned import poison_loss
+from slow_images import Slow, SlowToStart
+from training.test_train import make_batch
+
+from camoxpert_nb.data.batches import PairDataset
+from camoxpert_nb.machine.gpu_use import verdict
+from camoxpert_nb.runs.run import Run
+from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training import epoch as module
+from camoxpert_nb.training.epoch import EpochSteps, end_epoch, split_gpu_time, steps_in_flight
+from camoxpert_nb.training.fit import fit
+from camoxpert_nb.training.prepare import prepare, step_settings
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read each step's numbers when the next one is queued, as on a GPU."""
+    monkeypatch.setattr(module, "steps_in_flight", lambda device: 1)
+
+
+@pytest.fixture
+def config(tiny: Config) -> Config:
+    return tiny.replace(epochs=3, batch_size=3)
+
+
+def test_only_a_gpu_is_read_late() -> None:
+    assert steps_in_flight(torch.device("cpu")) == 0
+    assert steps_in_flight(torch.device("cuda", 0)) == 1
+
+
+def test_a_late_reader_has_the_same_records_and_state(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = fit(config)
+    monkeypatch.setattr(module, "steps_in_flight", lambda device: 1)
+    assert_equal_runs(prompt, fit(config.replace(checkpoint_dir=str(tmp_path / "late"))))
+
+
+@pytest.mark.parametrize("steps", [3, 7, 8])  # within an epoch of 8, and at its end
+def test_a_stop_between_late_steps_saves_a_whole_state(
+    config: Config, tmp_path: Path, late: None, steps: int
+) -> None:
+    whole = fit(config)
+    parts = config.replace(checkpoint_dir=str(tmp_path / "parts"))
+    run = fit(parts, report=stop_after(steps))
+    saved = run.load("last")
+    assert saved["step"] == min(steps + 1, 8)  # the one in flight was finished
+    assert saved["epoch"] == saved["step"] // 8
+    assert_equal_runs(whole, fit(parts, resume=True))
+
+
+def test_a_late_step_that_is_not_finite_is_known_before_a_save(
+    config: Config, late: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison_loss(monkeypatch, math.nan, at=3)
+    run = fit(config, report=stop_after(3))  # the fourth is in flight
+    saved = run.load("last")
+    assert (saved["step"], saved["averaged"], saved["skipped_in_row"]) == (4, 3, 1)
+    assert saved["sums"]["skipped"] == 1
+    assert all(torch.isfinite(value).all() for value in saved["net"].values())
+    assert run.load_json("summary")["step"] == 4
+
+
+def test_a_late_epoch_yields_each_step_once(tiny: Config, late: None) -> None:
+    training = prepare(tiny)
+    state = training.state
+    steps = EpochSteps(
+        state, training.plan, (make_batch(4, seed) for seed in range(5)), step_settings(tiny)
+    )
+    records = iter(steps)
+    assert next(records)["step"] == 1 and state.step == 2 and state.averaged == 1
+    assert [record["step"] for record in steps.settle()] == [2] and state.averaged == 2
+    assert steps.settle() == []
+    assert [record["step"] for record in records] == [3, 4, 5]
+    assert state.sums["steps"] == 5
+
+
+# --- where the time goes
+
+
+@pytest.mark.parametrize(
+    ("dataset", "workers", "bound", "words"),
+    [
+        (Slow, 0, "data", "Starved by data"),
+        (SlowToStart, 1, "workers", "start of the loading processes"),
+        (PairDataset, 0, "device", "the CPU's arithmetic"),
+    ],
+)
+def test_the_verdict_names_what_was_slow_on_purpose(
+    tiny: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    dataset: Any,
+    workers: int,
+    bound: str,
+    words: str,
+) -> None:
+    monkeypatch.setattr("camoxpert_nb.training.prepare.PairDataset", dataset)
+    run = fit(tiny.replace(epochs=1, num_workers=workers))
+    (record,) = run.records("epoch")
+    shares = record["time_percent"]
+    assert max(shares, key=shares.get) == bound, shares
+    assert sum(shares.values()) == pytest.approx(100, abs=0.3)
+    assert words in record["verdict"]
+    assert record["data_wait_percent"] == pytest.approx(shares["data"], abs=0.1)
+
+
+def test_the_advice_against_starvation_helps(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two loading processes instead of none, once they have started."""
+    monkeypatch.setattr("camoxpert_nb.training.prepare.PairDataset", Slow)
+    waits = []
+    for workers in (0, 2):
+        folder = str(tmp_path / f"with-{workers}")
+        run = fit(tiny.replace(epochs=2, num_workers=workers, checkpoint_dir=folder))
+        record = run.records("epoch")[1]
+        waits.append(record["data_wait_percent"] * record["seconds"])
+    assert waits[1] < 0.7 * waits[0]
+
+
+SPLIT = {"workers": 0.0, "data": 0.0, "waited": 0.0, "replayed": False}
+
+
+@pytest.mark.parametrize(
+    ("gap", "span", "measured", "found"),
+    [
+        # The host had to wait for the GPU: it is full.
+        (0.0, 0.1, {"waited": 0.06}, {"device": 0.1}),
+        # It never did: within the step the GPU ran dry between launches.
+        (0.0, 0.1, {"waited": 0.001}, {"host": 0.1}),
+        # A graph is one launch: what it takes is the GPU's, what lies between two is the host's.
+        (0.02, 0.03, {"replayed": True}, {"host": 0.02, "device": 0.03}),
+        # Waiting for images costs only what the GPU idled.
+        (0.0, 0.1, {"data": 0.05, "waited": 0.04}, {"device": 0.1}),
+        (0.3, 0.1, {"data": 0.25, "waited": 0.09}, {"data": 0.25, "host": 0.05, "device": 0.1}),
+        (
+            5.0,
+            0.1,
+            {"workers": 4.8, "data": 0.1, "replayed": True},
+            {"workers": 4.8, "data": 0.1, "host": 0.1, "device": 0.1},
+        ),
+    ],
+)
+def test_the_seconds_of_a_gpu_are_split_by_what_held_it_up(
+    gap: float, span: float, measured: dict[str, Any], found: dict[str, float]
+) -> None:
+    split = split_gpu_time(gap, span, **(SPLIT | measured))
+    assert split == pytest.approx(dict.fromkeys(module.TIMES, 0.0) | found)
+    assert sum(split.values()) == pytest.approx(gap + span)
+
+
+class Event:
+    """A mark in a GPU's queue at a moment that was made up."""
+
+    def __init__(self, moment: float) -> None:
+        self.moment = moment
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, other: Event) -> float:
+        return 1000 * (other.moment - self.moment)
+
+
+@pytest.mark.parametrize(
+    ("waited", "replayed", "bound", "words"),
+    [
+        (0.0, False, "host", "leave --cuda-graph on"),
+        (0.08, False, "device", "Bound by compute"),
+        (0.0, True, "device", "Bound by compute"),
+    ],
+)
+def test_an_epoch_on_a_gpu_has_a_true_verdict(
+    tiny: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    waited: float,
+    replayed: bool,
+    bound: str,
+    words: str,
+) -> None:
+    """Marks of a GPU that was full, or dry between launches, through the epoch's own record."""
+    training, moments = prepare(tiny), iter(range(100))
+    settle = module.settle
+
+    def with_marks(state: Any, queued: Any) -> Any:
+        now = next(moments) * 0.1
+        queued.began, queued.ended, queued.replayed = Event(now), Event(now + 0.1), replayed
+        return settle(state, queued)[0], waited
+
+    monkeypatch.setattr(module, "settle", with_marks)
+    batches: Iterator[Any] = (make_batch(4, seed) for seed in range(6))
+    list(EpochSteps(training.state, training.plan, batches, step_settings(tiny)))
+    record = end_epoch(training.state, training.plan) | {"gpu_memory_gib": [1.0]}
+    assert record["time_percent"][bound] > 90
+    assert record["images_per_second"] == pytest.approx(4 / 0.1, rel=0.2)
+    assert record["graph_percent"] == 100 * replayed
+    assert words in verdict(record)
+
+
+def test_one_set_of_workers_serves_all_stages_and_loads_ahead(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.utils.data import DataLoader
+
+    made = []
+    whole = DataLoader.__init__
+
+    def counted(self: Any, *args: Any, **how: Any) -> None:
+        made.append(how.get("num_workers"))
+        whole(self, *args, **how)
+
+    monkeypatch.setattr(DataLoader, "__init__", counted)
+    run = fit(tiny.replace(stage2_batch_size=3, num_workers=1))
+    assert [record["stage"] for record in run.records("epoch")] == ["decoder", "all"]
+    assert made.count(1) == 1
+    assert Run(tiny.checkpoint_dir).records("epoch")[1]["time_percent"]["workers"] == 0.0
