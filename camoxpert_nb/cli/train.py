@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import STOPPED, InputError, RankFailed
 from ..runs.run import Run
-from ..settings.config import Config, as_flags, flag_of, make_config
+from ..settings.config import EXPERTS, Config, as_flags, flag_of, make_config
 from .evaluate import evaluate, evaluate_flags
 from .flags import Options, add_command, add_preset, add_settings, write_json
 from .forecast import forecast, forecast_flags
@@ -285,13 +285,12 @@ def _note(error: RankFailed, run: Run) -> RankFailed:
 
 def _fit(order: Order, ranks: Ranks) -> int:
     from ..machine.distributed import by_torchrun
-    from ..network.model import EXPERTS
     from ..training.banner import banner
     from ..training.console import Console
     from ..training.fit import fit
     from ..training.prepare import Training
 
-    console = Console(tuple(EXPERTS)) if ranks.first else Console((), stream=io.StringIO())
+    console = Console(EXPERTS) if ranks.first else Console((), stream=io.StringIO())
 
     def announce(training: Training) -> None:
         if ranks.first:

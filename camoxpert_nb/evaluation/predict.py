@@ -36,13 +36,15 @@ class Kept(NamedTuple):
     """A prediction small enough to keep for every image of a set: its map is an 8-bit PNG.
 
     uncertainty: sum of p (1 - p) over sum of p, at the network's size. gates: (stages, experts).
-    deep: logits (1, h, w) of the decoder's coarser levels, fine to coarse. Gates and deep are of
-    the first view, and only of networks that have them.
+    cells: the gates of each cell, (experts, rows, columns) for each stage. deep: logits (1, h, w)
+    of the decoder's coarser levels, fine to coarse. Gates, cells and deep are of the first view,
+    and only of networks that have them.
     """
 
     png: bytes
     uncertainty: float
     gates: NDArray[np.float32]
+    cells: list[NDArray[np.float32]]
     deep: list[Tensor]
 
     @property
@@ -69,12 +71,13 @@ class Prediction(NamedTuple):
     probability: NDArray[np.float32]
     uncertainty: float
     gates: NDArray[np.float32]
+    cells: list[NDArray[np.float32]]
     deep: list[Tensor]
 
     def kept(self) -> Kept:
         """Return the same with the map as 8-bit PNG, which takes a tenth of the memory."""
         _, png = cv2.imencode(".png", _8_bit(self.probability))
-        return Kept(png.tobytes(), self.uncertainty, self.gates, self.deep)
+        return Kept(png.tobytes(), self.uncertainty, self.gates, self.cells, self.deep)
 
 
 class Views(NamedTuple):
@@ -222,14 +225,15 @@ def _load(item: Pair | Path, sides: Sequence[int]) -> tuple[str, list[Array], tu
 
 
 @torch.inference_mode()
-def _each(maps: Tensor, outputs: dict[str, Any]) -> list[tuple[float, Any, list[Tensor]]]:
-    """Return (uncertainty, gates, deep) of each image of a batch, on the CPU."""
+def _each(maps: Tensor, outputs: dict[str, Any]) -> list[tuple[float, Any, Any, list[Tensor]]]:
+    """Return (uncertainty, gates, cells, deep) of each image of a batch, on the CPU."""
     p = maps.sigmoid().flatten(1)
     doubts = ((p * (1 - p)).sum(1) / p.sum(1).clamp(min=1e-6)).tolist()
     gates = outputs.get("gates", torch.empty(len(maps), 0, 0)).float().cpu().numpy()
+    cells = [each.float().cpu().numpy() for each in outputs.get("cells", [])]
     deep = [logits.half().cpu() for logits in outputs.get("deep", [])]
     return [
-        (d, g, [each[i] for each in deep])
+        (d, g, [each[i] for each in cells], [each[i] for each in deep])
         for i, (d, g) in enumerate(zip(doubts, gates, strict=True))
     ]
 

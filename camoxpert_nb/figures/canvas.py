@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ..settings.config import MIXED
 from .style import GREY
 
 STYLE: dict[Any, Any] = {
@@ -68,8 +69,9 @@ def empty_picture(title: str, text: str) -> Figure:
 
 
 def stage_names(count: int) -> list[str]:
-    """Return a name for each stage of the decoder, shallow to deep."""
-    return [f"stage {stage + 1}, stride {4 * 2**stage}" for stage in range(count)]
+    """Return a name for each of the decoder's mixtures, shallow to deep."""
+    known = len(MIXED) == count
+    return [f"stride {MIXED[n]}" if known else f"mixture {n + 1}" for n in range(count)]
 
 
 def draw_table(ax: Axes, values: Floats, rows: Names, columns: Names, signed: bool = False) -> None:

@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
 from ..evaluation.metrics import cut
+from ..evaluation.routing import object_shares
 from ..settings.config import EXPERTS
 from .canvas import STYLE, WIDTH, Names, Picture, draw_table, stage_names
 from .predictions import CUT, RULE, Array, blank, legend, outline, short, slope, verdict
-from .style import BLACK, VERDICTS, error_map
+from .style import BLACK, COLOURS, VERDICTS, error_map
 
 
 @rc_context(STYLE)
@@ -74,7 +75,7 @@ def show_removed(
     figure.colorbar(shown, ax=axes, label="change of the probability; orange: less without it")
     legend(figure, VERDICTS)
     figure.suptitle(
-        f"{short(name)}: one expert removed at every stage, the next best takes its place\n"
+        f"{short(name)}: one expert removed from every mixture, the others take its place\n"
         f"{RULE}; {CUT}"
     )
     return figure
@@ -82,60 +83,92 @@ def show_removed(
 
 @rc_context(STYLE)
 def show_routing(
-    image: Array, mask: Array, gates: ArrayLike, usual: ArrayLike, experts: Names, name: str = ""
+    image: Array,
+    mask: Array,
+    gates: Sequence[ArrayLike],
+    usual: ArrayLike,
+    experts: Names,
+    name: str = "",
 ) -> Figure:
-    """Draw which experts each stage chose for an image, and how that differs from the usual.
+    """Draw which expert leads at each place of an image, and who counts on the object.
 
-    `gates` and `usual` (stages, E): the image's weights, 0 where not chosen, and the set's mean.
+    `gates`: for each mixture (E, h, w), adding up to 1 at each place; `usual` (mixtures, E): the
+    set's mean.
     """
-    chosen, mean = np.asarray(gates, float) * 100, np.asarray(usual, float) * 100
-    figure = Picture(figsize=(WIDTH, 5.4), layout="constrained")
-    axes = figure.subplot_mosaic([["image", "chosen"], ["image", "against"]], width_ratios=[1, 2.2])
-    axes["image"].imshow(image)
-    axes["image"].set_axis_off()
-    outline(axes["image"], mask)
-    axes["image"].set_title("mask's outline in yellow")
-    stages = stage_names(len(chosen))
-    blank = np.where(chosen > 0, chosen, np.nan)
-    draw_table(axes["chosen"], blank, stages, experts)
-    axes["chosen"].set_title("weight of the chosen experts, %; empty: not chosen")
-    draw_table(axes["against"], chosen - mean, stages, experts, signed=True)
-    axes["against"].set_title("more or less than in the mean over the images, in points")
-    figure.suptitle(
-        f"{short(name)}: how the experts were chosen; each stage's weights sum to 100 %"
-    )
+    maps = [np.asarray(each, float) for each in gates]
+    tall = WIDTH / (len(maps) + 1) * slope(image)
+    figure = Picture(figsize=(WIDTH, 3.6 + tall), layout="constrained")
+    grid = figure.add_gridspec(2, len(maps) + 1, height_ratios=[tall, 2.4])
+    axes = [figure.add_subplot(grid[0, column]) for column in range(len(maps) + 1)]
+    for ax in axes:
+        ax.set_axis_off()
+    axes[0].imshow(image)
+    axes[0].set_title("image and its mask's outline")
+    outline(axes[0], mask)
+    rows, table = [], []
+    for ax, stage, each, mean in zip(
+        axes[1:], stage_names(len(maps)), maps, np.asarray(usual, float), strict=True
+    ):
+        ax.imshow(_leaders(image, each))
+        outline(ax, mask, BLACK)
+        ax.set_title(f"{stage}: the expert that counts most")
+        share = object_shares(mask, each.shape[1])
+        for where, weight in (("on the object", share), ("elsewhere", 1 - share)):
+            rows.append(f"{stage}, {where}")
+            table.append((each * weight).sum((1, 2)) / max(weight.sum(), 1e-9))
+        rows.append(f"{stage}, all images")
+        table.append(mean)
+    draw_table(figure.add_subplot(grid[1, :]), np.array(table) * 100, rows, experts)
+    legend(figure, dict(zip(experts, COLOURS, strict=False)))
+    figure.suptitle(f"{short(name)}: which expert counts where; weights in %, each row sums to 100")
     return figure
+
+
+def _leaders(image: Array, gates: NDArray[np.float64]) -> Array:
+    """Return the image in pale grey under the colours of the experts that lead at each place."""
+    height, width = image.shape[:2]
+    rows = np.arange(height) * gates.shape[1] // height
+    columns = np.arange(width) * gates.shape[2] // width
+    leader = gates.argmax(0)[rows][:, columns]
+    colours = np.array([[*bytes.fromhex(colour[1:])] for colour in COLOURS])
+    grey = 0.35 + 0.5 * image.mean(2, keepdims=True) / 255
+    return np.rint(255 * 0.5 * grey + 0.5 * colours[leader]).astype(np.uint8)
 
 
 @rc_context(STYLE)
 def show_experts(
-    gates: ArrayLike, names: Names = EXPERTS, *, groups: Mapping[str, Sequence[int]] | None = None
+    gates: ArrayLike,
+    names: Names = EXPERTS,
+    *,
+    groups: Mapping[str, Sequence[int]] | None = None,
+    note: Sequence[str] = (),
 ) -> Figure:
-    """Draw how much each stage relied on each expert, and for how many images it chose it.
+    """Draw how much each mixture relied on each expert, and in how many images it counted most.
 
-    `gates` (n, stages, E): each expert's weight for one image in one stage, rows sum to 1, 0 where
-    it was not chosen. `groups`: the images of each group; then each row is a group, and its
-    numbers are means over the stages. Raises InputError unless there is a name per expert.
+    `gates` (n, mixtures, E): each expert's weight in one image, rows sum to 1. `groups`: the
+    images of each group; then each row is a group, and its numbers are means over the mixtures.
+    `note` is added to the title. Raises InputError unless there is a name per expert.
     """
     values = np.asarray(gates, float)
     if values.ndim != 3 or values.shape[2] != len(names):
         raise InputError(
             f"Gates of shape {values.shape} do not fit {len(names)} expert names: "
-            "give (images, stages, experts) and one name per expert."
+            "give (images, mixtures, experts) and one name per expert."
         )
-    chosen = values > 0
-    rows, tables = stage_names(values.shape[1]), [values.mean(0), chosen.mean(0)]
+    leads = np.eye(len(names))[values.argmax(2)]
+    rows, tables = stage_names(values.shape[1]), [values.mean(0), leads.mean(0)]
     if groups is not None:
         rows = [f"{name} (n = {len(images)})" for name, images in groups.items()]
         tables = [
             np.stack([table[list(images)].mean((0, 1)) for images in groups.values()])
-            for table in (values, chosen)
+            for table in (values, leads)
         ]
-    figure = Picture(figsize=(WIDTH, 1.6 + 0.4 * len(rows)), layout="constrained")
+    figure = Picture(figsize=(WIDTH, 1.8 + 0.4 * len(rows)), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for ax, table in zip(axes, tables, strict=True):
         draw_table(ax, table * 100, rows, names)
     axes[0].set_title("Mean weight, %; each row sums to 100")
-    axes[1].set_title("Chosen, % of the " + ("images" if groups is None else "images and stages"))
-    figure.suptitle(f"Use of the experts over n = {len(values)} images")
+    of = "images" if groups is None else "images and mixtures"
+    axes[1].set_title(f"Largest weight of all, % of the {of}")
+    figure.suptitle("\n".join([f"Use of the experts over n = {len(values)} images", *note]))
     return figure

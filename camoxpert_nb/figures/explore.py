@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from ..data.cache import Progress
 from ..data.images import Array
@@ -23,10 +24,12 @@ from ..data.layouts import Pair
 from ..errors import InputError
 from ..evaluation.judge import open_predictor as open_predictor
 from ..evaluation.predict import Kept, Predictor
+from ..evaluation.routing import Dependence, by_place, dependence, object_shares
 from ..evaluation.scoring import evaluate
 from ..evaluation.which_images import choose_pairs
 from ..runs.run import Run
-from ..settings.config import EXPERTS
+from ..settings.config import EXPERTS, MIXED
+from .canvas import stage_names
 from .experts import show_experts, show_levels, show_removed, show_routing
 from .predictions import preview_of, read_pair, show_overlay, show_predictions, show_threshold
 from .ranking import GROUPS, ORDERS, describe, evenly, ordered
@@ -39,7 +42,7 @@ class Explored:
 
     table: a row per image with name, dataset, class (the super-class in COD10K's names), every
     measure, object_share, size (in words) and uncertainty. pairs: the files of each row.
-    kept: the prediction of each. gates (n, stages, experts). experts: their names. note: which
+    kept: the prediction of each. gates (n, mixtures, experts). experts: their names. note: which
     images these are, and why.
     """
 
@@ -53,7 +56,7 @@ class Explored:
     ) -> None:
         self.predictor, self.pairs, self.table, self.kept = predictor, list(pairs), table, kept
         self.gates, self.note = np.stack([each.gates for each in kept]), note
-        self.experts = tuple(EXPERTS)[: self.gates.shape[2]]
+        self.experts = EXPERTS[: self.gates.shape[2]]
 
     def __repr__(self) -> str:
         return f"Explored({len(self.pairs)} images: {self.note})"
@@ -91,10 +94,19 @@ class Explored:
         return show_levels(picture, mask, self.kept[self._row(image)].levels(), name)
 
     def routing(self, image: str | int) -> Figure:
-        """Draw which experts each stage chose for one image, beside the set's mean."""
+        """Draw which expert counts most at each place of one image, beside the set's mean."""
         picture, mask, name = self.files_of(image)
-        gates = self.gates[self._row(image)]
+        gates = self._by_place(self.kept[self._row(image)])
         return show_routing(picture, mask, gates, self.gates.mean(0), self.experts, name)
+
+    def dependence(self) -> dict[str, Dependence]:
+        """Return for each mixture how much the choice of experts depends on the place."""
+        gates = [np.stack(maps) for maps in zip(*map(self._by_place, self.kept), strict=True)]
+        masks = [self.files_of(row)[1] for row in range(len(self.pairs))]
+        return {
+            stage: dependence(each, [object_shares(mask, each.shape[2]) for mask in masks])
+            for stage, each in zip(stage_names(len(gates)), gates, strict=True)
+        }
 
     def removed(self, image: str | int) -> Figure:
         """Draw how one image's map and IoU change with each expert removed."""
@@ -107,14 +119,21 @@ class Explored:
         return show_removed(picture, mask, self.map_of(image), others, name)
 
     def usage(self, by: str = "") -> Figure:
-        """Draw how much each stage uses each expert; or each "dataset", "class" or "size"."""
+        """Draw how much each mixture uses each expert; or each "dataset", "class" or "size"."""
         if by not in ("", *GROUPS):
             raise InputError(f"No group '{by}': choose {', '.join(GROUPS)}, or none.")
         groups = None
         if by:
             parts = self.table.groupby(by, observed=True)
             groups = {str(name): part.index.tolist() for name, part in parts}
-        return show_experts(self.gates, self.experts, groups=groups)
+        note = [f"{stage}: {found}" for stage, found in self.dependence().items()]
+        return show_experts(self.gates, self.experts, groups=groups, note=note)
+
+    def _by_place(self, kept: Kept) -> list[NDArray[np.float64]]:
+        return [
+            by_place(cells, self.predictor.size, stride)
+            for cells, stride in zip(kept.cells, MIXED, strict=True)
+        ]
 
     def _row(self, image: str | int) -> int:
         names = self.table["name"].tolist()
@@ -158,12 +177,14 @@ def explore(
 
 
 def without(predictor: Predictor, expert: str) -> Predictor:
-    """Return the same network with one expert never chosen: the next best takes its place."""
+    """Return the same network with one expert never chosen: the others take its place."""
     net = copy.deepcopy(predictor.net)
-    for stage in net.stages:  # type: ignore[union-attr]
-        router = stage.mixture.router
-        if len(router.bias) < 2:
+    for level in net.levels:  # type: ignore[union-attr]
+        if level.mixture is None:
+            continue
+        choice = level.mixture.router.choice
+        if len(choice.bias) < 2:
             raise InputError("This network has a single expert; there is none to take its place.")
         with torch.no_grad():
-            router.bias[EXPERTS.index(expert)] = -torch.inf
+            choice.bias[EXPERTS.index(expert)] = -torch.inf
     return dataclasses.replace(predictor, net=net)

@@ -17,9 +17,8 @@ from ..data.layouts import ImageSet
 from ..evaluation.judge import Judged
 from ..evaluation.published import OURS, TEST_IMAGES, compared_with_published, why_not_comparable
 from ..evaluation.scores import LABELS
-from ..network.model import EXPERTS
 from ..runs.run import Run
-from ..settings.config import Config
+from ..settings.config import EXPERTS, Config
 from .canvas import STYLE, WIDTH, Picture, empty_picture, save
 from .experts import show_experts
 from .history import show_history
@@ -78,7 +77,7 @@ def training_figures(run: Run) -> dict[str, Figure]:
     figures = {"curves": show_history(run.records("epoch"), target=config.target_iou, title=title)}
     if preview:
         figures["validation"] = show_predictions(preview)
-        figures["experts"] = show_experts(preview["gates"], tuple(EXPERTS)[: config.num_experts])
+        figures["experts"] = show_experts(preview["gates"], EXPERTS[: config.num_experts])
     return figures
 
 

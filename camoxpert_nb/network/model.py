@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
+from ..settings.config import EXPERTS, MIXED
 from .backbone import STRIDES, build_backbone
 
 SLICE = 16  # channels that each expert works on
 CELLS = 8  # a map is cut into at most so many rows and columns of cells, each with its own gates
-MIXED = (8, 16)  # strides with a mixture: at 4 it costs most and gains nothing, at 32 too little
 
 
 class CamoXpert(nn.Module):
@@ -87,19 +87,18 @@ class CamoXpert(nn.Module):
         "router" (B, 2, experts), the means of the probabilities they were chosen from.
         """
         features = self.backbone((image - self.mean) / self.std)[-4:]  # (B, channels, h, w) each
-        above, levels, gates, router = None, [], [], []
+        above, seen = None, []
         for feature, level in list(zip(features, self.levels, strict=True))[:0:-1]:
             above, *chosen = self._run(level, feature, above)  # from the deepest level up
-            levels.insert(0, above)  # strides 8, 16, 32
-            gates = [*chosen[:1], *gates]
-            router = [*chosen[1:], *router]
-        fused = self._fuse(levels)
-        finest, *_ = self._run(self.levels[0], features[0], fused)
+            seen.append((above, chosen))
+        levels, choices = zip(*seen[::-1], strict=True)  # at strides 8, 16 and 32
+        finest, *_ = self._run(self.levels[0], features[0], self._fuse(levels))
         logits = [head(x) for head, x in zip(self.heads, [finest, *levels], strict=False)]
+        gates, router = zip(*filter(None, choices), strict=True)
         return {
             "logits": _resize(logits[0], image.shape[-2:]),
             "deep": logits[1:],
-            "cells": gates,
+            "cells": list(gates),
             "gates": torch.stack([each.detach().mean((2, 3)) for each in gates], 1),
             "router": torch.stack([each.mean((2, 3)) for each in router], 1),
         }
@@ -109,7 +108,7 @@ class CamoXpert(nn.Module):
             return checkpoint(level, feature, above, use_reentrant=False)
         return level(feature, above)
 
-    def _fuse(self, levels: list[Tensor]) -> Tensor:
+    def _fuse(self, levels: Sequence[Tensor]) -> Tensor:
         """Add up the levels at strides 8, 16 and 32, made thin first, at stride 8."""
         thin = [reduce(level) for reduce, level in zip(self.reduce, levels, strict=True)]
         fused = thin.pop()
@@ -206,7 +205,7 @@ class Mixture(nn.Module):
         self.merge = nn.Conv2d(experts * SLICE, width, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map x (B, width, h, w) to the same shape, gates and probabilities by cell (see Router)."""
+        """Map x (B, width, h, w) to the same shape; and what Router returns."""
         side = _side(x)
         gates, probability = self.router(x, side)
         slices = self.spread(x).split(self.sizes, 1)  # (B, SLICE, h, w) for each expert
@@ -329,7 +328,6 @@ BLURRED = {
     # what differs from its surroundings: places and neighbourhoods less wider ones
     "contrast": ((1, 1, 0, 0), (0, 0, 1, 1), (-1, 0, 0, 0), (0, -1, -1, -1)),
 }
-EXPERTS = (*ALONE, *BLURRED)
 
 
 class _Norm(nn.GroupNorm):

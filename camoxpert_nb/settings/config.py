@@ -23,7 +23,8 @@ from ..errors import InputError
 from .presets import BATCH_SIZE, PRESETS
 
 FORMAT = 1  # of config.json; raised when an older kit could misread a newer file
-EXPERTS = ("texture", "attention", "hybrid", "frequency", "edge", "context", "contrast")
+EXPERTS = ("texture", "attention", "hybrid", "edge", "context", "frequency", "contrast")
+MIXED = (8, 16)  # strides with a mixture: at 4 it costs most and gains nothing, at 32 too little
 BOUNDS = (
     ("low", "at least", operator.ge),
     ("above", "above", operator.gt),

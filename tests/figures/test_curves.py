@@ -18,8 +18,6 @@ from PIL import Image
 from camoxpert_nb.figures import style
 from camoxpert_nb.figures.curves import HEIGHT, MOST, WIDTH, Line, Panel, epochs_done, panels, plot
 from camoxpert_nb.figures.live_images import IMAGES, live_images
-from camoxpert_nb.network.model import EXPERTS
-from camoxpert_nb.settings import config
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -123,10 +121,6 @@ def test_names_are_escaped() -> None:
     assert "<b>" not in plot(
         Panel("<b>", "<b>", [Line("<b>", np.ones(2), np.ones(2), "#000")]), 1.0
     )
-
-
-def test_the_palette_names_the_networks_experts() -> None:
-    assert tuple(EXPERTS) == config.EXPERTS
 
 
 def test_the_strip_shows_each_image_with_its_verdict() -> None:

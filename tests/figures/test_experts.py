@@ -43,12 +43,31 @@ def test_removing_an_expert_shows_where_the_map_changes() -> None:
     assert (change[10:] == 0).all()
 
 
-def test_routing_shows_the_chosen_and_what_is_unusual() -> None:
-    gates = [[0.7, 0.3, 0.0], [0.0, 0.5, 0.5]]
+def test_routing_shows_who_leads_where_and_who_counts_on_the_object() -> None:
+    on, off = np.zeros((2, 20, 20))
+    on[5:15, 7:13], off = 1, off + 0.1
+    fine = np.stack([0.6 * on + off, 0.9 - 0.6 * on - off, off])  # the first leads on the object
+    even = np.full((3, 10, 10), 1 / 3)
     usual = [[0.5, 0.3, 0.2], [0.1, 0.5, 0.4]]
-    figure = experts.show_routing(IMAGE, MASK, gates, usual, ("a", "b", "c"), "bird")
-    assert "stage 2, stride 8" in words(figure)
-    chosen, against = (np.asarray(ax.images[0].get_array()) for ax in figure.axes[1:])
-    np.testing.assert_allclose(np.nan_to_num(chosen), [[70, 30, 0], [0, 50, 50]])
-    np.testing.assert_allclose(against, [[20, 0, -20], [-10, 0, 10]], atol=1e-9)
-    assert len(figure.axes[1].texts) == 4  # those not chosen stay empty
+    figure = experts.show_routing(IMAGE, MASK, [fine, even], usual, ("a", "b", "c"), "bird")
+    said = words(figure)
+    assert "bird: which expert counts where" in said and "stride 8, on the object" in said
+    leaders = np.asarray(figure.axes[1].images[0].get_array())
+    grey = (0.35 + 0.5 * 90 / 255) * 255 * 0.5
+    blue, orange = np.array([0, 0x72, 0xB2]), np.array([0xE6, 0x9F, 0])
+    np.testing.assert_allclose(leaders[10, 15], grey + 0.5 * blue, atol=1)
+    np.testing.assert_allclose(leaders[1, 1], grey + 0.5 * orange, atol=1)
+    table = np.asarray(figure.axes[3].images[0].get_array())
+    np.testing.assert_allclose(table.sum(1), 100, atol=0.5)
+    assert table[0, 0] > 60 > 20 > table[1, 0]  # on the object, elsewhere
+    np.testing.assert_allclose(table[2], [50, 30, 20])
+    np.testing.assert_allclose(table[3], [100 / 3] * 3)
+
+
+def test_the_expert_with_the_largest_weight_is_counted() -> None:
+    gates = np.array([[[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]], [[0.1, 0.5, 0.4], [0.2, 0.2, 0.6]]])
+    figure = experts.show_experts(gates, ("a", "b", "c"), note=["the place tells much"])
+    weight, leads = (np.asarray(ax.images[0].get_array()) for ax in figure.axes)
+    np.testing.assert_allclose(weight, [[30, 40, 30], [20, 20, 60]])
+    np.testing.assert_allclose(leads, [[50, 50, 0], [0, 0, 100]])
+    assert "the place tells much" in words(figure) and "stride 16" in words(figure)

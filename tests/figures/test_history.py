@@ -140,8 +140,8 @@ def test_experts_are_averaged_over_images() -> None:
     figure = show_experts(gates, ("left", "right"))
     draw(figure)
     np.testing.assert_allclose(figure.axes[0].images[0].get_array(), [[50, 50], [60, 40]])
-    np.testing.assert_allclose(figure.axes[1].images[0].get_array(), [[50, 50], [100, 100]])
-    for text in ("left", "right", "stage 2", "n = 2", "60"):
+    np.testing.assert_allclose(figure.axes[1].images[0].get_array(), [[50, 50], [100, 0]])
+    for text in ("left", "right", "stride 16", "n = 2", "60"):
         assert text in words(figure)
     with pytest.raises(InputError, match="one name per expert"):
         show_experts(gates)
@@ -151,9 +151,9 @@ def test_experts_by_group_are_means_over_its_images_and_stages() -> None:
     gates = np.array([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.6, 0.4]], [[0.0, 1.0], [0.0, 1.0]]])
     figure = show_experts(gates, ("left", "right"), groups={"small": [0], "large": [1, 2]})
     draw(figure)
-    weight, chosen = (ax.images[0].get_array() for ax in figure.axes)
+    weight, leads = (ax.images[0].get_array() for ax in figure.axes)
     np.testing.assert_allclose(weight, [[75, 25], [15, 85]])
-    np.testing.assert_allclose(chosen, [[100, 50], [25, 100]])
+    np.testing.assert_allclose(leads, [[100, 0], [25, 75]])
     assert "large (n = 2)" in words(figure)
 
 

@@ -17,7 +17,7 @@ from camoxpert_nb.network.losses import (
     total,
     uncertainty_loss,
 )
-from camoxpert_nb.network.model import CamoXpert
+from camoxpert_nb.network.model import CamoXpert, Router
 
 
 def square(size: int = 32, batch: int = 1) -> Tensor:
@@ -159,7 +159,7 @@ def test_every_part_starts_with_the_sample() -> None:
     parts = make()(*photos(3))
     shapes = {name: tuple(value.shape) for name, value in parts.items()}
     losses = dict.fromkeys(("structure", "deep", "uncertainty"), (3,))
-    assert shapes == losses | {"gates": (3, 4, 7), "router": (3, 4, 7)}
+    assert shapes == losses | {"gates": (3, 2, 7), "router": (3, 2, 7)}
     assert all(value.dtype == torch.float32 for value in parts.values())
 
 
@@ -211,7 +211,7 @@ def test_checkpointing_changes_memory_only(backbone: str) -> None:
 def test_one_step_on_balance_lowers_the_imbalance() -> None:
     supervised = make()
     image, mask = photos(4)
-    routers = [stage.mixture.router for stage in supervised.net.stages]  # type: ignore[union-attr]
+    routers = [module.choice for module in supervised.modules() if isinstance(module, Router)]
     before = balance_loss(supervised(image, mask)["router"])
     before.backward()
     for linear in routers:
@@ -223,8 +223,10 @@ def test_one_step_on_balance_lowers_the_imbalance() -> None:
 def test_the_router_learns_from_the_structure_loss_alone() -> None:
     supervised = make()
     total(supervised(*photos(2)), deep=0.0, balance=0.0)[0].backward()
-    for stage in supervised.net.stages:  # type: ignore[union-attr]
-        assert stage.mixture.router.weight.grad.abs().sum() > 0
+    routers = [module for module in supervised.modules() if isinstance(module, Router)]
+    assert len(routers) == 2
+    for router in routers:
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in router.parameters())
 
 
 def test_total_weighs_the_parts_and_reports_them_unweighted() -> None:

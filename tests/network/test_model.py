@@ -13,7 +13,18 @@ from torch import Tensor
 
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.network import backbone as loading
-from camoxpert_nb.network.model import EXPERTS, SLICE, CamoXpert
+from camoxpert_nb.network.model import (
+    ALONE,
+    BLURRED,
+    SLICE,
+    CamoXpert,
+    Mixture,
+    Router,
+    _Blurred,
+    _enlarge,
+    _side,
+)
+from camoxpert_nb.settings.config import EXPERTS, MIXED
 
 
 def make(backbone: str = "test_resnet", **options: object) -> CamoXpert:
@@ -34,7 +45,8 @@ def test_logits_have_the_size_of_the_image(backbone: str, size: tuple[int, int])
     out = make(backbone)(photo(2, *size))
     assert out["logits"].shape == (2, 1, *size)
     assert [logits.shape[:2] for logits in out["deep"]] == [(2, 1)] * 3
-    assert out["gates"].shape == out["router"].shape == (2, 4, 7)
+    assert out["gates"].shape == out["router"].shape == (2, 2, 7)
+    assert [cells.shape[:2] for cells in out["cells"]] == [(2, 7)] * 2
     assert all(out[name].isfinite().all() for name in ("logits", "gates", "router"))
 
 
@@ -47,26 +59,65 @@ def test_deep_heads_sit_at_strides_8_16_and_32_and_can_be_left_out() -> None:
 def test_one_to_seven_experts(experts: int) -> None:
     net = make(experts=experts).train()
     out = net(photo())
-    chosen = (out["gates"] > 0).sum(-1)
-    assert (chosen == min(3, experts)).all()
-    torch.testing.assert_close(out["gates"].sum(-1), torch.ones(2, 4))
-    torch.testing.assert_close(out["router"].sum(-1), torch.ones(2, 4))
+    assert all(((cells > 0).sum(1) == min(3, experts)).all() for cells in out["cells"])
+    torch.testing.assert_close(out["gates"].sum(-1), torch.ones(2, 2))
+    torch.testing.assert_close(out["router"].sum(-1), torch.ones(2, 2))
     out["logits"].sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
 
 
-def test_the_chosen_are_the_likeliest_and_the_others_have_no_say() -> None:
-    net = make()
-    out = net(photo(4))
-    best = torch.zeros_like(out["router"]).scatter(2, out["router"].topk(3).indices, 1.0)
-    assert ((out["gates"] > 0) == best.bool()).all()
-    idle = int((out["gates"][0, 0] == 0).nonzero()[0])
-    busy = int(out["gates"][0, 0].argmax())
-    for expert, changes in ((idle, False), (busy, True)):
-        other = copy.deepcopy(net)
+def test_the_gates_of_a_cell_are_its_likeliest_experts_and_the_others_have_no_say() -> None:
+    torch.manual_seed(0)
+    mixture = Mixture(32, 7, 3).eval()
+    torch.nn.init.normal_(mixture.router.choice.weight)  # cells differ
+    x = torch.randn(2, 32, 16, 16)
+    y, gates, probability = mixture(x)
+    both, best = 0, torch.zeros_like(probability).scatter(1, probability.topk(3, 1).indices, 1.0)
+    assert ((gates > 0) == best.bool()).all()
+    torch.testing.assert_close(gates, probability * best / (probability * best).sum(1, True))
+    for expert in range(7):
+        other = copy.deepcopy(mixture)
         with torch.no_grad():
-            other.stages[0].mixture.spread.weight[expert * SLICE] += 1.0  # type: ignore[union-attr, index]
-        assert bool((other(photo(4))["logits"][0] != out["logits"][0]).any()) == changes
+            other.merge.weight[:, expert * SLICE : (expert + 1) * SLICE] += 1.0
+        weight = _enlarge(gates, _side(x), x.shape[-2:])[:, expert]
+        changed = (other(x)[0] != y).any(1)
+        assert not changed[weight == 0].any() and changed[weight > 0.1].all()
+        both += bool((weight == 0).any() and (weight > 0.1).any())
+    assert both > 2
+
+
+def test_with_all_experts_the_gates_are_the_routers_probabilities() -> None:
+    _, gates, probability = Mixture(32, 7, 7)(torch.randn(2, 32, 16, 16))
+    assert gates is probability and (gates > 0).all()
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (3, 2), (8, 8), (40, 40), (44, 44), (13, 40)])
+def test_a_cell_is_decided_by_what_lies_in_it(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    router, x = Router(32, 7, 7), torch.randn(1, 32, height, width)
+    side = _side(x)
+    before, _ = router(x, side)
+    assert before.shape[2:] == (-(-height // side), -(-width // side))
+    assert max(before.shape[2:]) <= 8
+    x[..., height - 1, width - 1] += 5  # a place of the last cell
+    changed = (router(x, side)[0] != before).any(1)[0]
+    assert changed[-1, -1] and changed.sum() == 1
+
+
+def test_cells_meet_smoothly_where_they_belong() -> None:
+    cells = torch.zeros(1, 1, 2, 2)
+    cells[..., 0, 1] = 1
+    large = _enlarge(cells, 5, torch.Size((9, 10)))[0, 0]
+    assert large.shape == (9, 10)
+    assert large[2, 7] == 1 and large[[2, 7], [2, 7]].abs().max() < 1e-6  # the cells' middles
+    assert (large[2].diff() >= 0).all()
+
+
+def test_only_two_levels_have_a_mixture_and_the_finest_is_thin() -> None:
+    net = make(width=64)
+    mixed = [level.mixture is not None for level in net.levels]
+    assert mixed == [stride in MIXED for stride in (4, 8, 16, 32)]
+    assert [head.in_channels for head in net.heads] == [32, 64, 64, 64]
 
 
 def test_a_sample_does_not_depend_on_its_batch() -> None:
@@ -106,7 +157,7 @@ def test_the_photo_is_normalised_with_the_backbones_own_numbers() -> None:
 @pytest.mark.parametrize("name", EXPERTS)
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (13, 8)])
 def test_experts_keep_the_shape_with_finite_gradients(name: str, size: tuple[int, int]) -> None:
-    expert = EXPERTS[name]()
+    expert = ALONE[name]() if name in ALONE else _Blurred([name])
     for x in (torch.zeros(2, 16, *size), torch.randn(2, 16, *size) * 100):
         x.requires_grad_()
         y = expert(x)
@@ -116,7 +167,7 @@ def test_experts_keep_the_shape_with_finite_gradients(name: str, size: tuple[int
 
 
 def test_attention_does_not_grow_with_the_image() -> None:
-    attention = EXPERTS["attention"]()
+    attention = ALONE["attention"]()
     small, large = (attention(torch.randn(1, 16, s, s)).abs().max() for s in (8, 128))
     assert large < 2 * small
     half = attention.half()(60000 * torch.ones(1, 16, 8, 8).half())
@@ -124,13 +175,32 @@ def test_attention_does_not_grow_with_the_image() -> None:
 
 
 def test_the_edge_expert_sees_a_step_and_not_a_border() -> None:
-    edge = EXPERTS["edge"]()
+    edge = ALONE["edge"]()
     step = torch.zeros(1, 16, 12, 12)
     step[..., 6:] = 1
     flat = edge(torch.ones(1, 16, 12, 12))
     torch.testing.assert_close(flat, flat[..., :1, :1].expand_as(flat))
     change = (edge(step) - flat).abs().sum(1)[0, 6]
     assert change[5:7].min() > 1e-3 and change[:4].max() < 1e-5
+
+
+def test_blurring_experts_share_a_pyramid_and_stay_apart() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 2 * SLICE, 24, 24)
+    both = _Blurred(["frequency", "contrast"])(x)
+    for half, name in zip(x.chunk(2, 1), ("frequency", "contrast"), strict=True):
+        alone = _Blurred([name])(half)
+        torch.testing.assert_close(alone, both.chunk(2, 1)[name == "contrast"])
+    flat = torch.ones(1, SLICE, 24, 24)
+    assert _Blurred(["contrast"])(flat).abs().max() < 1e-5  # nothing differs from anything
+    *bands, rest = _Blurred(["frequency"])(flat).chunk(4, 1)
+    assert all(band.abs().max() < 1e-5 for band in bands) and (rest - 1).abs().max() < 1e-5
+    *bands, rest = _Blurred(["frequency"])(x[:, :1].expand(-1, SLICE, -1, -1)).chunk(4, 1)
+    torch.testing.assert_close(sum(bands) + rest, x[:, :1].expand(-1, 4, -1, -1))  # nothing is lost
+
+
+def test_the_names_of_the_experts_are_those_of_the_settings() -> None:
+    assert (*ALONE, *BLURRED) == EXPERTS
 
 
 def test_mixed_precision_stays_finite() -> None:
