@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from camoxpert_nb.network.build import build_net
-from camoxpert_nb.network.model import SLICE, CamoXpert
+from camoxpert_nb.network.mixture import SLICE
+from camoxpert_nb.network.model import CamoXpert
 from camoxpert_nb.settings.config import Config
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .. import __version__
 from ..errors import InputError
 from ..runs.checkpoint import bare_keys, load_checkpoint
 from ..runs.run import Run
@@ -86,8 +87,19 @@ def evaluating(net: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def check_version(weights: dict[str, Any], source: str) -> None:
+    """Raise InputError, with the version that reads them, for weights of an older network."""
+    if "stages.0.mixture.router.weight" in bare_keys(weights):
+        raise InputError(
+            f"{source} was trained with camoxpert_nb 0.1, whose network had a mixture of experts "
+            f"at each of four levels; {__version__} has two, with gates for each place. Install "
+            "that version to go on with it, score it or export it, or train anew with this one."
+        )
+
+
 def load_weights(net: nn.Module, weights: dict[str, Any], source: str) -> None:
     """Load all weights strictly; InputError says exactly what does not fit."""
+    check_version(weights, source)
     weights, own = bare_keys(weights), net.state_dict()
     missing = [key for key in own if key not in weights]
     foreign = [key for key in weights if key not in own]

@@ -13,6 +13,7 @@ from ..data.cache import Progress
 from ..data.identity import Split
 from ..errors import InputError, few
 from ..machine.distributed import Ranks
+from ..network.build import check_version
 from ..runs.checkpoint import bare_keys, load_checkpoint
 from ..runs.run import Onlooker, Run
 from ..settings.config import ON_RESUME, Config, differences, flag_of, with_rates
@@ -109,6 +110,7 @@ def restore(training: Training, run: Run, known: Split) -> None:
     changes = [*training.data.changes, *compare_settings(was, config, source)]
     for key in ("net", "ema"):
         checkpoint[key] = checkpoint[key] and bare_keys(checkpoint[key])
+    check_version(checkpoint["net"], source)
     try:
         state.load_state_dict(checkpoint)
     except (RuntimeError, KeyError, ValueError) as error:

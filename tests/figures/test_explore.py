@@ -16,7 +16,7 @@ from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation.metrics import measure
 from camoxpert_nb.figures.explore import Explored, explore, open_predictor, without
 from camoxpert_nb.network.build import build_net
-from camoxpert_nb.network.model import Router
+from camoxpert_nb.network.mixture import Router
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import make_config
 

@@ -17,7 +17,8 @@ from camoxpert_nb.network.losses import (
     total,
     uncertainty_loss,
 )
-from camoxpert_nb.network.model import CamoXpert, Router
+from camoxpert_nb.network.mixture import Router
+from camoxpert_nb.network.model import CamoXpert
 
 
 def square(size: int = 32, batch: int = 1) -> Tensor:

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.network import backbone as loading
-from camoxpert_nb.network.model import (
+from camoxpert_nb.network.mixture import (
     ALONE,
     BLURRED,
     SLICE,
-    CamoXpert,
     Mixture,
     Router,
     _Blurred,
     _enlarge,
     _side,
 )
+from camoxpert_nb.network.model import CamoXpert
 from camoxpert_nb.settings.config import EXPERTS, MIXED
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from poisoned import poison_loss
 
 from camoxpert_nb.errors import InputError, TrainingError
-from camoxpert_nb.network.build import load_net
+from camoxpert_nb.network.build import load_net, load_run
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training.fit import fit
@@ -152,6 +152,28 @@ def test_going_on_with_another_network_is_refused(tiny: Config) -> None:
     fit(tiny)
     with pytest.raises(InputError, match=r"--num-experts 7 -> 3.*--init-from"):
         fit(tiny.replace(num_experts=3), resume=True)
+
+
+@pytest.mark.parametrize("wrapped", ["", "module."])
+def test_runs_of_the_older_network_are_refused_with_the_version_that_reads_them(
+    tiny: Config, wrapped: str
+) -> None:
+    run = fit(tiny)
+    for which in ("last", "best"):
+        state = torch.load(run.folder / f"{which}.pt", weights_only=True)
+        key = f"{wrapped}stages.0.mixture.router.weight"
+        state["net"] = {
+            key: torch.zeros(7, 32),
+            f"{wrapped}stages.0.settle.0.weight": torch.ones(1),
+        }
+        torch.save(state | {"ema": None}, run.folder / f"{which}.pt")
+    older = r"\.pt was trained with camoxpert_nb 0\.1.*Install that version"
+    with pytest.raises(InputError, match=older):
+        fit(tiny, resume=True)
+    with pytest.raises(InputError, match=older):
+        load_run(run)
+    with pytest.raises(InputError, match=older):
+        prepare(tiny.replace(init_from=str(run.folder)))
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tiny: Config, tmp_path: Path) -> None:
