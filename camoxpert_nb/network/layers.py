@@ -8,10 +8,13 @@ from torch.nn import functional as F
 
 
 class Norm(nn.GroupNorm):
-    """Group norm in the precision of its input: autocast would take it, and what follows, to
-    float32. Sums are taken in float32 all the same, inside."""
+    """Group norm in the precision of its input; its sums are in float32 all the same, inside.
+
+    Autocast would take it, and all that follows, to float32.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, channels, h, w) to the same."""
         with torch.autocast(x.device.type, enabled=False):
             weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
             return F.group_norm(x, self.num_groups, weight, bias, self.eps)
