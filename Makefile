@@ -61,6 +61,7 @@ lab: .venv/ready       ## JupyterLab
 
 bench: .venv/ready     ## speed against others, as ratios in one run (about 10 minutes)
 	$(BIN)/python benchmarks/bench_model.py
+	$(BIN)/python benchmarks/bench_step.py
 	$(BIN)/python benchmarks/bench_loader.py
 	$(BIN)/python benchmarks/bench_fit.py
 	$(BIN)/python benchmarks/bench_cost.py

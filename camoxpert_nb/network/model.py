@@ -40,7 +40,7 @@ class CamoXpert(nn.Module):
         backbone: str,
         *,
         experts: int = 7,
-        top_k: int = 3,
+        top_k: int = 7,
         width: int = 128,
         weights: str | Path = "",
         pretrained: bool = False,

@@ -75,7 +75,9 @@ class Config:
 
     backbone: str = network("edgenext_base", "any timm backbone with four stages")
     num_experts: int = network(7, "experts in each mixture", low=1, high=len(EXPERTS))
-    top_k: int = network(3, "experts used for each image and stage", low=2, high=len(EXPERTS))
+    top_k: int = network(
+        7, "experts that count in each cell of the image; 7: all", low=2, high=len(EXPERTS)
+    )
     width: int = network(128, "channels of the decoder", low=16)
     pretrained: bool = network(True, "start from ImageNet weights of the hub")
     weights: str = network("", "file with backbone weights, used instead of the hub")
