@@ -28,8 +28,9 @@ _HOMES = {
     "notebook.picker": "ConfigPicker",
     "runs.process": "tail",
     "runs.run": "Run",
-    "settings.config": "Config differences make_config settings_table",
+    "settings.config": "Config differences make_config",
     "settings.presets": "PRESETS",
+    "settings.table": "settings_table",
     "training.fit": "fit",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
