@@ -11,7 +11,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "data.layouts": "find_datasets",
-    "data.selection": "count_images find_data",
+    "data.counting": "count_images",
+    "data.selection": "find_data",
     "data.synthetic": "make_synthetic",
     "doctor.doctor": "check_machine find_limits",
     "evaluation.judge": "data_of judge validation_threshold",

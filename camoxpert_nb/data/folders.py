@@ -74,7 +74,10 @@ def advice_for(suffix: str) -> str:
 
 def _scan(path: Path, real: str, above: tuple[str, ...], depth: int) -> Folder:
     """List a folder and those below it, once, asking the disk for no file's properties."""
-    images, folders, lists, others = [], [], [], []
+    images: list[str] = []
+    lists: list[str] = []
+    others: list[str] = []
+    folders: list[Folder] = []
     entries, problem = _entries(path)
     for entry in entries:
         name = entry.name.lower()
@@ -93,8 +96,16 @@ def _scan(path: Path, real: str, above: tuple[str, ...], depth: int) -> Folder:
                 problem = f"folders more than {DEPTH} deep are not looked into"
         else:
             (lists if name.endswith(LISTS) else others).append(entry.name)
-    parts = map(tuple, (images, folders, lists, others))
-    return Folder(path, real, plain(path.name), *parts, problem)  # type: ignore[arg-type]
+    return Folder(
+        path=path,
+        real=real,
+        plain=plain(path.name),
+        images=tuple(images),
+        folders=tuple(folders),
+        lists=tuple(lists),
+        others=tuple(others),
+        problem=problem,
+    )
 
 
 def _entries(path: Path) -> tuple[list[os.DirEntry[str]], str]:

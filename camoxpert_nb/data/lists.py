@@ -156,10 +156,12 @@ def _apply(one: ImageSet, lists: Sequence[_List]) -> tuple[ImageSet, list[str], 
         return one, [note for note in notes if "not obeyed" in note], []
     rest = whole["train"] - sides["test"] - sides["validation"]
     unlisted = rest - sides["train"] if sides["train"] else set()
-    kept = {"train": rest - unlisted, "validation": sides["validation"], "test": sides["test"]}
-    ordered = {split: tuple(pair for pair in one.train if pair in kept[split]) for split in SPLITS}
+    sides["train"] = rest - unlisted
+    train, validation, test = (
+        tuple(pair for pair in one.train if pair in sides[split]) for split in SPLITS
+    )
     left = [pair for pair in one.train if pair in unlisted]
-    return replace(one, **ordered), notes, left
+    return replace(one, train=train, validation=validation, test=test), notes, left
 
 
 def _order(each: _List) -> tuple[bool, int]:
@@ -192,7 +194,8 @@ def _plain(text: str) -> str:
 def _named(each: _List, index: dict[str, set[Pair]]) -> tuple[set[Pair], str]:
     """Return the pairs that a list names, and why it does not fit, if it does not."""
     pairs: set[Pair] = set()
-    missing, twice = [], []
+    missing: list[str] = []
+    twice: list[str] = []
     for line in each.lines:
         found = _look_up(line, index)
         if len(found) == 1:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from .reading import PLAIN, MaskReading
+
+DEEPEST = 12  # folders of a path that tell two images of one name apart
 
 
 class Pair(NamedTuple):
@@ -48,3 +52,20 @@ class ImageSet:
 def is_noncam(pair: Pair) -> bool:
     """Say whether the name is one of COD10K's images without a camouflaged object."""
     return "noncam" in pair.name.lower()
+
+
+def unique_names(pairs: Sequence[Pair]) -> list[str]:
+    """Return the pairs' names; of those that share one, with as much of the path as tells them.
+
+    TestDataset/CVC-300/images/1.png and TestDataset/Kvasir/images/1.png: two pictures.
+    """
+    names = [pair.name for pair in pairs]
+    for depth in range(1, DEEPEST):
+        count = Counter(names)
+        if max(count.values(), default=0) < 2:
+            break
+        names = [
+            "/".join((*pair.image.parts[-1 - depth : -1], pair.name)) if count[name] > 1 else name
+            for name, pair in zip(names, pairs, strict=True)
+        ]
+    return names

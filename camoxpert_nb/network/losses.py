@@ -14,18 +14,22 @@ from torch.nn import functional as F
 DEEP_WEIGHTS = (1 / 2, 1 / 4, 1 / 8)  # of the heads at strides 8, 16 and 32
 
 
-def structure_loss(logits: Tensor, mask: Tensor, legacy: bool = False) -> Tensor:
+def structure_loss(
+    logits: Tensor, mask: Tensor, legacy: bool = False, counted: Tensor | None = None
+) -> Tensor:
     """Return boundary-weighted cross entropy plus boundary-weighted IoU loss, (B,) float32.
 
     `logits` (B, 1, H, W); `mask` (B, 1, H, W), 0...1. Source: Wei et al., "F3Net", AAAI 2020. A
     pixel weighs 1 to 6, more the less its surroundings are like it. About thirty published
     repositories average the cross entropy before weighting it, so its weight cancels; `legacy`
     does as they do, to compare with their numbers.
+    `counted`, of the shape of `mask`, is 0 where pixels are left out; they count as surroundings.
     """
     logits, mask = logits.float(), mask.float()
     weight = boundary_weight(mask)
+    weight = weight if counted is None else weight * counted
     entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
-    entropy = entropy.mean((1, 2, 3)) if legacy else _sum(weight * entropy) / _sum(weight)
+    entropy = _mean(entropy, counted) if legacy else _mean(entropy, weight)
     probability = logits.sigmoid()
     shared = _sum(weight * probability * mask)
     either = _sum(weight * (probability + mask)) - shared
@@ -45,12 +49,12 @@ def boundary_weight(mask: Tensor) -> Tensor:
     return 1 + 5 * (surroundings - mask).abs()
 
 
-def uncertainty_loss(logits: Tensor) -> Tensor:
+def uncertainty_loss(logits: Tensor, counted: Tensor | None = None) -> Tensor:
     """Return the mean of 1 - (2p - 1)^2, (B,) float32: 1 where undecided, 0 where certain.
 
     `logits` (B, 1, H, W). Source: Pang et al., "ZoomNet", CVPR 2022 (their UAL).
     """
-    return (1 - (2 * logits.float().sigmoid() - 1).square()).mean((1, 2, 3))
+    return _mean(1 - (2 * logits.float().sigmoid() - 1).square(), counted)
 
 
 def balance_loss(router: Tensor, usage: Tensor | None = None) -> Tensor:
@@ -80,18 +84,23 @@ class Supervised(nn.Module):
     def forward(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Map `image` (B, 3, H, W), 0...1, and `mask` (B, 1, H, W), 0 or 1, to losses per sample.
 
+        A second channel of `mask` is 1 where pixels count nowhere.
         Returns "structure", "deep" and "uncertainty", (B,); "gates" and "router",
         (B, stages, experts). The first dimension of each is the sample, so they can be gathered.
         """
         with torch.autocast(image.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             out = self.net(image)
         with torch.autocast(image.device.type, enabled=False):
-            structure = structure_loss(out["logits"], mask, self.legacy)
+            mask, counted = mask[:, :1], 1 - mask[:, 1:] if mask.shape[1] > 1 else None
+            structure = structure_loss(out["logits"], mask, self.legacy, counted)
             deep = torch.zeros_like(structure)
             for weight, logits in zip(DEEP_WEIGHTS, out["deep"], strict=False):
                 small = F.adaptive_avg_pool2d(mask.float(), logits.shape[-2:])  # soft at the edge
-                deep = deep + weight * structure_loss(logits, small, self.legacy)
-            uncertainty = uncertainty_loss(out["logits"])
+                seen = counted
+                if counted is not None:
+                    seen = F.adaptive_avg_pool2d(counted, logits.shape[-2:])
+                deep = deep + weight * structure_loss(logits, small, self.legacy, seen)
+            uncertainty = uncertainty_loss(out["logits"], counted)
         return {
             "structure": structure,
             "deep": deep,
@@ -120,6 +129,13 @@ def total(
     loss = means["structure"] + deep * means["deep"]
     loss = loss + uncertainty * means["uncertainty"] + balance * means["balance"]
     return loss, means
+
+
+def _mean(x: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the weighed mean of each sample, (B,); 0 where nothing has a weight."""
+    if weight is None:
+        return x.mean((1, 2, 3))
+    return _sum(weight * x) / _sum(weight).clamp(min=1e-6)
 
 
 def _sum(x: Tensor) -> Tensor:

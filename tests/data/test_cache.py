@@ -23,7 +23,7 @@ def no_decoding(monkeypatch):
     def fail(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(cache_module, "read_image", fail)
+    monkeypatch.setattr(cache_module, "look", fail)
 
 
 def test_cache_holds_images_and_binary_masks_in_the_order_of_the_pairs(pairs, tmp_path):

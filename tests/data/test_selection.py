@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from camoxpert_nb.data.counting import count_images
 from camoxpert_nb.data.layouts import Pair, find_datasets, is_noncam
 from camoxpert_nb.data.selection import (
     build_data,
-    count_images,
     find_data,
     select,
     split_validation,

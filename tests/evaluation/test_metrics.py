@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.evaluation.metrics import MEASURES, batch_iou, batch_mae, cut, measure
+from camoxpert_nb.evaluation.metrics import MEASURES, cut, measure
+from camoxpert_nb.evaluation.metrics_of_batches import batch_iou, batch_mae
 
 Array = NDArray[np.uint8]
 

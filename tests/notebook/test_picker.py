@@ -10,7 +10,7 @@ from IPython.core.formatters import DisplayFormatter
 
 from camoxpert_nb.cli import main as cli
 from camoxpert_nb.cli import train as cli_train
-from camoxpert_nb.data.selection import count_images
+from camoxpert_nb.data.counting import count_images
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.machine.cards import find_card
 from camoxpert_nb.notebook import choice
