@@ -62,6 +62,8 @@ class Audit:
         """One sentence: usable or not."""
         pairs = sum(split.pairs for split in self.splits)
         stops, warnings = self.count("stop"), self.count("warn")
+        if any(finding.kind == "nothing" for finding in self.findings):
+            return f"Not usable yet: {pairs} pairs, but the masks as they are read teach nothing."
         if stops:
             return f"Not usable yet: {stops} of {pairs} pairs stop training. Mend or remove them."
         if warnings:

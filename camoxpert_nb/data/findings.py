@@ -154,10 +154,9 @@ def settle(found: Mapping[str, Sequence[str]], total: int, noncam: int = 0) -> d
     nothing is found. Adds "inverted" and "nothing".
     """
     kinds = {kind: list(names) for kind, names in found.items() if names}
-    border = kinds.get("border", []) + kinds.get("full", [])
-    if len(kinds.get("border", ())) + len(kinds.get("full", ())) > INVERTED * (total - noncam):
-        kinds.pop("border", None)
-        kinds["inverted"] = border
+    border, full = kinds.get("border", []), kinds.get("full", [])
+    if border and len(border) + len(full) > INVERTED * (total - noncam):
+        kinds["inverted"] = kinds.pop("border")
     empty = sum(len(kinds.get(kind, ())) for kind in NO_OBJECT)
     wanted = total - noncam
     if wanted and empty == wanted:

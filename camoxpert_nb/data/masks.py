@@ -227,16 +227,16 @@ def _oddities(mask: Mask, how: MaskReading) -> list[tuple[str, str]]:
 
 def _greys(mask: Mask, how: MaskReading) -> list[tuple[str, str]]:
     """Return what is odd about the brightness of a mask without colours."""
-    top = int(mask.grey.max(initial=0))
+    ignores = how.ignore != NOTHING_IGNORED
+    grey = np.where(mask.values == how.ignore, np.uint8(0), mask.grey) if ignores else mask.grey
+    top = int(grey.max(initial=0))
     if top == 1:
         return [("zero_one", "brightest value 1")]
-    between = (mask.grey > 0) & (mask.grey < 255)
-    if how.ignore != NOTHING_IGNORED:
-        between &= mask.values != how.ignore
+    between = (grey > 0) & (grey < 255)
     if top <= 128 or not between.any():
         return []
-    levels = _levels(mask.grey)
-    if len(levels) > 2 and how.ignore == NOTHING_IGNORED:
+    levels = _levels(grey)
+    if len(levels) > 2 and not ignores:
         return [("levels", f"areas of {', '.join(map(str, levels[:6]))}")]
     return [("grey", f"{between.mean():.1%} of the pixels between 0 and 255")]
 
