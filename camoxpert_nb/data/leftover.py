@@ -16,7 +16,7 @@ from .reading import Reading
 from .spellings import IMAGES, MASKS, holds_masks, holds_other_annotations
 
 if TYPE_CHECKING:
-    from .layouts import Match
+    from .matching import Match
 
 
 @dataclass(frozen=True)
