@@ -40,7 +40,8 @@ KINDS = {
     "inverted": Kind(
         "masks that look inverted: their border is object",
         "warn",
-        "If the objects are black, read them with --mask-invert. Look: --picture FILE.",
+        "If the objects are black, read them with --mask-invert. Look at them: camoxpert data DIR "
+        "--picture FILE.",
     ),
     "leak": Kind(
         "images that are both in training and in test",
@@ -125,11 +126,16 @@ KINDS = {
     "exif": Kind(
         "photos that EXIF turns, with masks that it does not",
         "warn",
-        "Look at them: --picture FILE. --mask-exif shown or stored says how the masks were drawn.",
+        "Look at them: camoxpert data DIR --picture FILE. --mask-exif shown or stored says how the "
+        "masks were drawn.",
     ),
     "alpha": Kind("masks in the alpha channel", "note", "Read from there."),
     "zero_one": Kind("masks stored as 0 and 1 instead of 0 and 255", "note", "Read as object = 1."),
-    "border": Kind("masks whose border is mostly object", "note", "Look at them: --picture FILE."),
+    "border": Kind(
+        "masks whose border is mostly object",
+        "note",
+        "Look at them: camoxpert data DIR --picture FILE.",
+    ),
     "grey": Kind("masks with grey values", "note", "Read as object where grey is above 128."),
     "size": Kind(
         "masks of another size than their image, same shape", "note", "Resized with the image."

@@ -20,7 +20,7 @@ from .spellings import SPLITS, said
 LARGEST = 20_000_000  # bytes; a longer file is no list of names
 NAMES = ("image", "images", "img", "filename", "file", "name", "path", "id", "image_id", "imageid")
 COLUMNS = ("split", "set", "subset", "partition", "phase", "fold", "usage")
-UNLISTED = "not named in any list of training images"  # a reason to leave images out
+OTHERWISE = "the folders say otherwise"
 
 
 @dataclass(frozen=True)
@@ -146,14 +146,14 @@ def _apply(one: ImageSet, lists: Sequence[_List]) -> tuple[ImageSet, list[str], 
             why = f"{len(shared)} of its images are in another list: {_few(shared)}"
         folders = whole["test"] | whole["validation"]
         if not why and (other := (pairs & folders) - whole[each.split]):
-            why = f"the folders say otherwise of {len(other)} images: {_few(other)}"
+            why = f"{OTHERWISE} of {len(other)} images: {_few(other)}"
         if why:
             notes.append(f"{_short(each.path)} is not obeyed: {why}")
         else:
             sides[each.split] |= pairs
             notes.append(f"{_short(each.path)} is obeyed: {len(pairs)} images, {each.split}")
     if whole["test"] or whole["validation"]:  # split by folders, and no list disagrees
-        return one, [note for note in notes if "not obeyed" in note], []
+        return one, [note for note in notes if OTHERWISE in note], []
     rest = whole["train"] - sides["test"] - sides["validation"]
     unlisted = rest - sides["train"] if sides["train"] else set()
     sides["train"] = rest - unlisted

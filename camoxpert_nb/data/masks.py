@@ -98,7 +98,8 @@ def read_stored(path: Path) -> Mask:
             grey = np.asarray(image.convert("L"))
             return _upright(image, Mask(grey, numbers, colour=_coloured(rgb), palette=True))
         if image.mode in ("1", "L") or image.mode.startswith(("I", "F")):
-            values = np.asarray(image.convert("L") if image.mode == "1" else image)
+            values = np.asarray(image)
+            values = values.view(np.uint8) if image.mode == "1" else values
             return _upright(image, Mask(grey_of(image), values))
         rgb = np.asarray(image.convert("RGB"))
         values = rgb.max(axis=2)  # all three of a grey picture; "nonzero" sees every colour

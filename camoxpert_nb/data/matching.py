@@ -122,13 +122,29 @@ def named(search: Search) -> Way:
     masks = masks or [each for each in folders if each not in images] + images
     found: dict[str, tuple[Folder, list[Match]]] = {}
     for each in images:
-        own = below(each, tree)
-        near = sorted(masks, key=lambda one: not _agree(own, below(one, tree)))
-        for match in _best(each, near, search):
+        for match in _nearest(each, masks, search):
             folder = _common(tree, each, match.masks)
             found.setdefault(folder.real, (folder, []))[1].append(match)
     for folder, matches in found.values():
         yield NAMED, folder, matches
+
+
+def _nearest(images: Folder, masks: Sequence[Folder], search: Search) -> list[Match]:
+    """Return the mask folder that goes with an image folder: by its words, by place, by names.
+
+    Two sets whose images are numbered alike may be named at once.
+    """
+    own = below(images, search.tree)
+
+    def distance(folder: Folder) -> tuple[bool, int]:
+        other = below(folder, search.tree)
+        shared = [a == b for a, b in zip(own, other, strict=False)]
+        return not _agree(own, other), -([*shared, False].index(False))
+
+    for rank in sorted({distance(folder) for folder in masks}):
+        if found := _best(images, [f for f in masks if distance(f) == rank], search):
+            return found
+    return []
 
 
 def _meant(tree: Folder, folders: Sequence[Folder], patterns: str, flag: str) -> list[Folder]:
@@ -169,7 +185,7 @@ def below(folder: Folder, above: Folder) -> tuple[str, ...]:
     return folder.path.relative_to(above.path).parts
 
 
-def _agree(images: Sequence[str], masks: Sequence[str]) -> bool:
+def _agree(images: tuple[str, ...], masks: tuple[str, ...]) -> bool:
     """Say whether two paths name the same images: CAMO's masks lie in one folder for all splits."""
     wanted, found = reduced(images), reduced(masks)
     return found in (wanted, without_splits(wanted))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 # Which words of a name mean which split. Whoever is in doubt tests: a test image never trains.
@@ -160,7 +160,8 @@ def split_of(
     return "test" if any(KNOWN_TESTS.search(name.lower()) for name in names[:3]) else "train"
 
 
-def reduced(parts: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+@lru_cache(maxsize=4096)
+def reduced(parts: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     """Return a path without what says images or masks: equal for folders that belong together.
 
     Splits have one spelling, so that images/val and masks/validation meet.

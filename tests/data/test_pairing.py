@@ -135,3 +135,17 @@ def test_named_folders_train_even_if_they_are_called_test(tmp_path):
     )
     (one,) = find_datasets(root, Reading(images="test_images,x", masks="test_masks,xgt"))
     assert (len(one.train), len(one.test)) == (1, 1)
+
+
+def test_two_sets_numbered_alike_may_be_named_at_once(tmp_path):
+    root = tmp_path / "s"
+    for place in ("a", "b"):
+        make(
+            root / place,
+            photos=["1.jpg", "2.jpg"],
+            drawn=["1.png", "2.png", "3.png"][: 2 + (place == "a")],
+        )
+    (one, two) = find_datasets(root, Reading(images="*/photos", masks="*/drawn"))
+    assert len(one.train) == len(two.train) == 2
+    for pair in (*one.train, *two.train):
+        assert pair.image.parents[1] == pair.mask.parents[1]

@@ -348,3 +348,21 @@ def test_what_is_not_used_is_said(tiny: Config, own: Path):
     assert "more/photos: 2 images whose masks were not found (x.jpg, y.jpg)" in said
     found = look_through(own)
     assert any("HEIC" in str(each) and "JPEG or PNG" in str(each) for each in found.unused)
+
+
+def test_a_copy_of_a_held_out_image_does_not_train_later(tiny: Config, tmp_path: Path):
+    images = photos(tmp_path / "set", 16)
+    config = tiny.replace(dataset_path=str(tmp_path / "set"), val_share=0.3)
+    known = build_data(config).split
+    held = sorted(known.validation.values())
+    for number, way in enumerate(("anew", "mirrored", "turned")):
+        add_copy(tmp_path / "set" / held[0], f"new{number}", way)
+    add_copy(next(path for path in images if f"Imgs/{path.name}" not in held), "other", "turned")
+    data = build_data(config, known=known)
+    assert {pair.name for pair in data.validation} == {Path(path).stem for path in held}
+    assert sorted(data.left_out["copies of images held out for validation"]) == [
+        "new0",
+        "new1",
+        "new2",
+    ]
+    assert "other" in {pair.name for pair in data.train}
