@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..errors import InputError
 from ..settings.config import Config
 
 NOTHING_IGNORED = -1
@@ -30,13 +29,7 @@ class MaskReading(NamedTuple):
         """The stored values that are object; none for "auto" and "nonzero"."""
         if self.object in ("auto", "nonzero"):
             return ()
-        try:
-            return tuple(int(value) for value in self.object.split(","))
-        except ValueError:
-            raise InputError(
-                f"--mask-object is '{self.object}'; it must be auto, nonzero, or the values that "
-                "are object, as 1 or 1,3."
-            ) from None
+        return tuple(int(value) for value in self.object.split(","))
 
 
 PLAIN = MaskReading()
@@ -61,7 +54,6 @@ class Reading:
         how = MaskReading(
             config.mask_object, config.mask_invert, config.ignore_label, config.mask_exif
         )
-        _ = how.values  # a wrong one is refused before anything is read
         return cls(config.image_folder, config.mask_folder, config.mask_suffix, how)
 
     def in_words(self) -> str:

@@ -11,6 +11,7 @@ import difflib
 import json
 import math
 import operator
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -310,6 +311,11 @@ def _check_limits(item: dataclasses.Field[Any], value: Any) -> None:
 
 
 def _check_together(config: Config) -> None:
+    if not re.fullmatch(r"auto|nonzero|\d+(,\d+)*", config.mask_object):
+        raise InputError(
+            f"--mask-object is '{config.mask_object}'; give auto, nonzero, or the mask values "
+            "that are object, as 1 or 1,3."
+        )
     if config.stage1_epochs > config.epochs:
         raise InputError(
             f"--stage1-epochs {config.stage1_epochs} is more than --epochs {config.epochs}, which "

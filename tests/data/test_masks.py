@@ -17,6 +17,7 @@ from camoxpert_nb.data.masks import IGNORED, look, mask_size, read_labels, read_
 from camoxpert_nb.data.pairs import Pair
 from camoxpert_nb.data.reading import PLAIN, MaskReading, Reading
 from camoxpert_nb.errors import InputError
+from camoxpert_nb.settings.config import Config
 
 SIZE = (30, 44)
 
@@ -236,5 +237,7 @@ def test_every_kind_says_what_to_do():
 
 
 def test_values_that_are_no_numbers_are_refused():
-    with pytest.raises(InputError, match="--mask-object is 'all'"):
-        _ = MaskReading("all").values
+    for value in ("all", "1,", "-1", "1;3", ""):
+        with pytest.raises(InputError, match=f"--mask-object is '{value}'"):
+            Config(mask_object=value)
+    assert MaskReading(Config(mask_object="1,30").mask_object).values == (1, 30)
