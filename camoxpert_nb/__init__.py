@@ -11,7 +11,8 @@ __version__ = "0.2.0"
 
 _HOMES = {
     "data.layouts": "find_datasets",
-    "data.selection": "count_images find_data",
+    "data.counting": "count_images",
+    "data.selection": "find_data",
     "data.synthetic": "make_synthetic",
     "doctor.doctor": "check_machine find_limits",
     "evaluation.judge": "data_of judge validation_threshold",
@@ -28,8 +29,9 @@ _HOMES = {
     "notebook.picker": "ConfigPicker",
     "runs.process": "tail",
     "runs.run": "Run",
-    "settings.config": "Config differences make_config settings_table",
+    "settings.config": "Config differences make_config",
     "settings.presets": "PRESETS",
+    "settings.table": "settings_table",
     "training.fit": "fit",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from camoxpert_nb.cli import main as cli
-from camoxpert_nb.settings.config import PRESETS, settings_table
+from camoxpert_nb.settings.config import PRESETS
+from camoxpert_nb.settings.table import settings_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

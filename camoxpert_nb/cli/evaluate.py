@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .flags import Options, add_command, add_device, add_images, add_views, add_which, write_json
+from .flags import (
+    Options,
+    add_command,
+    add_device,
+    add_images,
+    add_reading,
+    add_views,
+    add_which,
+    taken_reading,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from ..evaluation.predict import Views
@@ -23,6 +33,7 @@ def add_commands(commands: Any) -> None:
     sub = add_command(commands, "compare", compare)
     sub.add_argument("runs", nargs="+", help="run folders; the first is what others are held to")
     add_images(sub)
+    add_reading(sub)
     sub = add_command(commands, "predict", predict)
     sub.add_argument("--run", required=True, help="run folder whose best weights are used")
     sub.add_argument("--input", required=True, help="an image or a folder of images")
@@ -40,6 +51,8 @@ def add_commands(commands: Any) -> None:
     sub.add_argument("folder", help="data set, or a folder that holds several")
     sub.add_argument("--json", default="", help="file for the findings")
     sub.add_argument("--picture", default="", help="PNG file for a sample of images and masks")
+    sub.add_argument("--all", action="store_true", help="name every file of each finding")
+    add_reading(sub)
 
 
 def evaluate_flags(sub: argparse.ArgumentParser) -> None:
@@ -48,6 +61,7 @@ def evaluate_flags(sub: argparse.ArgumentParser) -> None:
     add_images(sub)
     sub.add_argument("--predictions", default="", help="folder of 8-bit maps, instead of a run")
     sub.add_argument("--ground-truth", default="", help="folder of the masks of those maps")
+    add_reading(sub)
     add_views(sub)
     add_which(sub)
     sub.add_argument(
@@ -89,12 +103,17 @@ def compare(options: Options) -> int:
     console, runs = Console(()), [Run(folder) for folder in options["runs"]]
     paths = [Path(path) for path in options["dataset_path"]]
     how = {name: options[name] for name in ("split", "noncam", "device")}
+    how["reading"] = taken_reading(options)
     judged = [judge(run, paths, progress=console.progress, **how) for run in runs]
     for sets in zip(*judged, strict=True):
         tables = {
             str(run.folder): one.scores.per_image for run, one in zip(runs, sets, strict=True)
         }
-        console.say(f"{sets[0].name}\n{compare_tables(tables).summary()}\n")
+        names = [str(run.folder) for run in runs]
+        trained = dict(zip(names, (one.trained for one in sets), strict=True))
+        notes = [f"{name}: {one.note}" for name, one in zip(names, sets, strict=True)]
+        found = compare_tables(tables, trained).summary()
+        console.say("\n".join([sets[0].name, *notes, found, ""]))
     console.say(performance_table(runs).set_index("run").T.to_string())
     names = [str(run.folder) for run in runs]
     settings = {
@@ -154,18 +173,19 @@ def export(options: Options) -> int:
 
 def data(options: Options) -> int:
     """Look through a data set and report what is in it; exit code 1 if it cannot be used so."""
-    from ..data.audit import audit, report
-    from ..data.layouts import find_datasets
+    from ..data.audit import SHOWN, audit, report
+    from ..data.layouts import look_through
+    from ..data.reading import AUTOMATIC
     from ..training.console import Console
 
     console = Console(())
-    sets = find_datasets(Path(options["folder"]))
-    found = audit(sets, progress=console.progress)
-    console.say(report(found))
+    there = look_through(Path(options["folder"]), taken_reading(options) or AUTOMATIC)
+    found = audit(there, progress=console.progress)
+    console.say(report(found, None if options["all"] else SHOWN))
     if options["picture"]:
         from ..figures.results import draw_pairs
 
-        console.say(f"drawn: {draw_pairs(sets, Path(options['picture']))}")
+        console.say(f"drawn: {draw_pairs(there.sets, Path(options['picture']))}")
     write_json(options["json"], found.as_dict())
     return 1 if found.count("stop") else 0
 
@@ -187,6 +207,7 @@ def _score_run(options: Options, console: Console) -> list[dict[str, Any]]:
         [Path(path) for path in options["dataset_path"]],
         split=options["split"],
         noncam=options["noncam"],
+        reading=taken_reading(options),
         device=options["device"],
         which=options["which"],
         views=_views(options),
@@ -210,12 +231,17 @@ def _views(options: Options) -> Views:
 
 
 def _score_folders(options: Options, console: Console) -> dict[str, Any]:
+    from ..data.reading import AUTOMATIC
     from ..evaluation.scoring import score_folder
 
     if not options["predictions"] or not options["ground_truth"]:
         raise InputError("--predictions DIR and --ground-truth DIR belong together: give both.")
+    reading = taken_reading(options) or AUTOMATIC
     scores = score_folder(
-        Path(options["predictions"]), Path(options["ground_truth"]), progress=console.progress
+        Path(options["predictions"]),
+        Path(options["ground_truth"]),
+        how=reading.how,
+        progress=console.progress,
     )
     console.say(f"{options['predictions']}\n{scores.summary()}")
     return scores.to_json()

@@ -9,10 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..data.reading import Reading
 from ..settings.config import GROUPS, PRESETS, Config, flag_of, plain_type
 
 Options = dict[str, Any]
 DEVICES = ("auto", "cuda", "cpu")
+READING = (
+    *("image_folder", "mask_folder", "mask_suffix", "mask_object", "mask_invert", "mask_exif"),
+    "ignore_label",
+)
 
 
 def add_command(
@@ -59,6 +64,27 @@ def add_images(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--noncam", action="store_true", help="score COD10K's NonCAM images too")
     add_device(sub)
+
+
+def add_reading(sub: argparse.ArgumentParser) -> None:
+    """Add how a data set is read, as `train` has it."""
+    group = sub.add_argument_group("how the data are read (default: as the run's own data are)")
+    for item in dataclasses.fields(Config):
+        if item.name in READING:
+            shape: dict[str, Any] = {"help": item.metadata["help"], "default": argparse.SUPPRESS}
+            kind, _ = plain_type(item)
+            if kind is bool:
+                shape["action"] = argparse.BooleanOptionalAction
+            else:
+                shape |= {"type": kind, "choices": item.metadata.get("choices")}
+                shape["metavar"] = {int: "N", str: "TEXT"}[kind]
+            group.add_argument(flag_of(item.name), dest=item.name, **shape)
+
+
+def taken_reading(options: Options) -> Reading | None:
+    """Return how the data are to be read, None if nothing was said; takes it out of `options`."""
+    given = {name: options.pop(name) for name in READING if name in options}
+    return Reading.of(Config(**given)) if given else None
 
 
 def add_views(sub: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
 """Looking through a data set before a number from it is trusted.
 
 Every image and mask is decoded once, in threads (Pillow lets go of Python's lock while it
-decodes); copies are found by sha256, computed only for files of equal size. What can be found is
-a row of `KINDS`, with how much it matters and what to do about it.
+decodes); copies are found by sha256, computed only for files of equal size, and pictures that are
+nearly the same by their looks (`copies`). What can be found is a row of `findings.KINDS`.
 """
 
 from __future__ import annotations
@@ -21,68 +21,15 @@ from typing import Any, NamedTuple
 
 from ..errors import InputError
 from .cache import Progress
-from .images import Array, binary, doubt, read_grey, read_image, same_shape
-from .layouts import ImageSet, Pair, is_noncam
+from .copies import groups, looks
+from .findings import KINDS, NO_OBJECT, Finding, settle
+from .layouts import Found
+from .masks import look, object_share
+from .pairs import ImageSet, Pair, is_noncam
 
 TINY = 0.03  # object share below which the field calls an object tiny
-COLOUR_TOLERANCE = 16  # grey levels between channels: what JPEG adds to a grey mask
 SHOWN = 5  # names per finding in the report
-
-
-class Kind(NamedTuple):
-    """What a finding is called, whether it stops training, and what to do about it."""
-
-    title: str
-    weight: str  # stop: cannot be used; warn: changes the numbers; note: harmless
-    advice: str
-
-
-KINDS = {
-    "unreadable": Kind(
-        "files that cannot be read", "stop", "Download them again, or remove image and mask."
-    ),
-    "shape": Kind(
-        "masks of another shape than their image",
-        "stop",
-        "Put the mask that belongs to the image in its place, or remove both.",
-    ),
-    "leak": Kind(
-        "images that are both in training and in test",
-        "warn",
-        "Remove them from training, or say so beside the test scores.",
-    ),
-    "copies": Kind(
-        "images stored more than once",
-        "warn",
-        "Keep one of each: copies count twice, and may train and validate at once.",
-    ),
-    "image alone": Kind(
-        "images without a mask", "warn", "They are not used. Add masks of the same name."
-    ),
-    "mask alone": Kind(
-        "masks without an image", "warn", "They are not used. Add images of the same name."
-    ),
-    "empty": Kind(
-        "empty masks",
-        "warn",
-        "Check that no object is meant; 'NonCAM' in the name marks images without one.",
-    ),
-    "ids": Kind(
-        "masks without a value above 128",
-        "warn",
-        "Read as empty. Masks of ids, classes or dark colours: save the object as 255.",
-    ),
-    "colour": Kind(
-        "masks in colour",
-        "warn",
-        "Read as brightness: object where it is above 128. Dark colours become background.",
-    ),
-    "zero_one": Kind("masks stored as 0 and 1 instead of 0 and 255", "note", "Read as object = 1."),
-    "grey": Kind("masks with grey values", "note", "Read as object where grey is above 128."),
-    "size": Kind(
-        "masks of another size than their image, same shape", "note", "Resized with the image."
-    ),
-}
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -97,15 +44,6 @@ class SplitCount:
     noncam: int
     empty: int
     tiny: float
-
-
-@dataclass(frozen=True)
-class Finding:
-    """All cases of one kind in one place; an item is a name with the detail in brackets."""
-
-    kind: str
-    place: str
-    items: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -124,6 +62,8 @@ class Audit:
         """One sentence: usable or not."""
         pairs = sum(split.pairs for split in self.splits)
         stops, warnings = self.count("stop"), self.count("warn")
+        if any(finding.kind == "nothing" for finding in self.findings):
+            return f"Not usable yet: {pairs} pairs, but the masks as they are read teach nothing."
         if stops:
             return f"Not usable yet: {stops} of {pairs} pairs stop training. Mend or remove them."
         if warnings:
@@ -137,17 +77,18 @@ class Audit:
         return {"splits": splits, "findings": findings, "verdict": self.verdict}
 
 
-def audit(sets: Iterable[ImageSet], *, progress: Progress | None = None) -> Audit:
+def audit(found: Found | Iterable[ImageSet], *, progress: Progress | None = None) -> Audit:
     """Decode and compare every pair of the sets; `progress(done, total)` is called after each.
 
     Nothing that is wrong with a file raises: it becomes a finding. Images are compared by the
-    bytes of their files, within each split and between all of them.
+    bytes of their files and by their looks, within each split and between all of them. Of what
+    `layouts.look_through` found, what is not used is a finding too.
     """
     sides: dict[str, tuple[ImageSet, str]] = {}
-    findings: list[Finding] = []
-    for image_set in sets:
+    findings = _left_over(found) if isinstance(found, Found) else []
+    for image_set in found.sets if isinstance(found, Found) else found:
         findings += _orphans(image_set)
-        for split in ("train", "test"):
+        for split in SPLITS:
             place = f"{image_set.name} {split}"
             key = f"{place} ({image_set.root})" if place in sides else place
             if getattr(image_set, split):
@@ -157,9 +98,9 @@ def audit(sets: Iterable[ImageSet], *, progress: Progress | None = None) -> Audi
     splits = []
     for place, (image_set, split) in sides.items():
         here = list(islice(checked, len(pairs[place])))
-        findings += _by_kind(place, (item for each in here for item in each.problems))
+        findings += _of_masks(place, pairs[place], here)
         splits.append(_count(image_set, split, here))
-    findings += _copies(pairs, tests={place for place, side in sides.items() if side[1] == "test"})
+    findings += _copies(pairs, {place: side[1] for place, side in sides.items()})
     order = list(KINDS)
     findings.sort(key=lambda finding: order.index(finding.kind))
     return Audit(tuple(splits), tuple(findings))
@@ -186,8 +127,11 @@ def _groups(
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def report(found: Audit) -> str:
-    """Return the audit as a plain text table, the findings with what to do, and the verdict."""
+def report(found: Audit, shown: int | None = SHOWN) -> str:
+    """Return the audit as a plain text table, the findings with what to do, and the verdict.
+
+    `shown` items of each finding, None: all.
+    """
     head = ("split", "pairs", "CAM", "NonCAM", "empty", f"object < {TINY:.0%}", "folder")
     rows = [
         [f"{s.dataset} {s.split}", s.pairs, s.cam, s.noncam, s.empty, f"{s.tiny:.0%}", s.folder]
@@ -196,16 +140,19 @@ def report(found: Audit) -> str:
     cells = [[str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
-    return "\n".join([*lines, "", *map(_paragraph, found.findings), found.verdict])
+    return "\n".join(
+        [*lines, "", *(_paragraph(each, shown) for each in found.findings), found.verdict]
+    )
 
 
-def _paragraph(finding: Finding) -> str:
-    kind, count = KINDS[finding.kind], len(finding.items)
-    more = f"\n    and {count - SHOWN} more" if count > SHOWN else ""
-    items = "\n    ".join(finding.items[:SHOWN])
+def _paragraph(finding: Finding, shown: int | None) -> str:
+    kind, items = KINDS[finding.kind], finding.items[:shown]
+    rest = len(finding.items) - len(items)
+    more = f"\n    and {rest} more (--all shows them)" if rest else ""
+    listed = "\n    ".join(items)
     return (
-        f"[{kind.weight}] {finding.place}, {kind.title}: {count}\n    {items}{more}\n"
-        f"    -> {kind.advice}\n"
+        f"[{kind.weight}] {finding.place}, {kind.title}: {len(finding.items)}\n    "
+        f"{listed}{more}\n    -> {kind.advice}\n"
     )
 
 
@@ -229,50 +176,59 @@ def _check_all(pairs: Sequence[Pair], progress: Progress | None) -> list[_Checke
 
 def _check(pair: Pair) -> _Checked:
     """Decode both files; another size than the image's is harmless where the shape is the same."""
-    path, found = pair.image, {}
     try:
-        image = read_image(path)
-        path = pair.mask
-        grey = read_grey(path)
-        pure = bool(((grey == 0) | (grey == 255)).all())
-        share = float(binary(grey).mean())
-        if grey.shape != image.shape[:2]:
-            sizes = [f"{a.shape[0]} x {a.shape[1]}" for a in (grey, image)]
-            kind = "size" if same_shape(image.shape, grey.shape) else "shape"
-            found[kind] = "mask {}, image {} (height x width)".format(*sizes)
-        if not pure:
-            found.update([_odd_values(path, grey)])
+        _, labels, problems = look(pair)
     except InputError as error:
-        found, share = {"unreadable": f"cannot be read ({error.__cause__ or error})"}, math.nan
-    if share == 0 and not is_noncam(pair):
-        found["empty" if "colour" in found else doubt(grey)] = "no pixel is object"
-    return _Checked([(kind, f"{path.name} ({detail})") for kind, detail in found.items()], share)
+        name = pair.image.name if str(error).startswith(str(pair.image)) else pair.mask.name
+        reason = f"{name} (cannot be read ({error.__cause__ or error}))"
+        return _Checked([("unreadable", reason)], math.nan)
+    share = math.nan if any(kind == "shape" for kind, _ in problems) else object_share(labels)
+    kept = [each for each in problems if not (is_noncam(pair) and each[0] in NO_OBJECT)]
+    return _Checked([(kind, f"{pair.mask.name} ({detail})") for kind, detail in kept], share)
 
 
-def _odd_values(mask: Path, grey: Array) -> tuple[str, str]:
-    """Return the way in which a mask is not 0 and 255, and the detail."""
-    channels = read_image(mask)
-    spread = channels.max(axis=2) - channels.min(axis=2)
-    if (spread > COLOUR_TOLERANCE).any():
-        return "colour", "more colours than black and white"
-    if doubt(grey) == "zero_one":
-        return "zero_one", "brightest value 1"
-    return "grey", f"{((grey > 0) & (grey < 255)).mean():.1%} of the pixels between 0 and 255"
+def _of_masks(place: str, pairs: Sequence[Pair], checked: Sequence[_Checked]) -> list[Finding]:
+    """Return what was found in the files of one place, and what follows for all of them."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for each in checked:
+        for kind, item in each.problems:
+            kinds[kind].append(item)
+    settled = settle(kinds, len(pairs), sum(map(is_noncam, pairs)))
+    return [Finding(kind, place, tuple(items)) for kind, items in settled.items()]
+
+
+def _left_over(found: Found) -> list[Finding]:
+    """Return what is not used, and what became of the lists of names."""
+    kinds = [("beside" if each.harmless else "unused", str(each)) for each in found.unused]
+    kinds += [("list" if "not obeyed" in note else "lists", note) for note in found.lists]
+    if found.unlisted:
+        names = ", ".join(pair.name for pair in found.unlisted[:SHOWN])
+        count = len(found.unlisted)
+        kinds.append(("unused", f"{count} images that no list of training images names: {names}"))
+    return _by_kind(str(found.root), kinds)
 
 
 def _orphans(image_set: ImageSet) -> list[Finding]:
     alone = [("image alone", path.name) for path in image_set.images_without_mask]
     alone += [("mask alone", path.name) for path in image_set.masks_without_image]
+    alone += [("second", line) for line in image_set.second]
     return _by_kind(image_set.name, alone)
 
 
-def _copies(pairs: Mapping[str, Sequence[Pair]], tests: set[str]) -> list[Finding]:
-    """Sort groups of copies into leaks (training and test meet) and mere repetitions."""
+def _copies(pairs: Mapping[str, Sequence[Pair]], splits: Mapping[str, str]) -> list[Finding]:
+    """Sort groups of copies into leaks (training and what scores meet) and mere repetitions."""
     items = []
-    for group in find_copies(pairs):
-        sides = {place in tests for place, _ in group}
-        names = " = ".join(f"{path.name} ({place})" for place, path in group)
-        items.append(("leak" if len(sides) == 2 else "copies", names))
+    exact = find_copies(pairs)
+    known = {path for group in exact for _, path in group[1:]}
+    places = {pair.image: place for place, every in pairs.items() for pair in every}
+    seen = looks([path for path in places if path not in known])
+    near = [[(places[path], path) for path in group] for group in groups(seen)]
+    for start, found in (("", exact), ("near ", near)):
+        for group in found:
+            sides = {splits[place] for place, _ in group}
+            names = " = ".join(f"{path.name} ({place})" for place, path in group)
+            leaks = "train" in sides and len(sides) > 1
+            items.append((f"{start}leak" if leaks else f"{start}copies", names))
     return _by_kind("all splits", items)
 
 

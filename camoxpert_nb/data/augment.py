@@ -34,10 +34,11 @@ def augment_batch(
 ) -> tuple[Tensor, Tensor]:
     """Flip, crop, rotate and recolour a batch; the same uniforms give the same result.
 
-    image (B, 3, S, S) uint8 0...255 or float 0...1, mask (B, 1, S, S) of 0 and 1, uniform (B, K)
-    in [0, 1). `strength` in 0...1 scales how often images are flipped and how far the rest goes;
-    0 changes nothing. Returns image (B, 3, S, S) float32 0...1 and mask (B, 1, S, S) float32 of
-    0 and 1, both contiguous and on the device of `image`.
+    image (B, 3, S, S) uint8 0...255 or float 0...1, mask (B, 1, S, S) of 0 and 1 (or two channels,
+    the second 1 where pixels count nowhere), uniform (B, K) in [0, 1). `strength` in 0...1 scales
+    how often images are flipped and how far the rest goes; 0 changes nothing. Returns image
+    (B, 3, S, S) float32 0...1 and mask, of its shape, float32 of 0 and 1, both contiguous and on
+    the device of `image`.
     """
     if strength == 0:
         return to_float(image, mask)
@@ -91,10 +92,10 @@ def _change(image: Tensor, mask: Tensor, affine: Tensor, colour: Tensor) -> tupl
     grid = (x_part + y_part[..., None]).permute(0, 2, 3, 1)  # (B, S, S, 2)
     both = torch.cat(to_float(image, mask), 1)
     both = functional.grid_sample(both, grid, "bilinear", "reflection", align_corners=False)
-    red, green, blue, mask = both.split(1, dim=1)
+    red, green, blue = both[:, :3].split(1, dim=1)
     own, by_grey, offset = colour[:, :, None, None, None].unbind(1)
     grey = (GREY[0] * red + GREY[1] * green + GREY[2] * blue).mul_(by_grey).add_(offset)
-    return (own * both[:, :3]).add_(grey).clamp_(0, 1), (mask >= 0.5).float()
+    return (own * both[:, :3]).add_(grey).clamp_(0, 1), (both[:, 3:] >= 0.5).float()
 
 
 def _change_bytes(
@@ -115,12 +116,18 @@ def _change_bytes(
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     maps = zip(_in_pixels(affine, size), _mixings(colour), strict=True)
     for i, (matrix, mixing) in enumerate(maps):
-        cv2.merge([*image[i].numpy(), *mask[i].numpy()], still)
+        cv2.merge([*image[i].numpy(), mask[i, 0].numpy()], still)
         cv2.warpAffine(still, matrix, (size, size), moved, flags, cv2.BORDER_REFLECT)
         cv2.transform(cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB, colours), mixing, mixed)
         cv2.split(mixed, list(planes[:3]))
         cv2.extractChannel(moved, 3, planes[3])
-        new_image[i], new_mask[i] = torch.from_numpy(planes).split((3, 1))
+        new_image[i], new_mask[i, :1] = torch.from_numpy(planes).split((3, 1))
+        for other in range(1, mask.shape[1]):  # OpenCV moves four channels at most
+            layer = mask[i, other].numpy()
+            moved_layer = cv2.warpAffine(
+                layer, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT
+            )
+            new_mask[i, other] = torch.from_numpy(moved_layer)
         new_image[i].div_(255)  # now, while it is in the processor's cache
     return new_image, new_mask
 

@@ -34,7 +34,8 @@ class PairDataset(Dataset[Batch]):
     """Batches by position: `dataset[[3, 5]]` is the batch of the images 3 and 5 in epoch 0.
 
     A position is epoch * len(dataset) + index, so that a worker knows the epoch by itself.
-    A batch holds image (B, 3, S, S) uint8, mask (B, 1, S, S) uint8 of 0 and 1, index (B,)
+    A batch holds image (B, 3, S, S) uint8, mask (B, 1, S, S) uint8 of 0 and 1 (with an ignored
+    label two channels, the second 1 where pixels count nowhere), index (B,)
     int64 and uniform (B, K) float32 in [0, 1), which depends on seed, epoch and index alone.
     """
 

@@ -25,13 +25,16 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..settings.config import Config
-from .images import binary, doubt, read_grey, read_image, resize_image, resize_mask, same_shape
-from .layouts import Pair, is_noncam
+from .findings import NO_OBJECT
+from .images import resize_image, same_shape
+from .masks import look, refuse, resize_labels
+from .pairs import Pair, is_noncam
+from .reading import NOTHING_IGNORED
 
 Progress = Callable[[int, int], None]
 Doubts = dict[str, list[str]]  # names of masks by reason
 
-FORMAT = 2  # of the cache file; raise it when what is stored changes
+FORMAT = 3  # of the cache file; raise it when what is stored changes
 SHOWN = 5  # broken files named in a message
 TIMED = 32  # pairs decoded to tell how long all take
 CHUNK = 64  # pairs decoded ahead of the writer: bounds the memory
@@ -40,9 +43,10 @@ CHUNK = 64  # pairs decoded ahead of the writer: bounds the memory
 class Cache:
     """A finished cache file: `array` (N, 4, S, S) uint8, red, green, blue, mask of 0 and 1.
 
-    `fingerprint` is a sha256 over the files it was made from; `doubts` names the masks that may
-    mean something else than was read, by reason (`images.DOUBTS`). Only the path is pickled; every
-    process maps the file by itself, so the pixels are in memory once.
+    Where a label is ignored there is a fifth channel, 1 where pixels count nowhere. `fingerprint`
+    is a sha256 over the files it was made from; `doubts` names the masks that may mean something
+    else than was read, by kind (`findings.KINDS`). Only the path is pickled; every process maps
+    the file by itself, so the pixels are in memory once.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -84,7 +88,7 @@ def seconds_to_decode(pairs: Sequence[Pair], size: int, folder: Path) -> float:
         return 0.0
     few = pairs[:: max(len(pairs) // TIMED, 1)]
     started = time.perf_counter()
-    _decode_into(io.BytesIO(), few, size, lambda done, total: None)
+    _decode_into(io.BytesIO(), few, shape, lambda done, total: None)
     return (time.perf_counter() - started) * len(pairs) / len(few)
 
 
@@ -92,7 +96,9 @@ def _name(
     pairs: Sequence[Pair], size: int, folder: Path
 ) -> tuple[Path, str, tuple[int, int, int, int]]:
     """Return file, fingerprint (sha256 over path, size and time of the files) and shape."""
-    digest = hashlib.sha256(f"{FORMAT} {size}".encode())
+    hows = sorted({pair.how for pair in pairs})
+    digest = hashlib.sha256(f"{FORMAT} {size} {hows}".encode())
+    channels = 5 if any(how.ignore != NOTHING_IGNORED for how in hows) else 4
     problems = []
     for path in (path for pair in pairs for path in (pair.image, pair.mask)):
         try:
@@ -105,7 +111,7 @@ def _name(
     _raise_if_any(problems)
     fingerprint = digest.hexdigest()
     file = Path(folder) / f"images-{size}px-{fingerprint[:16]}.npy"
-    return file, fingerprint, (len(pairs), 4, size, size)
+    return file, fingerprint, (len(pairs), channels, size, size)
 
 
 def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
@@ -129,10 +135,10 @@ def _build(pairs: Sequence[Pair], shape: tuple[int, ...], path: Path, progress: 
         with unfinished.open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
-            doubts = _decode_into(file, pairs, shape[-1], progress)
+            doubts = _decode_into(file, pairs, shape, progress)
             file.flush()
             os.fsync(file.fileno())
-        beside = unfinished.with_suffix(".json")
+        beside = unfinished.with_name(f"{unfinished.name}.json")
         beside.write_text(json.dumps(doubts), "utf-8")
         beside.replace(_doubts_file(path))
         unfinished.replace(path)
@@ -144,7 +150,7 @@ def _build(pairs: Sequence[Pair], shape: tuple[int, ...], path: Path, progress: 
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
-            unfinished.with_suffix(".json").unlink(missing_ok=True)
+            unfinished.with_name(f"{unfinished.name}.json").unlink(missing_ok=True)
 
 
 def _require_space(folder: Path, needed: int) -> None:
@@ -156,7 +162,9 @@ def _require_space(folder: Path, needed: int) -> None:
         )
 
 
-def _decode_into(file: BinaryIO, pairs: Sequence[Pair], size: int, progress: Progress) -> Doubts:
+def _decode_into(
+    file: BinaryIO, pairs: Sequence[Pair], shape: tuple[int, ...], progress: Progress
+) -> Doubts:
     """Append every pair to `file`, in order, and return the masks in doubt by reason.
 
     At the end it raises for all pairs that could not be decoded.
@@ -165,37 +173,39 @@ def _decode_into(file: BinaryIO, pairs: Sequence[Pair], size: int, progress: Pro
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding lets go of Python's lock
         for first in range(0, len(pairs), CHUNK):
             chunk = pairs[first : first + CHUNK]
-            for done, result in enumerate(threads.map(lambda pair: _decode(pair, size), chunk), 1):
+            for done, result in enumerate(
+                threads.map(lambda pair: _decode(pair, *shape[1:3]), chunk), 1
+            ):
                 progress(first + done, len(pairs))
                 if isinstance(result, str):
                     problems.append(result)
                     continue
                 if not problems:
                     file.write(result.array.data)
-                if result.doubt:
-                    doubts.setdefault(result.doubt, []).append(result.name)
+                for kind in result.doubts:
+                    doubts.setdefault(kind, []).append(result.name)
     _raise_if_any(problems)
     return doubts
 
 
 class _Decoded(NamedTuple):
-    array: NDArray[np.uint8]  # (4, size, size)
+    array: NDArray[np.uint8]  # (channels, size, size)
     name: str
-    doubt: str  # about the mask, as images.doubt tells it
+    doubts: list[str]  # about the mask, kinds of findings.KINDS
 
 
-def _decode(pair: Pair, size: int) -> _Decoded | str:
+def _decode(pair: Pair, channels: int, size: int) -> _Decoded | str:
     """Return the decoded pair, or the sentence that says what is wrong with it."""
     try:
-        image, grey = read_image(pair.image), read_grey(pair.mask)
+        image, labels, problems = look(pair)
+        if not same_shape(image.shape, labels.shape):
+            return str(refuse(pair.mask, labels.shape, pair.image, image.shape))
     except InputError as error:
         return str(error)
-    if not same_shape(image.shape, grey.shape):
-        found, expected = ("x".join(map(str, a.shape[1::-1])) for a in (grey, image))
-        return f"{pair.mask}: the mask is {found} pixels, its image {pair.image.name} {expected}"
-    channels = resize_image(image, size).transpose(2, 0, 1)
-    array = np.stack([*channels, resize_mask(binary(grey), size)])
-    return _Decoded(array, pair.name, "" if is_noncam(pair) else doubt(grey))
+    layers = [*resize_image(image, size).transpose(2, 0, 1), *resize_labels(labels, size)]
+    harmless = ("grey", "size", *(NO_OBJECT if is_noncam(pair) else ()))
+    kinds = [kind for kind, _ in problems if kind not in harmless]
+    return _Decoded(np.stack(layers[:channels]), pair.name, kinds)
 
 
 def _raise_if_any(problems: list[str]) -> None:
@@ -204,7 +214,8 @@ def _raise_if_any(problems: list[str]) -> None:
         more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise InputError(
             f"{len(problems)} of the data set's files cannot be used:\n{listed}{more}\n"
-            "Download them again, or remove image and mask; `camoxpert data DIR` lists them all."
+            "Download them again, or remove image and mask; `camoxpert data DIR --all` lists "
+            "them all."
         )
 
 

@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .layouts import Pair
+from .copies import Look, alike
+from .pairs import Pair
 
 FORMAT = 2  # of split.json; the first held names alone
 
@@ -43,8 +44,9 @@ def _digest_of(path: Path, size: int, time: int) -> str:
 class Split:
     """Which images trained a run and which it held out: by digest, the path they were found at.
 
-    `masks`: each image's mask, by digest. `gone`: images that were not there any more when the run
-    went on last. Of runs made by an older kit only the names are known (`by_name`).
+    `masks`: each image's mask, by digest; `looks`: each image's look (`copies`). `gone`: images
+    that were not there any more when the run went on last. Of runs made by an older kit only the
+    names are known (`by_name`).
     """
 
     train: Mapping[str, str]
@@ -52,9 +54,16 @@ class Split:
     by_name: bool = False
     masks: Mapping[str, str] = field(default_factory=dict)
     gone: frozenset[str] = frozenset()
+    looks: Mapping[str, Look] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, train: Sequence[Pair], validation: Sequence[Pair], root: Path) -> Split:
+    def of(
+        cls,
+        train: Sequence[Pair],
+        validation: Sequence[Pair],
+        root: Path,
+        looks: Mapping[Path, Look] | None = None,
+    ) -> Split:
         """Return the split of these images, their paths told from `root`."""
         every = (*train, *validation)
         known = digests(path for pair in every for path in (pair.image, pair.mask))
@@ -63,7 +72,8 @@ class Split:
             return {known[pair.image]: below(pair.image, root) for pair in pairs}
 
         masks = {known[pair.image]: known[pair.mask] for pair in every}
-        return cls(side(train), side(validation), masks=masks)
+        seen = {known[path]: look for path, look in (looks or {}).items() if path in known}
+        return cls(side(train), side(validation), masks=masks, looks=seen)
 
     @classmethod
     def load(cls, values: Mapping[str, Any]) -> Split:
@@ -71,7 +81,7 @@ class Split:
         train, validation = (values.get(side, {}) for side in ("train", "validation"))
         if values.get("format") == FORMAT:
             masks, gone = values.get("masks", {}), frozenset(values.get("gone", ()))
-            return cls(train, validation, masks=masks, gone=gone)
+            return cls(train, validation, False, masks, gone, values.get("looks", {}))
         return cls({name: name for name in train}, {name: name for name in validation}, True)
 
     def __bool__(self) -> bool:
@@ -83,6 +93,11 @@ class Split:
             return [pair.name for pair in pairs]
         found = digests(pair.image for pair in pairs)
         return [found[pair.image] for pair in pairs]
+
+    def near(self, looks: Sequence[Look], side: str) -> set[int]:
+        """Return which of these looks are nearly that of an image of a side, by their places."""
+        known = [self.looks[key] for key in getattr(self, side) if key in self.looks]
+        return set(alike(looks, known)[:, 0].tolist())
 
     @property
     def scored(self) -> str:
@@ -100,8 +115,8 @@ class Split:
                 known = {f"name:{each}": each for each in known if each not in names}
             sides[name] = {**known, **own}
         gone = ({*sides["train"], *sides["validation"]}) - {*self.train, *self.validation}
-        masks = {**before.masks, **self.masks}
-        return {"format": FORMAT, **sides, "masks": masks, "gone": sorted(gone)}
+        masks, looks = {**before.masks, **self.masks}, {**before.looks, **self.looks}
+        return {"format": FORMAT, **sides, "masks": masks, "gone": sorted(gone), "looks": looks}
 
 
 def below(path: Path, root: Path) -> str:

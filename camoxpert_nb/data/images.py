@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..errors import InputError
 
@@ -21,14 +22,6 @@ Array = NDArray[np.uint8]
 
 _ORIENTATION = 0x0112  # the EXIF tag that says how to turn the photo; 1: not at all
 SHAPE_TOLERANCE = 0.02  # of height / width: a resized copy may be off by a rounded pixel
-
-# Masks without a pixel above 128, and how they are read.
-DOUBTS = {
-    "ids": "hold no value above 128, but others than 1, as masks of ids or dark colours do: "
-    "read as empty. Save the object as 255",
-    "empty": "are empty: there is nothing to find",
-    "zero_one": "hold 0 and 1 only: 1 is read as the object",
-}
 
 # Pillow's ways of saying "broken file"; a bomb is a header that claims an absurd size.
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -40,6 +33,13 @@ def read_image(path: Path) -> Array:
     Raises InputError, naming the file, when it is missing, truncated or not an image.
     """
     return _decode(path, "RGB")
+
+
+def read_photo(path: Path) -> tuple[Array, Header]:
+    """Return what `read_image` does, and what the header says."""
+    with opened(path) as image:
+        head = Header((image.height, image.width), _orientation(image))
+        return upright(image, grey_of(image, "RGB")), head
 
 
 def read_grey(path: Path) -> Array:
@@ -78,14 +78,6 @@ def read_map(path: Path) -> Array:
     return image[..., 0]
 
 
-def doubt(grey: Array) -> str:
-    """Return why a grey mask (H, W) may not mean what `binary` reads: a key of DOUBTS, or ""."""
-    brightest = int(grey.max(initial=0))
-    if brightest > 128:
-        return ""
-    return "empty" if brightest == 0 else "zero_one" if brightest == 1 else "ids"
-
-
 def resize_image(image: Array, size: int) -> Array:
     """Return (size, size, 3), squashed to a square as the field's evaluation protocol does."""
     shrinking = min(image.shape[:2]) >= size
@@ -109,12 +101,49 @@ def write_map(path: Path, probability: NDArray[np.floating]) -> None:
     Image.fromarray(np.rint(probability * 255).astype(np.uint8)).save(path)
 
 
+class Header(NamedTuple):
+    """What a file's header says: (height, width) as stored, and how EXIF turns it (1: not)."""
+
+    stored: tuple[int, int]
+    orientation: int
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """The size (height, width) upright."""
+        return self.stored[::-1] if self.orientation in (5, 6, 7, 8) else self.stored
+
+
+def header(path: Path) -> Header:
+    """Return what the header says; InputError if it cannot be read."""
+    with opened(path) as image:
+        return Header((image.height, image.width), _orientation(image))
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Return (height, width) from the header alone, upright; InputError if it cannot be read."""
-    with _opened(path) as image:
-        width, height = image.size
-        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    return (width, height) if turned else (height, width)
+    return header(path).shown
+
+
+def turned(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Return an array (H, W, ...) as an EXIF orientation of 1...8 turns it."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return np.ascontiguousarray(array)
+
+
+def upright(image: Image.Image, array: NDArray[Any]) -> NDArray[Any]:
+    """Return an image's stored pixels as its own EXIF tag turns them."""
+    orientation = _orientation(image)
+    return array if orientation == 1 else turned(array, orientation)
+
+
+def _orientation(image: Image.Image) -> int:
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if value in range(1, 9) else 1
 
 
 def same_shape(image_size: Sequence[int], mask_size: Sequence[int]) -> bool:
@@ -125,21 +154,24 @@ def same_shape(image_size: Sequence[int], mask_size: Sequence[int]) -> bool:
 
 def _decode(path: Path, mode: str = "") -> Array:
     """Return the pixels in a mode of Pillow, by default L of a grey file and RGB of others."""
-    with _opened(path) as image:
-        if image.mode == "F":
-            raise ValueError("it holds floating-point values; save it as 8-bit PNG, 0...255")
-        if image.mode.startswith("I"):  # 16 bits; values that fit 8 are stored wide but mean them
-            wide = np.asarray(image)
-            narrow = wide if wide.max(initial=0) <= 255 else wide // 257
-            image = Image.fromarray(narrow.astype(np.uint8))
-        if image.getexif().get(_ORIENTATION, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-        mode = mode or ("L" if image.mode in ("1", "L") else "RGB")
-        return np.asarray(image if image.mode == mode else image.convert(mode))
+    with opened(path) as image:
+        return upright(image, grey_of(image, mode))
+
+
+def grey_of(image: Image.Image, mode: str = "L") -> Array:
+    """Return the stored pixels in a mode, L (H, W) or RGB (H, W, 3); 16 bits become 8."""
+    if image.mode == "F":
+        raise ValueError("it holds floating-point values; save it as 8-bit PNG, 0...255")
+    if image.mode.startswith("I"):  # 16 bits; values that fit 8 are stored wide but mean them
+        wide = np.asarray(image)
+        narrow = wide if wide.max(initial=0) <= 255 else wide // 257
+        image = Image.fromarray(narrow.astype(np.uint8))
+    mode = mode or ("L" if image.mode in ("1", "L") else "RGB")
+    return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
     """Open a file for Pillow; whatever turns out to be wrong with it becomes an InputError."""
     try:
         with Image.open(path) as image:

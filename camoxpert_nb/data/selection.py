@@ -1,7 +1,8 @@
 """Which images: what trains, what validates, what is left out, and why.
 
-Validation is carved out of training by a hash of each name, so adding files moves nothing; test
-images are never among either.
+Validation is what the data set's folders say, or is carved out of training by a hash of each name,
+so adding files moves nothing; copies of one picture stay on one side. Test images are never among
+either.
 """
 
 from __future__ import annotations
@@ -9,61 +10,73 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError, few
 from ..settings.config import Config
 from .audit import find_copies
 from .cache import Progress, cache_folder
+from .copies import Look, alike, groups, looks
 from .identity import Split, below, digests
-from .layouts import ImageSet, Pair, find_datasets, is_noncam
+from .layouts import Found, find_datasets, look_through
+from .pairs import ImageSet, Pair, is_noncam
+from .reading import Reading
 from .synthetic import make_synthetic
 
-COPIES = "copies of other training images"  # a reason to leave images out
+COPIES = "copies of other training images"  # reasons to leave images out
+HELD_OUT = "copies of images held out for validation"
+LATE = "images of a validation split that came later"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a run uses: training pairs, test pairs by set, and names left out, by reason."""
+    """What a run uses: pairs that train, validate, test (by set), and names left out, by reason."""
 
     train: tuple[Pair, ...]
     test: dict[str, tuple[Pair, ...]]
     left_out: dict[str, list[str]]
+    validation: tuple[Pair, ...] = ()
 
 
 def select(sets: Iterable[ImageSet], *, noncam: bool = False) -> Selection:
-    """Merge the sets' training pairs and list their test pairs by set.
+    """Merge the sets' training and validation pairs and list their test pairs by set.
 
     NonCAM pairs (empty masks, no part of the field's protocol) are left out unless `noncam`.
     Two test sets of one name both stay; the second is called by its folder as well.
     """
-    train: list[Pair] = []
+    merged: dict[str, list[Pair]] = {"training": [], "validation": []}
     test: dict[str, tuple[Pair, ...]] = {}
     left_out: dict[str, list[str]] = {}
     for image_set in sets:
-        for split, pairs in (("training", image_set.train), ("test", image_set.test)):
+        for split, pairs in (
+            ("training", image_set.train),
+            ("validation", image_set.validation),
+            ("test", image_set.test),
+        ):
             kept = tuple(pair for pair in pairs if noncam or not is_noncam(pair))
             if len(kept) < len(pairs):
                 names = left_out.setdefault(f"NonCAM {split} images", [])
                 names += [pair.name for pair in pairs if is_noncam(pair)]
-            if split == "training":
-                train += kept
-            elif kept:
-                name = image_set.name
-                test[name if name not in test else f"{name} ({image_set.root})"] = kept
-    return Selection(tuple(train), test, left_out)
+            if split != "test":
+                merged[split] += kept
+                continue
+            for name in dict.fromkeys(pair.dataset for pair in kept):
+                own = name if name not in test else f"{name} ({image_set.root})"
+                test[own] = tuple(pair for pair in kept if pair.dataset == name)
+    return Selection(tuple(merged["training"]), test, left_out, tuple(merged["validation"]))
 
 
 def split_validation(
-    pairs: Sequence[Pair], share: float = 0.1
+    pairs: Sequence[Pair], share: float = 0.1, together: Iterable[Sequence[Pair]] = ()
 ) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
     """Return (training, validation) pairs: about `share` of them validate.
 
     Each pair's side follows from the sha256 of its name alone, so adding or removing other files
-    moves nothing. Neither side is empty. Raises InputError for fewer than two pairs.
+    moves nothing. The pairs of a group in `together` stay on one side: that of the first of their
+    names, or training, where there are more of them than may validate. Neither side is empty.
+    Raises InputError for fewer than two pairs.
     """
     if not 0 < share < 1:
         raise InputError(f"validation share {share}: expected a number between 0 and 1, as 0.1.")
@@ -72,9 +85,17 @@ def split_validation(
             f"{len(pairs)} training pairs found, expected at least 2: one to train and one to "
             "validate. Add images, or keep the NonCAM images if those were left out."
         )
-    order = sorted(pairs, key=lambda pair: (_fraction(pair.name), pair.image))
-    count = sum(_fraction(pair.name) < share for pair in order)
-    chosen = set(order[: min(max(count, 1), len(order) - 1)])
+    grouped = [tuple(group) for group in together]
+    known = {pair for group in grouped for pair in group}
+    units = [*grouped, *((pair,) for pair in pairs if pair not in known)]
+    if len(units) < 2:  # all are one picture: then no split is better than another
+        units = [(pair,) for pair in pairs]
+    order = sorted(units, key=lambda unit: min((_fraction(p.name), p.image) for p in unit[:1]))
+    most = max(share * len(pairs), min(map(len, units)))
+    small = [unit for unit in order if len(unit) <= most]
+    count = sum(_fraction(unit[0].name) < share for unit in small)
+    taken = small[: min(max(count, 1), len(units) - 1)]
+    chosen = {pair for unit in taken for pair in unit}
     validation = tuple(pair for pair in pairs if pair in chosen)
     return tuple(pair for pair in pairs if pair not in chosen), validation
 
@@ -94,11 +115,14 @@ class Data:
     left_out: Mapping[str, Sequence[str]]  # reason: names
     leaks: Sequence[str] = ()  # training images that are test images too, byte for byte
     changes: Sequence[str] = ()  # what came and went since the run that goes on was made
+    near_leaks: Sequence[str] = ()  # nearly the same picture in training and in test or validation
+    notes: Sequence[str] = ()  # what lies below the root and is not used, and about lists of names
+    looks: Mapping[Path, Look] = field(default_factory=dict, repr=False)
 
     @cached_property  # every file is looked at
     def split(self) -> Split:
         """What trains and validates, by contents."""
-        return Split.of(self.train, self.validation, self.root)
+        return Split.of(self.train, self.validation, self.root, self.looks)
 
 
 def build_data(
@@ -115,47 +139,89 @@ def build_data(
     else:
         folder = cache_folder(config) / f"generated-{config.img_size}px"
         root = make_synthetic(folder, size=config.img_size, progress=progress)
-    data = _without_copies(_find(find_datasets(root), root, config))
-    return _as_before(data, known) if known else _hold_out(data, config.val_share)
+    reading = Reading.of(config) if config.dataset_path else Reading()
+    data = without_copies(choose(look_through(root, reading), root, config))
+    data = _with_looks(data, config, progress)
+    return _as_before(data, known) if known else hold_out(data, config.val_share)
 
 
-def _without_copies(data: Data) -> Data:
+def _with_looks(data: Data, config: Config, progress: Progress | None) -> Data:
+    """Look at every picture, and name those in training that nearly are in test or validation."""
+    scored = {"validation": data.validation, **data.test}
+    others = [(pair, name) for name, pairs in scored.items() for pair in pairs]
+    every = [*(pair.image for pair in data.train), *(pair.image for pair, _ in others)]
+    seen = looks(every, cache_folder(config), progress)
+    mine = [seen[pair.image] for pair in data.train]
+    exact = set(data.leaks)
+    pairs = alike(mine, [seen[pair.image] for pair, _ in others]).tolist()
+    near = {
+        data.train[i].image: f"{data.train[i].image.name} ~ {others[j][0].image.name} "
+        f"({others[j][1]})"
+        for i, j in pairs
+        if data.train[i].name not in exact
+    }
+    return replace(data, looks=seen, near_leaks=list(near.values()))
+
+
+def without_copies(data: Data) -> Data:
     """Keep one of the training images with the same contents; name those that test as well."""
     test = [pair for pairs in data.test.values() for pair in pairs]
-    masks = {pair.image: pair.mask for pair in data.train}
+    masks = {pair.image: pair.mask for pair in (*data.train, *data.validation)}
     gone: dict[Path, str] = {}
     leaks: list[str] = []
-    for group in find_copies({"train": data.train, "test": test}):
+    sides = {"train": data.train, "validation": data.validation, "test": test}
+    for group in find_copies(sides):
+        held = [path for place, path in group if place == "validation"]
         own = [path for place, path in group if place == "train"]
-        for copy in own[1:]:
+        for first, copies, why in ((held, held[1:], HELD_OUT), (held, own, HELD_OUT)):
+            gone.update(dict.fromkeys(copies, why) if first else {})
+        for copy in [] if held else own[1:]:
             same = len(set(digests([masks[own[0]], masks[copy]]).values())) == 1
             gone[copy] = COPIES if same else f"{COPIES}, with other masks"
-        leaks += [path.stem for path in own[:1] if len(own) < len(group)]
+        tests = any(place == "test" for place, _ in group)
+        leaks += [path.stem for path in own[:1] if tests and path not in gone]
     left_out: dict[str, list[str]] = {}
     for path, why in sorted(gone.items()):
         left_out.setdefault(why, []).append(path.stem)
     return replace(
         data,
         train=[pair for pair in data.train if pair.image not in gone],
+        validation=[pair for pair in data.validation if pair.image not in gone],
         left_out={**data.left_out, **left_out},
         leaks=sorted(leaks),
     )
 
 
-def _hold_out(data: Data, share: float) -> Data:
-    train, validation = split_validation(data.train, share)
-    return replace(data, train=train, validation=validation)
+def hold_out(data: Data, share: float) -> Data:
+    """Hold out validation images of the sets that have none of their own.
+
+    What looks alike stays on one side. Sets of which some images validate are left as they are.
+    """
+    given = {pair.dataset for pair in data.validation}
+    free = {pair for pair in data.train if pair.dataset not in given}
+    if data.validation and len(free) < 2:
+        return data
+    grouped = groups({pair: data.looks.get(pair.image, "") for pair in data.train})
+    bound = {pair for group in grouped if not free.issuperset(group) for pair in group}
+    together = [group for group in grouped if free.issuperset(group)]
+    candidates = [pair for pair in data.train if pair in free - bound]
+    _, held = split_validation(candidates, share, together)
+    kept = set(held)
+    train = [pair for pair in data.train if pair not in kept]
+    return replace(data, train=train, validation=[*data.validation, *held])
 
 
 def _as_before(data: Data, known: Split) -> Data:
     """Put each image on the side and in the place where the run had it; say what came and went.
 
     A file with other contents where a held-out image was is that image, saved anew, and must not
-    train; unless most images are others: then it is another data set.
+    train; unless most images are others: then it is another data set. What is new and nearly the
+    same as a held-out image does not train either.
     """
-    keys = dict(zip(data.train, known.keys(data.train), strict=True))
+    pool = [*data.train, *data.validation]
+    keys = dict(zip(pool, known.keys(pool), strict=True))
     places = {key: place for place, key in enumerate([*known.train, *known.validation])}
-    pairs = sorted(data.train, key=lambda pair: places.get(keys[pair], len(places)))
+    pairs = sorted(pool, key=lambda pair: places.get(keys[pair], len(places)))
     same = sum(key in places for key in keys.values()) > len(places) / 2
     there = set(known.validation.values()) if same else set()
     held = [
@@ -165,7 +231,8 @@ def _as_before(data: Data, known: Split) -> Data:
         or (keys[pair] not in known.train and below(pair.image, data.root) in there)
     ]
     kept = set(held)
-    train = [pair for pair in pairs if pair not in kept]
+    left = _kept_out(data, [p for p in pairs if p not in kept and keys[p] not in known.train], held)
+    train = [pair for pair in pairs if pair not in kept and pair not in left]
     changes = _came_and_went(keys, train, held, known)
     if not train or not held:
         raise InputError(
@@ -173,7 +240,19 @@ def _as_before(data: Data, known: Split) -> Data:
             "the run held out for validation: its scores would mean nothing. Give the data set the "
             "run began with, or start a new run from its weights: --init-from."
         )
-    return replace(data, train=train, validation=held, changes=changes)
+    left_out = dict(data.left_out)
+    for pair, why in left.items():
+        left_out[why] = [*left_out.get(why, ()), pair.name]
+    return replace(data, train=train, validation=held, changes=changes, left_out=left_out)
+
+
+def _kept_out(data: Data, new: Sequence[Pair], held: Sequence[Pair]) -> dict[Pair, str]:
+    """Return which of the images that came since must not train, and why."""
+    given = set(data.validation)
+    left = {pair: LATE for pair in new if pair in given}
+    seen = [[data.looks.get(pair.image, "") for pair in side] for side in (new, held)]
+    near = alike(*seen)[:, 0].tolist()
+    return {**left, **{new[place]: HELD_OUT for place in near}}
 
 
 def _came_and_went(
@@ -199,21 +278,27 @@ def _came_and_went(
     return changes
 
 
-def _find(sets: Sequence[ImageSet], root: Path, config: Config) -> Data:
+def choose(found: Found, root: Path, config: Config) -> Data:
     """Return what may train and what tests, by name and place; InputError if nothing trains."""
-    chosen = select(sets, noncam=config.noncam)
+    chosen = select(found.sets, noncam=config.noncam)
     if not chosen.train:
+        held = ", ".join([*chosen.test, *(["a validation split"] if chosen.validation else [])])
         raise InputError(
-            f"{root} holds test images only ({', '.join(chosen.test) or 'none usable'}). Give the "
-            "folder that also holds a training split, or one flat folder with Imgs and GT."
+            f"{root} holds test images only ({held or 'none usable'}), as the names of its folders "
+            "or lists say. Give the folder that also holds a training split, one flat folder with "
+            "Imgs and GT, or name the folders that are to train: --image-folder, --mask-folder."
         )
     left_out = {
         **chosen.left_out,
-        "images without a mask": [p.name for each in sets for p in each.images_without_mask],
-        "masks without an image": [p.name for each in sets for p in each.masks_without_image],
+        "images without a mask": [p.name for s in found.sets for p in s.images_without_mask],
+        "masks without an image": [p.name for s in found.sets for p in s.masks_without_image],
+        "images that no list of training images names": [pair.name for pair in found.unlisted],
     }
     left_out = {why: names for why, names in left_out.items() if names}
-    return Data(root, chosen.train, (), chosen.test, left_out)
+    notes = [f"not used: {each}" for each in found.unused if not each.harmless]
+    notes += [line for each in found.sets for line in each.second]
+    data = Data(root, chosen.train, chosen.validation, chosen.test, left_out)
+    return replace(data, notes=[*notes, *found.lists])
 
 
 def find_data(wanted: str = "") -> str:
@@ -222,7 +307,7 @@ def find_data(wanted: str = "") -> str:
     Raises InputError when `wanted` holds no image with its mask.
     """
     if wanted:
-        _sets(wanted)
+        find_datasets(wanted)
         return wanted
     try:
         return str(input_root()) if find_datasets(input_root()) else ""
@@ -233,90 +318,3 @@ def find_data(wanted: str = "") -> str:
 def input_root() -> Path:
     """Return the folder that Kaggle mounts data sets in, or CAMOXPERT_INPUT."""
     return Path(os.environ.get("CAMOXPERT_INPUT", "/kaggle/input"))
-
-
-@dataclass(frozen=True)
-class Images:
-    """How many images a training would use; `test` by set, `left_out` by reason.
-
-    `noncam` of those that train and validate show no object. With `exact` False the images are
-    still to be generated, and the split is known only roughly.
-    """
-
-    source: str
-    train: int
-    validation: int
-    noncam: int
-    test: Mapping[str, int]
-    left_out: Mapping[str, int]
-    exact: bool = True
-
-    def rows(self) -> list[tuple[str, str]]:
-        """Return names and sentences, a row each."""
-        about = "" if self.exact else "about "
-        cam = self.train + self.validation - self.noncam
-        test = ", ".join(f"{name} {count:,}" for name, count in self.test.items())
-        return [
-            ("from", self.source),
-            ("train on", f"{about}{self.train:,} images"),
-            ("validate on", f"{about}{self.validation:,} held out of training"),
-            ("of these", f"{cam:,} CAM (an object is there), {self.noncam:,} NonCAM (none is)"),
-            ("test sets", test or "none; score on the held-out images"),
-            *[("left out", f"{count:,} {why}") for why, count in self.left_out.items()],
-        ]
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name:<12} {text}" for name, text in self.rows())
-
-    def _repr_html_(self) -> str:
-        import pandas as pd
-
-        return str(pd.DataFrame(self.rows()).to_html(index=False, header=False, border=0))
-
-
-def count_images(config: Config) -> Images:
-    """Count what a training would use, by name and place; no image is opened.
-
-    Raises InputError when the folder holds nothing that can train.
-    """
-    if not config.dataset_path:
-        return _to_be_generated(config)
-    sets = _sets(config.dataset_path)
-    found = _hold_out(_find(sets, Path(config.dataset_path), config), config.val_share)
-    return Images(
-        source=", ".join(f"{each.name} ({each.layout})" for each in sets),
-        train=len(found.train),
-        validation=len(found.validation),
-        noncam=sum(is_noncam(pair) for pair in (*found.train, *found.validation)),
-        test={name: len(pairs) for name, pairs in found.test.items()},
-        left_out={why: len(names) for why, names in found.left_out.items()},
-    )
-
-
-def forget_images() -> None:
-    """Look at the disk again at the next count: files may have changed."""
-    _sets.cache_clear()
-
-
-def _to_be_generated(config: Config) -> Images:
-    """Count as `make_synthetic` will, but for the split, which follows from each name's hash."""
-    made: dict[str, Any] = make_synthetic.__kwdefaults__ or {}
-    empty = {split: int(made[split] * made["noncam"]) for split in ("train", "test")}
-    gone = {"train": 0, "test": 0} if config.noncam else empty
-    left_out = {"NonCAM training images": empty["train"], "NonCAM test images": empty["test"]}
-    used = made["train"] - gone["train"]
-    validation = max(round(used * config.val_share), 1)
-    return Images(
-        source=f"generated camouflage of {config.img_size} px, made before the training",
-        train=used - validation,
-        validation=validation,
-        noncam=empty["train"] - gone["train"],
-        test={"generated": made["test"] - gone["test"]},
-        left_out={} if config.noncam else left_out,
-        exact=False,
-    )
-
-
-@lru_cache(maxsize=4)
-def _sets(root: str) -> tuple[ImageSet, ...]:
-    return tuple(find_datasets(root))

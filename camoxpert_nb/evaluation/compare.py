@@ -9,6 +9,7 @@ for that a setting is trained with several seeds, and `ablation` shows mean and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -54,12 +55,15 @@ class Comparison(NamedTuple):
         return "\n".join([f"{self.n} shared images", table, *self.statements, *gone])
 
 
-def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
+def compare(
+    tables: Mapping[str, pd.DataFrame], trained: Mapping[str, int] | None = None
+) -> Comparison:
     """Compare runs by name, each with the first, on the images that all of them have.
 
-    tables: `Scores.per_image` of each run. With k further runs the intervals are of 1 - 0.05 / k
-    (Bonferroni), so that all of them together are wrong once in twenty times.
-    Raises InputError for fewer than two runs, an image twice in one, or fewer than two shared.
+    tables: `Scores.per_image` of each run; trained: how many of its images trained it. With k
+    further runs the intervals are of 1 - 0.05 / k (Bonferroni), so that all of them together are
+    wrong once in twenty times. Raises InputError for fewer than two runs, an image twice in one, or
+    fewer than two shared.
     """
     indexed = {run: _by_name(run, table) for run, table in tables.items()}
     if len(indexed) < 2:
@@ -82,7 +86,9 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
         for row in paired_differences(shared[first], shared[run], confidence)
     ]
     statements = [
-        _statement(first, row, len(kept), confidence) for row in rows if row["measure"] == "iou"
+        _statement(first, row, len(kept), confidence, trained or {})
+        for row in rows
+        if row["measure"] == "iou"
     ]
     left_out = {
         run: {
@@ -160,12 +166,23 @@ def run_performance(run: Run) -> dict[str, Any]:
     return performance(run.records("epoch"), run.load_json("config"), starts[-1]["devices"])
 
 
-def _statement(first: str, row: Mapping[str, Any], n: int, confidence: float) -> str:
+def _statement(
+    first: str, row: Mapping[str, Any], n: int, confidence: float, trained: Mapping[str, int]
+) -> str:
     low, high, gain = row["low"], row["high"], row["difference"]
     numbers = (
         f"{row['run']} against {first}: IoU {gain:+.4f} on average over {n} images in pairs "
         f"({100 * confidence:.3g} % interval {low:+.4f} to {high:+.4f}, paired bootstrap). "
     )
+    known = {run: count for run in (first, str(row["run"])) if (count := trained.get(run, 0))}
+    if known:
+        counts = ", ".join(f"{count} trained {run}" for run, count in known.items())
+        return f"{numbers}WARNING: of these images {counts}: this says nothing about new ones."
+    if n < (least := fewest(confidence)):
+        return (
+            f"{numbers}{n} images are too few to tell: even if all of them agree, chance alone "
+            f"does so once in {2 ** (n - 1)} times. Compare on {least} images or more."
+        )
     if low <= 0 <= high:
         return (
             f"{numbers}The interval holds 0: these images do not tell which of the two is better."
@@ -175,6 +192,14 @@ def _statement(first: str, row: Mapping[str, Any], n: int, confidence: float) ->
         f"The interval is clear of 0: {row['run']} is {word} on images of this kind. Another seed "
         "can still move a mean as much; only several seeds tell (see the ablation)."
     )
+
+
+def fewest(confidence: float) -> int:
+    """Return how many pairs must agree before chance is out of the question (two-sided sign test).
+
+    Intervals drawn from fewer are too short: the bootstrap knows only the values that it has.
+    """
+    return math.ceil(1 - math.log2(1 - confidence))
 
 
 def _by_name(run: str, table: pd.DataFrame) -> pd.DataFrame:

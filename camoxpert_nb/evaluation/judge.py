@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..data.cache import Progress
-from ..data.layouts import Pair
+from ..data.pairs import Pair
+from ..data.reading import Reading
 from ..data.selection import find_data
 from ..errors import InputError
 from ..machine.devices import choose_precision, pick_devices
@@ -103,6 +104,7 @@ def judge(
     *,
     split: str = "auto",
     noncam: bool = False,
+    reading: Reading | None = None,
     device: str = "auto",
     which: str = "best",
     views: Views = PLAIN,
@@ -112,13 +114,16 @@ def judge(
     """Score the run's weights, the best or `which="last"`, on each test set under the folders.
 
     With "auto" a folder without a test split is scored on the images this run held out, if it
-    trained there, and whole otherwise. Scores are at each mask's own size. With views, each set is
+    trained there, and whole otherwise. reading: how the folders are read, by default as the run's
+    own data are. Scores are at each mask's own size. With views, each set is
     also scored without them, to show what they bring. threshold: also choose one on validation.
     Raises InputError when nothing is left to score, or a set is found twice.
     """
     Config.load(run.config_path)  # a folder that is no run says so before the data are walked
     folders = [dataset_path] if isinstance(dataset_path, str | Path) else list(dataset_path)
-    chosen = [one for folder in folders for one in choose_pairs(run, Path(folder), split, noncam)]
+    chosen = [
+        one for folder in folders for one in choose_pairs(run, Path(folder), split, noncam, reading)
+    ]
     if twice := [name for name, n in Counter(one.name for one in chosen).items() if n > 1]:
         raise InputError(
             f"Two of the given folders hold a set called {', '.join(twice)}: score them one at a "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,9 +18,6 @@ from numpy.typing import NDArray
 from ..data.images import Array
 from ..errors import InputError
 from .weighted_f import weighted_f
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Floats = NDArray[np.float64]
 Part = tuple[slice, slice]
@@ -47,7 +44,9 @@ class Measured(NamedTuple):
     curves: dict[str, Floats]
 
 
-def measure(probability: NDArray[Any], mask: NDArray[Any]) -> Measured:
+def measure(
+    probability: NDArray[Any], mask: NDArray[Any], ignored: NDArray[np.bool_] | None = None
+) -> Measured:
     """Return all measures of one image, with its threshold curves.
 
     probability: (H, W) uint8 0...255, or float 0...1 which is rounded to 8 bits as a PNG would be;
@@ -57,16 +56,26 @@ def measure(probability: NDArray[Any], mask: NDArray[Any]) -> Measured:
     row or column), the empty quadrants count nothing. Raises InputError for another shape, range
     or type. The max E and F of a set are the maximum of the mean curve, not the mean of the maxima.
 
+    ignored: (H, W), true where pixels count nowhere: they are left out of the histograms of which
+    all measures are made; weighted F takes them for background in which nothing was found.
+
     IoU, Dice: overlap. S: Fan et al., ICCV 2017. Weighted F: Margolin et al., CVPR 2014.
     E: Fan et al., IJCAI 2018. F (beta^2 = 0.3): Achanta et al., CVPR 2009.
     """
     image, mask = _checked(probability, mask)
-    low, high = _range(image)
+    if ignored is not None and not ignored.any():
+        ignored = None
+    low, high = _range(image if ignored is None else image[~ignored])
+    if ignored is not None:
+        image, mask = np.where(ignored, np.uint8(low), image), np.where(ignored, np.uint8(0), mask)
     levels, parts = _stretched_levels(low, high), _quadrants(mask)
     histogram = np.stack([_histogram(image[part], mask[part]) for part in parts])
-    means = [_mean(image, levels, *each) for each in zip(parts, histogram.sum(1), strict=True)]
+    exact = image if ignored is None else None  # the toolbox knows of no ignored pixels
+    if ignored is not None:
+        histogram[:, 0, low] -= [np.count_nonzero(ignored[part]) for part in parts]
+    means = [_mean(exact, levels, *each) for each in zip(parts, histogram.sum(1), strict=True)]
     background, foreground = histogram.sum(0)
-    threshold = _adaptive_threshold(image, levels, background + foreground)
+    threshold = _adaptive_threshold(exact, levels, background + foreground)
     curves, single = _threshold_measures(background, foreground, levels, threshold)
     values = {
         **single,
@@ -75,7 +84,7 @@ def measure(probability: NDArray[Any], mask: NDArray[Any]) -> Measured:
         "mae": _absolute_error(background, foreground, levels),
         "raw_mae": _absolute_error(background, foreground, _LEVELS),
         "false_alarm": float(background[_LEVELS > 0.5].sum() / max(background.sum(), 1)),
-        "object_share": float(foreground.sum() / mask.size),
+        "object_share": float(foreground.sum() / max(histogram.sum(), 1)),
     }
     return Measured(values, curves)
 
@@ -107,31 +116,6 @@ def cut(probability: NDArray[Any], mask: NDArray[Any], *thresholds: float) -> Cu
     curves["false_alarm"] = above @ background / mask.size
     iou = float(curves["iou"][0]) if mask.any() else None
     return Cut(levels[image], above[0][image], iou, curves)
-
-
-def batch_iou(probability: Tensor, mask: Tensor) -> Tensor:
-    """Return the IoU of each image, (B,) float64 on the same device: `measure(...).values["iou"]`.
-
-    probability: (B, 1, H, W) 0...1 of any float type, mask: the same shape, of 0 and 1. Rounded to
-    8 bits and stretched per image, so that the number does not depend on the batch. It is taken at
-    the size given (in training: the network's), where `measure` is used at the mask's own size.
-    """
-    found, wanted = _stretched_batch(probability) > 0.5, mask > 0.5
-    common = (found & wanted).sum((1, 2, 3))
-    return common / (found | wanted).sum((1, 2, 3)).clamp(min=1).double()
-
-
-def batch_mae(probability: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean absolute error of each image, (B,) float64; arguments as in `batch_iou`."""
-    return (_stretched_batch(probability) - mask).abs().mean((1, 2, 3))
-
-
-def _stretched_batch(probability: Tensor) -> Tensor:
-    import torch  # only here: a notebook's kernel measures maps without it
-
-    level = (probability.float() * 255).round().double() / 255
-    low, high = level.amin((1, 2, 3), keepdim=True), level.amax((1, 2, 3), keepdim=True)
-    return torch.where(high > low, (level - low) / (high - low), level)
 
 
 def _checked(probability: NDArray[Any], mask: NDArray[Any]) -> tuple[Array, Array]:
@@ -170,7 +154,7 @@ def _as_mask(mask: NDArray[Any]) -> Array:
 
 def _range(image: Array) -> tuple[int, int]:
     """Return the levels that mean 0 and 1 after min-max, which leaves a constant map as it is."""
-    low, high = int(image.min()), int(image.max())
+    low, high = int(image.min(initial=255)), int(image.max(initial=0))
     return (low, high) if high > low else (0, 255)
 
 
@@ -204,7 +188,7 @@ def _histogram(image: Array, mask: Array) -> Floats:
     return np.stack([every - inside, inside])
 
 
-def _mean(image: Array, levels: Floats, part: Part, counts: Floats) -> float:
+def _mean(image: Array | None, levels: Floats, part: Part, counts: Floats) -> float:
     """Return the mean of the stretched map in a part of it.
 
     S takes a constant part for a perfect one only where its mean, as the toolbox rounds it, is the
@@ -212,16 +196,18 @@ def _mean(image: Array, levels: Floats, part: Part, counts: Floats) -> float:
     """
     mean = float(counts @ levels / max(counts.sum(), 1))
     constant = np.count_nonzero(counts) == 1
-    return _rounded_mean(image, levels, part) if constant and 0 < mean < 1 else mean
+    if image is None or not (constant and 0 < mean < 1):
+        return mean
+    return _rounded_mean(image, levels, part)
 
 
-def _adaptive_threshold(image: Array, levels: Floats, counts: Floats) -> float:
+def _adaptive_threshold(image: Array | None, levels: Floats, counts: Floats) -> float:
     """Return twice the mean, at most 1: the threshold of Achanta et al.
 
     Where it meets a level of the map, the last bit of the toolbox's mean decides what is above.
     """
-    double = 2 * float(counts @ levels / counts.sum())
-    if (np.abs(levels - double)[counts > 0] < _TIE).any():
+    double = 2 * float(counts @ levels / max(counts.sum(), 1))
+    if image is not None and (np.abs(levels - double)[counts > 0] < _TIE).any():
         double = 2 * _rounded_mean(image, levels, (slice(None), slice(None)))
     return min(double, 1.0)
 
@@ -233,7 +219,7 @@ def _rounded_mean(image: Array, levels: Floats, part: Part) -> float:
 
 def _absolute_error(background: Floats, foreground: Floats, levels: Floats) -> float:
     error = background @ levels + foreground @ (1 - levels)
-    return float(error / (background.sum() + foreground.sum()))
+    return float(error / max(background.sum() + foreground.sum(), 1))
 
 
 def _threshold_measures(
@@ -292,9 +278,9 @@ def _s_measure(histogram: Floats, levels: Floats, means: Sequence[float]) -> flo
     """Return the mean of the object-aware and the region-aware structural similarity."""
     background, foreground = histogram.sum(0)
     pixels = histogram.sum()
-    share = foreground.sum() / pixels
+    share = foreground.sum() / max(pixels, 1)
     if share in (0, 1):
-        mean = (background + foreground) @ levels / pixels
+        mean = (background + foreground) @ levels / max(pixels, 1)
         return float(mean if share else 1 - mean)
     objects = share * _likeness(foreground, levels)
     objects += (1 - share) * _likeness(background, 1 - levels)

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..data.cache import Progress
-from ..data.images import Array, image_size, read_image, resize_image, write_map
-from ..data.layouts import Pair
+from ..data.images import Array, read_image, resize_image, write_map
+from ..data.masks import mask_size
+from ..data.pairs import Pair
 from ..errors import InputError
 from ..network.backbone import STRIDES
 from ..network.build import evaluating
@@ -220,7 +221,7 @@ def predict_folder(
 def _load(item: Pair | Path, sides: Sequence[int]) -> tuple[str, list[Array], tuple[int, int]]:
     path = item.image if isinstance(item, Pair) else Path(item)
     image = read_image(path)
-    own = image_size(item.mask) if isinstance(item, Pair) else image.shape[:2]
+    own = mask_size(item) if isinstance(item, Pair) else image.shape[:2]
     return path.stem, [resize_image(image, side) for side in sides], (own[0], own[1])
 
 

@@ -15,8 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.cache import Progress
-from ..data.images import Array, read_map, read_mask
-from ..data.layouts import Pair
+from ..data.images import Array, header, read_map, same_shape
+from ..data.masks import IGNORED, mask_size, read_file, read_labels, refuse
+from ..data.pairs import Pair, unique_names
+from ..data.reading import PLAIN, MaskReading
 from ..errors import InputError, few
 from .files import by_stem, cores, in_order
 from .metrics import Measured, measure
@@ -45,11 +47,12 @@ def evaluate(
         item, pair = job
         if kept is not None:
             kept[pair.image] = item.kept()
-        return measure(item.probability, read_mask(pair.mask))
+        return _measure(item.probability, read_labels(pair))
 
+    _refuse_other_shapes(pairs)
     seconds: list[float] = []
     jobs = zip(predictor.predict(pairs, views, seconds), pairs, strict=True)
-    rows, curves = _measure_all(score, jobs, [pair.name for pair in pairs], cores(), progress)
+    rows, curves = _measure_all(score, jobs, unique_names(pairs), cores(), progress)
     median = float(np.median(seconds))  # the first batch warms up, and would spoil a mean
     return build_scores(rows, curves, median)
 
@@ -58,11 +61,13 @@ def score_folder(
     predictions: Path,
     ground_truth: Path,
     *,
+    how: MaskReading = PLAIN,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Score a folder of any method's maps on the folder of masks with the same file names.
 
+    how: what the masks mean.
     Raises InputError, naming files, when a map is missing, extra, coloured or of another size than
     its mask: anything else would score another set than the one that was meant.
     """
@@ -70,10 +75,31 @@ def score_folder(
     _check_names(maps, masks)
 
     def score(stem: str) -> Measured:
-        mask = read_mask(masks[stem])
-        return measure(_read_map(maps[stem], mask.shape), mask)
+        labels = read_file(masks[stem], how)
+        return _measure(_read_map(maps[stem], labels.shape), labels)
 
     return build_scores(*_measure_all(score, masks, [*masks], workers or cores(), progress))
+
+
+def _measure(probability: NDArray[Any], labels: Array) -> Measured:
+    return measure(probability, labels == 1, labels == IGNORED)
+
+
+def _refuse_other_shapes(pairs: Sequence[Pair]) -> None:
+    """Raise InputError for masks of another shape than their image, as training does."""
+    wrong = []
+    for pair in pairs:
+        photo, mask = header(pair.image).shown, mask_size(pair)
+        if not same_shape(photo, mask):
+            wrong.append(str(refuse(pair.mask, mask, pair.image, photo)))
+    if wrong:
+        listed = "\n".join(f"  {line}" for line in wrong[:5])
+        more = f"\n  ... and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise InputError(
+            f"{len(wrong)} of {len(pairs)} masks cannot be scored:\n{listed}{more}\nPut the mask "
+            "that belongs to the image in its place, or remove both. Where the photos are turned "
+            "by EXIF, --mask-exif says how the masks were drawn."
+        )
 
 
 def _measure_all(

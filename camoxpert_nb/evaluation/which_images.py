@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..data.cache import cache_folder
+from ..data.copies import looks
+from ..data.counting import doubts_about
 from ..data.identity import Split
-from ..data.layouts import Pair, find_datasets
+from ..data.layouts import find_datasets
+from ..data.pairs import Pair
+from ..data.reading import AUTOMATIC, Reading
 from ..data.selection import select
-from ..errors import InputError
+from ..errors import InputError, few
 from ..runs.run import Run
+from ..settings.config import Config
+
+NEAR = "saved anew, mirrored, turned, or a frame of the same film"
 
 
 class Chosen(NamedTuple):
@@ -22,37 +31,99 @@ class Chosen(NamedTuple):
     trained: int
 
 
+class _Known(NamedTuple):
+    """The images of a folder that trained a run or that it held out; near: not byte for byte."""
+
+    trained: set[Pair]
+    held_out: set[Pair]
+    near: set[Pair]
+
+
 def choose_pairs(
-    run: Run, dataset_path: Path, split: str = "auto", noncam: bool = False
+    run: Run,
+    dataset_path: Path,
+    split: str = "auto",
+    noncam: bool = False,
+    reading: Reading | None = None,
 ) -> list[Chosen]:
-    """Return each set to score; see `judge`."""
-    chosen = select(find_datasets(dataset_path), noncam=noncam)
-    known = Split.load(run.load_json("split"))
-    tested = [pair for pairs in chosen.test.values() for pair in pairs]
-    pairs = [*chosen.train, *tested]
-    keys = dict(zip(pairs, known.keys(pairs), strict=True))
+    """Return each set to score; see `judge`. reading: how it is read, else `reading_for`'s."""
+    reading, how = (reading, "") if reading else reading_for(run, dataset_path)
+    chosen = select(find_datasets(dataset_path, reading), noncam=noncam)
+    own = [*chosen.train, *chosen.validation]
+    pairs = [*own, *(pair for pairs in chosen.test.values() for pair in pairs)]
+    known = _known(run, pairs)
     if split == "test" or (split == "auto" and chosen.test):
         side, kind = "test", "test"
         sets = [(name, list(pairs), "test split") for name, pairs in chosen.test.items()]
-    elif split == "all" or (
-        split == "auto" and not any(keys[pair] in known.train for pair in chosen.train)
-    ):
+    elif split == "all" or (split == "auto" and not known.trained & set(own)):
         side, kind = "", "all"
         sets = [(dataset_path.name, pairs, "all images of the folder")]
     else:
         side, kind = "training", "validation"
-        kept = [pair for pair in chosen.train if keys[pair] in known.validation]
+        kept = [pair for pair in own if pair in known.held_out]
         sets = [(dataset_path.name, kept, "the images this run held out for validation")]
     if not any(pairs for _, pairs, _ in sets):
         raise InputError(
-            f"{dataset_path}: nothing to score as '{split}' ({len(chosen.train)} training and "
-            f"{sum(map(len, chosen.test.values()))} test images found). Use another --split."
+            f"{dataset_path}: nothing to score as '{split}' ({len(chosen.train)} training, "
+            f"{len(chosen.validation)} validation and {sum(map(len, chosen.test.values()))} test "
+            "images found, as its folders and lists say). Use another --split."
         )
-    gone = {why: len(pairs) for why, pairs in chosen.left_out.items() if side in why}
-    tail = "".join(f"; left out: {count} {why}" for why, count in gone.items())
-    found = []
-    for name, pairs, note in sets:
-        count = sum(keys[pair] in known.train for pair in pairs)
-        warning = f"; WARNING: {count} of these {len(pairs)} trained the network" * (count > 0)
-        found += [Chosen(name, pairs, note + tail + warning, kind, count)] * (len(pairs) > 0)
-    return found
+    gone = {why: len(names) for why, names in chosen.left_out.items() if side in why}
+    tail = "".join(f"; left out: {count} {why}" for why, count in gone.items()) + how
+    return [
+        _with_warnings(name, pairs, note + tail, kind, known) for name, pairs, note in sets if pairs
+    ]
+
+
+def reading_for(run: Run, dataset_path: Path) -> tuple[Reading, str]:
+    """Return how a run's images are read, for the data it was trained on; else by itself.
+
+    Also a clause about it. It is the run's own data where the folder is, or where its images are.
+    """
+    own = Reading.of(Config.load(run.config_path))
+    if own == AUTOMATIC:
+        return own, ""
+    said = f"; read with {own.in_words()}, as the run was trained"
+    root = Path(run.load_json("summary").get("data", {}).get("root") or ".").resolve()
+    here = Path(dataset_path).resolve()
+    if here.is_relative_to(root) or root.is_relative_to(here):
+        return own, said
+    try:
+        found = [pair for one in find_datasets(dataset_path, own) for pair in one.pairs]
+        if _known(run, found).trained:
+            return own, said
+    except InputError:  # the folders it names are not here
+        pass
+    return AUTOMATIC, (
+        f"; other data than the run's: its {own.in_words()} is not used here, give such flags to "
+        "read these otherwise"
+    )
+
+
+def _known(run: Run, pairs: Sequence[Pair]) -> _Known:
+    """Ask split.json which of these images trained the run or were held out, also as copies."""
+    split = Split.load(run.load_json("split"))
+    keys = dict(zip(pairs, split.keys(pairs), strict=True))
+    trained = {pair for pair in pairs if keys[pair] in split.train}
+    held = {pair for pair in pairs if keys[pair] in split.validation} - trained
+    others = [pair for pair in pairs if pair not in trained | held]
+    if not split.looks or not others:
+        return _Known(trained, held, set())
+    store = cache_folder(Config.load(run.config_path))
+    seen = list(looks([pair.image for pair in others], store).values())
+    near = {others[place] for place in split.near(seen, "train")}
+    near_held = {others[place] for place in split.near(seen, "validation")} - near
+    return _Known(trained | near, held | near_held, near)
+
+
+def _with_warnings(name: str, pairs: list[Pair], note: str, kind: str, known: _Known) -> Chosen:
+    """Return a set with what is to be known of its scores: training images, doubtful masks."""
+    trained = [pair for pair in pairs if pair in known.trained]
+    near = [pair for pair in trained if pair in known.near]
+    if trained:
+        note += f"; WARNING: {len(trained)} of these {len(pairs)} trained the network"
+        note += f" ({few([pair.name for pair in trained])})"
+        note += f", {len(near)} of them {NEAR}" if near else ""
+    doubts = doubts_about(tuple(pairs))
+    note += "".join(f"; NOTE: of the masks looked at, {doubt}" for doubt in doubts)
+    return Chosen(name, pairs, note, kind, len(trained))

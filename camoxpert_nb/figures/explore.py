@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from ..data.cache import Progress
 from ..data.images import Array
-from ..data.layouts import Pair
+from ..data.pairs import Pair
+from ..data.reading import Reading
 from ..errors import InputError
 from ..evaluation.judge import open_predictor as open_predictor
 from ..evaluation.predict import Kept, Predictor
@@ -155,6 +156,7 @@ def explore(
     split: str = "auto",
     limit: int | None = None,
     noncam: bool = False,
+    reading: Reading | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Explored:
@@ -165,7 +167,7 @@ def explore(
     """
     run = run if isinstance(run, Run) else Run(run)
     predictor = open_predictor(run, device)
-    chosen = choose_pairs(run, Path(dataset_path), split, noncam)
+    chosen = choose_pairs(run, Path(dataset_path), split, noncam, reading)
     every = [pair for one in chosen for pair in one.pairs]
     pairs, by_image = evenly(every, limit), dict[Path, Kept]()
     scores = evaluate(predictor, pairs, progress=progress, kept=by_image)

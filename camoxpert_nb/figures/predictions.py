@@ -20,8 +20,10 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..data.images import Array, read_grey, read_image, read_mask
-from ..data.layouts import SUFFIXES, Pair
+from ..data.folders import SUFFIXES
+from ..data.images import Array, read_grey, read_image
+from ..data.masks import read_objects
+from ..data.pairs import Pair
 from ..errors import InputError
 from ..evaluation.metrics import Cut, cut
 from .canvas import STYLE, WIDTH, Names, Picture, empty_picture
@@ -168,7 +170,7 @@ def overlay(image: Array, found: NDArray[np.bool_]) -> Array:
 
 def read_pair(pair: Pair) -> tuple[Array, Array]:
     """Return a pair's image (H, W, 3) and mask (H, W) of 0 and 1, the image at the mask's size."""
-    image, mask = read_image(pair.image), read_mask(pair.mask)
+    image, mask = read_image(pair.image), read_objects(pair)
     return fitted(image, mask.shape), mask
 
 

@@ -12,8 +12,9 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ..data.images import read_image, read_mask
+from ..data.images import read_image
 from ..data.layouts import ImageSet
+from ..data.masks import read_objects
 from ..evaluation.judge import Judged
 from ..evaluation.published import OURS, TEST_IMAGES, compared_with_published, why_not_comparable
 from ..evaluation.scores import LABELS
@@ -106,12 +107,12 @@ def show_published(judged: Judged) -> Figure:
 
 def draw_pairs(sets: Sequence[ImageSet], path: Path) -> Path:
     """Draw a few pairs from all over the sets, each mask's outline on its image."""
-    pairs = [pair for each in sets for pair in (*each.train, *each.test)]
+    pairs = [pair for each in sets for pair in each.pairs]
     shown = evenly(pairs, 2 * PICTURES)
     return save(
         show_pairs(
             [read_image(pair.image) for pair in shown],
-            [read_mask(pair.mask) for pair in shown],
+            [read_objects(pair) for pair in shown],
             [pair.name for pair in shown],
         ),
         path,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.selection import count_images
+from ..data.counting import count_images
 from ..machine.cards import Card, find_card
 from ..machine.devices import Precision, precision_of
 from ..network.backbone import Start

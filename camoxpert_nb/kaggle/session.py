@@ -179,7 +179,7 @@ def _link_data(lines: list[str]) -> str:
     links, attached, sets = dict[str, Path](), set[str](), list[ImageSet]()
     for source in sources():
         found = _image_sets(source)
-        pairs = [pair for each in found for pair in (*each.train, *each.test)]
+        pairs = [pair for each in found for pair in each.pairs]
         names = {pair.name for pair in pairs if not pair.name.isdigit()}
         if not pairs:
             continue
@@ -216,7 +216,9 @@ def _about(sets: list[ImageSet]) -> Iterator[str]:
         out = sum(map(len, kept.left_out.values()))
         tested = sum(map(len, kept.test.values()))
         noncam = f", {out:,} NonCAM left out" if out else ""
-        yield f"{each.name}: {len(kept.train):,} to train, {tested:,} to test{noncam} ({each.root})"
+        held = f", {len(kept.validation):,} to validate" * bool(kept.validation)
+        about = f"{len(kept.train):,} to train{held}, {tested:,} to test{noncam}"
+        yield f"{each.name}: {about} ({each.root})"
     if len(sets) > 1:
         yield f"together: {len(select(sets).train):,} to train"
 

@@ -14,18 +14,21 @@ from torch.nn import functional as F
 DEEP_WEIGHTS = (1 / 2, 1 / 4, 1 / 8)  # of the heads at strides 8, 16 and 32
 
 
-def structure_loss(logits: Tensor, mask: Tensor, legacy: bool = False) -> Tensor:
+def structure_loss(
+    logits: Tensor, mask: Tensor, legacy: bool = False, counted: Tensor | None = None
+) -> Tensor:
     """Return boundary-weighted cross entropy plus boundary-weighted IoU loss, (B,) float32.
 
     `logits` (B, 1, H, W); `mask` (B, 1, H, W), 0...1. Source: Wei et al., "F3Net", AAAI 2020. A
     pixel weighs 1 to 6, more the less its surroundings are like it. About thirty published
     repositories average the cross entropy before weighting it, so its weight cancels; `legacy`
     does as they do, to compare with their numbers.
+    `counted`, of the shape of `mask`, is 0 where pixels are left out; they count as surroundings.
     """
-    return _from_sums(_sums(logits, mask, legacy))
+    return _from_sums(_sums(logits, mask, counted, legacy))
 
 
-def _sums(logits: Tensor, mask: Tensor, legacy: bool) -> Tensor:
+def _sums(logits: Tensor, mask: Tensor, counted: Tensor | None, legacy: bool) -> Tensor:
     """Return what structure_loss needs to know of all pixels, (B, 5) float32.
 
     These are the weighed sums of cross entropy, probability, probability on the object, 1 and
@@ -33,20 +36,24 @@ def _sums(logits: Tensor, mask: Tensor, legacy: bool) -> Tensor:
     """
     logits, mask = logits.float(), mask.float()
     weight = boundary_weight(mask)
+    weight = weight if counted is None else weight * counted
     rows = torch.stack([weight, weight * mask], 1).flatten(2)  # (B, 2, H * W)
     whole = rows.sum(2, keepdim=True)  # (B, 2, 1)
-    entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none").flatten(1)[
-        ..., None
-    ]
-    alike = whole[:, :1] * entropy.mean(1, keepdim=True) if legacy else rows[:, :1] @ entropy
-    probability = logits.sigmoid().flatten(1)[..., None]  # (B, H * W, 1)
+    entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
+    column = entropy.flatten(1)[..., None]  # (B, H * W, 1)
+    if legacy:
+        alike = whole[:, :1] * _mean(entropy, counted)[:, None, None]
+    else:
+        alike = rows[:, :1] @ column
+    probability = logits.sigmoid().flatten(1)[..., None]
     return torch.cat([alike, rows @ probability, whole], 1).squeeze(2)
 
 
 def _from_sums(sums: Tensor) -> Tensor:
-    """Map (..., 5), as `_sums` returns them, to structure losses (...)."""
+    """Map (..., 5), as `_sums` returns them, to structure losses (...); 0 where nothing counts."""
     entropy, guessed, shared, whole, object_ = sums.unbind(-1)
-    return entropy / whole + 1 - (shared + 1) / (guessed + object_ - shared + 1)
+    alike = entropy / whole.clamp(min=1e-6)
+    return alike + 1 - (shared + 1) / (guessed + object_ - shared + 1)
 
 
 def boundary_weight(mask: Tensor) -> Tensor:
@@ -62,13 +69,13 @@ def boundary_weight(mask: Tensor) -> Tensor:
     return 1 + 5 * (surroundings - mask).abs()
 
 
-def uncertainty_loss(logits: Tensor) -> Tensor:
+def uncertainty_loss(logits: Tensor, counted: Tensor | None = None) -> Tensor:
     """Return the mean of 1 - (2p - 1)^2, (B,) float32: 1 where undecided, 0 where certain.
 
     `logits` (B, 1, H, W). Source: Pang et al., "ZoomNet", CVPR 2022 (their UAL).
     """
     probability = logits.float().sigmoid()
-    return 4 * (probability * (1 - probability)).mean((1, 2, 3))
+    return 4 * _mean(probability * (1 - probability), counted)
 
 
 def balance_loss(router: Tensor, usage: Tensor | None = None) -> Tensor:
@@ -98,20 +105,21 @@ class Supervised(nn.Module):
     def forward(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Map `image` (B, 3, H, W), 0...1, and `mask` (B, 1, H, W), 0 or 1, to losses per sample.
 
+        A second channel of `mask` is 1 where pixels count nowhere.
         Returns "structure", "deep" and "uncertainty", (B,); "gates" and "router",
         (B, stages, experts). The first dimension of each is the sample, so they can be gathered.
         """
         with torch.autocast(image.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             out = self.net(image)
         with torch.autocast(image.device.type, enabled=False):
-            small = [  # soft at the edge
-                F.adaptive_avg_pool2d(mask.float(), logits.shape[-2:]) for logits in out["deep"]
-            ]
-            heads = zip([out["logits"], *out["deep"]], [mask, *small], strict=True)
-            sums = torch.stack([_sums(*each, self.legacy) for each in heads], 1)
-            structure, *deep = _from_sums(sums).unbind(1)  # all heads at once: fewer operations
-            weighed = [w * loss for w, loss in zip(DEEP_WEIGHTS, deep, strict=False)]
-            uncertainty = uncertainty_loss(out["logits"])
+            deep = out["deep"]
+            small = [F.adaptive_avg_pool2d(mask.float(), logits.shape[-2:]) for logits in deep]
+            heads = zip([out["logits"], *deep], [mask, *small], strict=True)  # soft at the edge
+            sums = [_sums(logits, *_counted(target), self.legacy) for logits, target in heads]
+            # all heads at once: fewer operations
+            structure, *losses = _from_sums(torch.stack(sums, 1)).unbind(1)
+            weighed = [w * loss for w, loss in zip(DEEP_WEIGHTS, losses, strict=False)]
+            uncertainty = uncertainty_loss(out["logits"], _counted(mask)[1])
         return {
             "structure": structure,
             "deep": sum(weighed, torch.zeros_like(structure)),
@@ -140,3 +148,19 @@ def total(
     loss = means["structure"] + deep * means["deep"]
     loss = loss + uncertainty * means["uncertainty"] + balance * means["balance"]
     return loss, means
+
+
+def _counted(mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Split a mask with, or without, a channel of what counts nowhere into mask and what counts."""
+    return mask[:, :1], 1 - mask[:, 1:] if mask.shape[1] > 1 else None
+
+
+def _mean(x: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the weighed mean of each sample, (B,); 0 where nothing has a weight."""
+    if weight is None:
+        return x.mean((1, 2, 3))
+    return _sum(weight * x) / _sum(weight).clamp(min=1e-6)
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.sum((1, 2, 3))

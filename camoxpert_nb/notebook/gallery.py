@@ -20,6 +20,7 @@ from PIL import Image
 
 from ..data.images import Array, read_grey, read_image
 from ..data.layouts import Pair
+from ..data.masks import mask_size
 from ..errors import InputError
 from .dashboard import unattended, view_of
 
@@ -213,7 +214,7 @@ def gallery(scored: Any, maps: Path | str = "", rows: int = 4) -> Gallery:
 
     def map_of(row: int) -> Array:
         pair = scored.pairs[row]
-        return fitted(read_grey(Path(maps) / f"{pair.name}.png"), read_grey(pair.mask).shape)
+        return fitted(read_grey(Path(maps) / f"{pair.name}.png"), mask_size(pair))
 
     return Gallery(describe(scored.scores.per_image, scored.pairs), scored.pairs, map_of, rows)
 

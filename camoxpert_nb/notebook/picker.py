@@ -21,7 +21,8 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.display import display
 
-from ..data.selection import Images, count_images, find_data, forget_images
+from ..data.counting import Images, count_images, forget_images
+from ..data.selection import find_data
 from ..errors import InputError
 from ..figures.curves import Line, Panel, plot
 from ..figures.style import BLUE, ORANGE

@@ -11,6 +11,7 @@ import difflib
 import json
 import math
 import operator
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -36,9 +37,11 @@ GROUPS = ("data", "network", "schedule", "loss", "memory", "devices", "saving")
 # What a run that goes on may change. A new run is needed for what its scores and weights hang on;
 # what it began with has no effect any more; the rest is taken over.
 ON_RESUME = {
-    "a new run": "backbone num_experts top_k width deep_supervision img_size val_share noncam seed",
+    "a new run": "backbone num_experts top_k width deep_supervision img_size val_share noncam seed "
+    "mask_object mask_invert mask_exif ignore_label",
     "no effect": "pretrained weights init_from skip_stage1 preset",
-    "of the machine": "dataset_path cache_dir checkpoint_dir num_workers device parallel gpus amp "
+    "of the machine": "dataset_path image_folder mask_folder mask_suffix cache_dir checkpoint_dir "
+    "num_workers device parallel gpus amp "
     "cuda_graph gradient_checkpointing save_minutes time_budget join_minutes",
     "taken over": "augment epochs stage1_epochs lr stage2_lr lr_batch stage2_lr_batch scale_lr "
     "backbone_lr_factor weight_decay scheduler min_lr warmup_epochs t_mult progressive_unfreeze "
@@ -64,6 +67,21 @@ class Config:
 
     preset: str = data("", "the preset these settings started from")
     dataset_path: str = data("", "folder that holds images and masks; empty: generated images")
+    image_folder: str = data("", "folders of images below it (patterns, commas); empty: by name")
+    mask_folder: str = data("", "folders of their masks, likewise")
+    mask_suffix: str = data("", "what a mask's name has more than its image's, as _mask")
+    mask_object: str = data(
+        "auto", "mask values that are object: auto (above 128, or 1 of 0 and 1), nonzero, or 1,3"
+    )
+    mask_invert: bool = data(False, "objects are black in the masks, and the background white")
+    mask_exif: str = data(
+        "auto",
+        "masks fit the photos as shown, or as stored before their EXIF turns them",
+        choices=("auto", "shown", "stored"),
+    )
+    ignore_label: int = data(
+        -1, "mask value of pixels that count nowhere; -1: none", low=-1, high=65535
+    )
     img_size: int = data(320, "side of the square the network sees", low=32, unit="px")
     noncam: bool = data(False, "train on COD10K's NonCAM images (empty masks) too")
     val_share: float = data(
@@ -263,26 +281,6 @@ def _hints() -> dict[str, Any]:
     return typing.get_type_hints(Config)
 
 
-def settings_table() -> str:
-    """Return the README's table of settings in Markdown."""
-    lines = ["| flag | default | meaning |", "|---|---|---|"]
-    for group in GROUPS:
-        lines.append(f"| **{group}** | | |")
-        for item in dataclasses.fields(Config):
-            if item.metadata["group"] == group and item.name != "preset":
-                lines.append(_settings_row(item))
-    return "\n".join(lines)
-
-
-def _settings_row(item: dataclasses.Field[Any]) -> str:
-    words = {"True": "on", "False": "off", "None": "none"}
-    default = words.get(str(item.default), item.default)
-    extra = [str(item.metadata["unit"])] if "unit" in item.metadata else []
-    extra += ["one of " + ", ".join(item.metadata["choices"])] if "choices" in item.metadata else []
-    tail = f" ({'; '.join(extra)})" if extra else ""
-    return f"| `{flag_of(item.name)}` | {default} | {item.metadata['help']}{tail} |"
-
-
 def _typed(item: dataclasses.Field[Any], value: Any) -> Any:
     kind, optional = plain_type(item)
     if value is None and optional:
@@ -316,6 +314,11 @@ def _check_limits(item: dataclasses.Field[Any], value: Any) -> None:
 
 
 def _check_together(config: Config) -> None:
+    if not re.fullmatch(r"auto|nonzero|\d+(,\d+)*", config.mask_object):
+        raise InputError(
+            f"--mask-object is '{config.mask_object}'; give auto, nonzero, or the mask values "
+            "that are object, as 1 or 1,3."
+        )
     if config.stage1_epochs > config.epochs:
         raise InputError(
             f"--stage1-epochs {config.stage1_epochs} is more than --epochs {config.epochs}, which "

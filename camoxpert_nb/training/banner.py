@@ -7,6 +7,9 @@ from pathlib import Path
 
 from .. import __version__
 from ..data.cache import cache_folder
+from ..data.counting import first
+from ..data.reading import Reading
+from ..errors import few
 from ..machine.devices import pick_devices
 from ..settings.config import Config
 from ..settings.presets import suggest
@@ -28,6 +31,7 @@ def banner(training: Training) -> str:
         ("data", f"{data.root}"),
         ("", f"{len(data.train)} to train, {len(data.validation)} held out for validation"),
         *[("", line) for line in left_out],
+        *[("", f"read with {words}") for words in [Reading.of(config).in_words()] if words],
         ("disk", _disk(training)),
         ("loading", f"{training.workers} workers: {training.workers_reason}"),
         ("backbone", config.backbone),
@@ -50,8 +54,14 @@ def banner(training: Training) -> str:
         lines.append("NOTE: the backbone starts from random weights. Expect a much lower IoU.")
     lines += [f"NOTE: {sentence}." for sentence in lr_warnings(config, training.devices.count)]
     lines += [f"NOTE: {change}." for change in training.changes]
+    lines += [f"NOTE: {note}." for note in first(data.notes)]
     if data.leaks:
         lines.append(f"WARNING: {_some(data.leaks)} training images are test images too.")
+    if data.near_leaks:
+        lines.append(
+            f"WARNING: {len(data.near_leaks)} training images are nearly the same picture as a "
+            f"test or validation image: {few(data.near_leaks)}. Scores there are too good."
+        )
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ..data.counting import doubts_about
 from ..settings.config import Config, differences, make_config
 from .budget import RESERVE, SESSION, fit_to_budget, how_far, minutes_gone, minutes_to_train
 from .cost import measure_costs
@@ -54,9 +55,14 @@ def estimate(training: Training) -> dict[str, Any]:
 
 
 def dry_run_text(training: Training, estimated: Mapping[str, Any]) -> str:
-    """Return what `--dry-run` adds: learning rates, cost, settings that differ from the preset."""
-    config = training.config
-    lines = ["", "learning rates (first, highest and last step of each stage)"]
+    """Return what `--dry-run` adds: doubtful masks, rates, cost, what differs from the preset.
+
+    Raises InputError where the masks show nothing that can be learned.
+    """
+    config, data = training.config, training.data
+    doubts = doubts_about((*data.train, *data.validation), require=True)
+    lines = [f"NOTE: of the masks looked at, {doubt}." for doubt in doubts]
+    lines += ["", "learning rates (first, highest and last step of each stage)"]
     lines += [_rates(training, stage) for stage in training.plan.stages]
     lines += ["", estimated["text"]]
     changed = differences(config, make_config(config.preset)) if config.preset else {}

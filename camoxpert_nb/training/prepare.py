@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 from .. import __version__
 from ..data.batches import Batches, Feed, PairDataset, choose_workers, make_loader
 from ..data.cache import Cache, Progress, cache_folder, open_cache
+from ..data.findings import NO_OBJECT, require_objects, sentences, settle
 from ..data.identity import Split, digests
-from ..data.images import DOUBTS
-from ..data.layouts import Pair, is_noncam
+from ..data.pairs import Pair, is_noncam
 from ..data.selection import Data, build_data
 from ..errors import InputError, few
 from ..machine.devices import Devices, Precision, choose_precision, cpu_count, pick_devices
@@ -172,19 +172,19 @@ class Loaders:
 
 
 def _doubts(caches: Sequence[Cache], sides: Sequence[Sequence[Pair]]) -> list[str]:
-    """Return a sentence for each reason to doubt masks; InputError if none shows an object."""
+    """Return a sentence for each reason to doubt masks; InputError if nothing can be learned."""
     found: dict[str, list[str]] = {}
     for cache in caches:
-        for reason, names in cache.doubts.items():
-            found.setdefault(reason, []).extend(names)
+        for kind, names in cache.doubts.items():
+            found.setdefault(kind, []).extend(names)
     total = sum(map(len, sides))
-    said = [f"{len(found[why])} of {total} masks {DOUBTS[why]}: {few(found[why])}" for why in found]
-    unseen = [len(cache.doubts.get(why, ())) for cache in caches[1:] for why in ("ids", "empty")]
-    if sum(unseen) == len(sides[1]) and len(sides[1]):
+    settled = settle(found, total, sum(is_noncam(pair) for side in sides for pair in side))
+    require_objects(settled, total)
+    said = sentences(settled, total)
+    noncam = sum(map(is_noncam, sides[1]))
+    unseen = [len(cache.doubts.get(kind, ())) for cache in caches[1:] for kind in NO_OBJECT]
+    if sum(unseen) + noncam == len(sides[1]):
         said.append("no validation mask shows an object: no score can be had")
-    objects = sum(not is_noncam(pair) for side in sides for pair in side)
-    if objects and objects == sum(len(found.get(why, ())) for why in ("ids", "empty")):
-        raise InputError(f"No mask shows an object. {'. '.join(said)}.")
     return said
 
 
@@ -318,5 +318,6 @@ def summary(training: Training, fingerprint: str, run: Run, *, finished: bool) -
             "validation": len(data.validation),
             "left_out": {why: list(names) for why, names in data.left_out.items()},
             "leaks": list(data.leaks),
+            "near_leaks": list(data.near_leaks),
         },
     }

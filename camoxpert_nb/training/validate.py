@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..data.augment import to_float
 from ..data.batches import PairDataset
-from ..evaluation.metrics import batch_iou, batch_mae
+from ..evaluation.metrics_of_batches import batch_iou, batch_mae
 from ..machine.distributed import ALONE, Ranks
 from ..network.build import evaluating
 
@@ -54,7 +54,8 @@ def validate(
     for batch in batches:
         outputs, mask = _forward(net, batch, dtype, device)
         probability = outputs["logits"].float().sigmoid()
-        columns = (batch_iou(probability, mask), batch_mae(probability, mask), mask.amax((1, 2, 3)))
+        some = mask[:, :1].amax((1, 2, 3))
+        columns = (batch_iou(probability, mask), batch_mae(probability, mask), some)
         table = torch.stack([column.double() for column in columns], 1).tolist()
         rows += [(i, *row) for i, row in zip(batch["index"].tolist(), table, strict=True)]
     every = sorted(row for part in ranks.gather(rows) for row in part)
@@ -106,7 +107,7 @@ def preview(
 def _forward(
     net: nn.Module, batch: Batch, dtype: torch.dtype | None, device: torch.device
 ) -> tuple[dict[str, Any], Tensor]:
-    """Return the outputs of `net` in evaluation mode, and the masks (B, 1, S, S) float32."""
+    """Return the outputs of `net` in evaluation mode, and the masks (B, 1 or 2, S, S) float32."""
     image, mask = to_float(batch["image"].to(device), batch["mask"].to(device))
     with evaluating(net), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
         return net(image), mask

@@ -208,3 +208,20 @@ def test_the_device_makes_no_difference():
     assert found[0].is_cuda
     assert torch.allclose(found[0].cpu(), expected[0], atol=1e-3)
     assert (found[1].cpu() != expected[1]).float().mean() < 0.001
+
+
+def test_pixels_that_count_nowhere_move_with_the_mask() -> None:
+    """The second channel goes where the first would, as bytes and as floats."""
+    torch.manual_seed(3)
+    image = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8)
+    mask = torch.zeros(4, 1, 48, 48, dtype=torch.uint8)
+    mask[:, :, 8:30, 12:40] = 1
+    uniform = torch.rand(4, K)
+    both = torch.cat([mask, mask], 1)
+    moved_image, moved = augment_batch(image, both, uniform)
+    alone_image, alone = augment_batch(image, mask, uniform)
+    assert torch.equal(moved_image, alone_image) and torch.equal(moved[:, :1], alone)
+    assert torch.equal(moved[:, :1], moved[:, 1:]) and moved.is_contiguous()
+    _, floats = augment_batch(image.float() / 255, both.float(), uniform)
+    assert floats.shape == moved.shape and torch.equal(floats[:, :1], floats[:, 1:])
+    assert (floats != moved).float().mean() < 0.02

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from camoxpert_nb.data import cache as cache_module
+from camoxpert_nb.data.batches import PairDataset
 from camoxpert_nb.data.cache import cache_folder, open_cache
+from camoxpert_nb.data.reading import MaskReading
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.settings.config import make_config
 
@@ -23,7 +25,7 @@ def no_decoding(monkeypatch):
     def fail(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(cache_module, "read_image", fail)
+    monkeypatch.setattr(cache_module, "look", fail)
 
 
 def test_cache_holds_images_and_binary_masks_in_the_order_of_the_pairs(pairs, tmp_path):
@@ -228,3 +230,22 @@ def test_the_cache_goes_where_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("CAMOXPERT_CACHE", str(tmp_path / "env"))
     assert cache_folder(config) == tmp_path / "env"
     assert cache_folder(config.replace(cache_dir=str(tmp_path))) == tmp_path
+
+
+def test_an_ignored_label_is_a_channel_of_its_own(pairs, tmp_path):
+    for pair in pairs:
+        values = np.asarray(Image.open(pair.mask)) // 255
+        values = values.astype(np.uint8)
+        values[:10] = 255
+        Image.fromarray(values).save(pair.mask)
+    plain = open_cache(pairs, SIZE, tmp_path)
+    assert plain.array.shape[1] == 4 and plain.doubts["void"]
+    told = [pair._replace(how=MaskReading(ignore=255)) for pair in pairs]
+    cache = open_cache(told, SIZE, tmp_path)
+    assert cache.array.shape[1] == 5 and cache.fingerprint != plain.fingerprint
+    assert "void" not in cache.doubts
+    rows = round(10 / np.asarray(Image.open(pairs[0].mask)).shape[0] * SIZE)
+    assert cache.array[:, 4, : rows - 1].all() and not cache.array[:, 4, rows + 1 :].any()
+    assert not (cache.array[:, 3] & cache.array[:, 4]).any()
+    batch = PairDataset(cache)[[0, 1]]
+    assert batch["mask"].shape == (2, 2, SIZE, SIZE)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageOps
 
-from camoxpert_nb.data.layouts import Pair, find_datasets, is_noncam
+from camoxpert_nb.data.counting import count_images
+from camoxpert_nb.data.layouts import Pair, find_datasets, is_noncam, look_through
 from camoxpert_nb.data.selection import (
     build_data,
-    count_images,
     find_data,
     select,
     split_validation,
@@ -207,3 +209,160 @@ def test_kaggles_mount_is_found_by_itself(
     assert find_data() == ""
     with pytest.raises(InputError, match="no such folder"):
         find_data(str(tmp_path / "wrong"))
+
+
+def photos(root: Path, count: int) -> list[Path]:
+    """Flat Imgs + GT with that many generated pictures."""
+    made = make_synthetic(root.parent / "made", train=count, test=0, size=64, noncam=0)
+    images = sorted((made / "Train" / "Image").iterdir())
+    for path in images:
+        for folder, source in (("Imgs", path), ("GT", path.parents[1] / "GT_Object" / path.name)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            source = source.with_suffix(".png") if folder == "GT" else source
+            shutil.copyfile(source, root / folder / source.name)
+    return sorted((root / "Imgs").iterdir())
+
+
+def add_copy(path: Path, name: str, way: str) -> None:
+    """Store a picture and its mask again in another way."""
+    change = {
+        "anew": lambda image: image,
+        "mirrored": ImageOps.mirror,
+        "turned": lambda image: image.rotate(90, expand=True),
+    }[way]
+    for folder in ("Imgs", "GT"):
+        file = path.parents[1] / folder / (path.name if folder == "Imgs" else f"{path.stem}.png")
+        with Image.open(file) as image:
+            change(image).save(path.parents[1] / folder / f"{name}.png")
+
+
+def sides_of(config: Config) -> tuple[set[str], set[str]]:
+    data = build_data(config)
+    return {p.name for p in data.train}, {p.name for p in data.validation}
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_copies_stay_on_one_side_and_none_is_dropped(tiny: Config, tmp_path: Path, share: float):
+    images = photos(tmp_path / "set", 20)
+    names = []
+    for number, path in enumerate(images):
+        ways = ("anew", "mirrored", "turned")[: number % 4]
+        names.append([path.stem, *(f"{chr(97 + 5 * i)}{number}" for i in range(len(ways)))])
+        for name, way in zip(names[-1][1:], ways, strict=True):
+            add_copy(path, name, way)
+    config = tiny.replace(dataset_path=str(tmp_path / "set"), val_share=share)
+    train, validation = sides_of(config)
+    assert len(train) + len(validation) == sum(map(len, names)) and train and validation
+    for group in names:
+        assert set(group) <= train or set(group) <= validation
+
+
+def test_every_photo_three_times_still_validates(tiny: Config, tmp_path: Path):
+    """Byte for byte the others are left out; saved anew they go together."""
+    for way in ("bytes", "anew"):
+        root = tmp_path / way / "set"
+        for path in photos(root, 12):
+            for number in (1, 2):
+                if way == "anew":
+                    add_copy(path, f"c{number}-{path.stem}", "anew" if number == 1 else "mirrored")
+                else:
+                    mask = root / "GT" / f"{path.stem}.png"
+                    shutil.copyfile(path, path.with_name(f"c{number}-{path.name}"))
+                    shutil.copyfile(mask, mask.with_name(f"c{number}-{mask.name}"))
+        data = build_data(tiny.replace(dataset_path=str(root)))
+        counted = count_images(tiny.replace(dataset_path=str(root)))
+        assert len(data.train) + len(data.validation) == (12 if way == "bytes" else 36)
+        assert data.validation and data.train
+        assert (counted.train, counted.validation) == (len(data.train), len(data.validation))
+
+
+def test_a_film_of_one_scene_is_split_all_the_same(tiny: Config, tmp_path: Path):
+    first = photos(tmp_path / "set", 1)[0]
+    for number in range(6):
+        add_copy(first, f"frame{number}", "anew")
+    data = build_data(tiny.replace(dataset_path=str(tmp_path / "set")))
+    assert data.train and data.validation
+
+
+def test_near_copies_across_a_given_test_set_are_named(tiny: Config, own: Path):
+    train, test = (sorted((own / split / "Image").glob("*-CAM-*")) for split in ("Train", "Test"))
+    for number, way in enumerate((ImageOps.mirror, lambda image: image.rotate(180))):
+        with Image.open(train[number]) as image:
+            way(image).save(test[number], quality=80)
+    data = build_data(tiny.replace(dataset_path=str(own)))
+    assert not data.leaks and len(data.near_leaks) == 2
+    assert f"{train[0].name} ~ {test[0].name}" in data.near_leaks[0]
+
+
+def test_folders_and_lists_that_hold_out_validation_are_obeyed(tiny: Config, tmp_path: Path):
+    for number, path in enumerate(photos(tmp_path / "set", 12)):
+        split = "valid" if number < 4 else "train"
+        for folder, name in (("Imgs", path.name), ("GT", f"{path.stem}.png")):
+            (tmp_path / "set" / split / folder).mkdir(parents=True, exist_ok=True)
+            shutil.move(tmp_path / "set" / folder / name, tmp_path / "set" / split / folder / name)
+    data = build_data(tiny.replace(dataset_path=str(tmp_path / "set")))
+    assert (len(data.train), len(data.validation)) == (8, 4)
+    assert {path.image.parts[-3] for path in data.validation} == {"valid"}
+
+
+def test_a_validation_image_that_trains_too_is_not_trained_on(tiny: Config, tmp_path: Path):
+    root = tmp_path / "set"
+    for number, path in enumerate(photos(root, 8)):
+        for split in ("val",) if number == 0 else ("train",) if number > 1 else ("train", "val"):
+            for folder, name in (("images", path), ("masks", root / "GT" / f"{path.stem}.png")):
+                (root / split / folder).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(name, root / split / folder / name.name)
+    for folder in ("Imgs", "GT"):
+        shutil.rmtree(root / folder)
+    data = build_data(tiny.replace(dataset_path=str(root)))
+    assert (len(data.train), len(data.validation)) == (6, 2)
+    assert len(data.left_out["copies of images held out for validation"]) == 1
+
+
+def test_groups_of_any_size_leave_both_sides_something():
+    """The property behind it: each group whole, both sides filled, whatever the groups."""
+    rng = random.Random(0)
+    for _ in range(200):
+        pairs = make_pairs(rng.randrange(2, 40))
+        left = pairs[:]
+        rng.shuffle(left)
+        together = []
+        while left and rng.random() < 0.8:
+            size = rng.randrange(1, 12)
+            together.append(left[:size])
+            left = left[size:]
+        whole = [group for group in together if len(group) > 1]
+        train, validation = split_validation(pairs, rng.uniform(0.01, 0.5), whole)
+        assert train and validation and sorted(train + validation) == sorted(pairs)
+        if len(whole) + len(pairs) - sum(map(len, whole)) > 1:
+            for group in whole:
+                assert len({pair in validation for pair in group}) == 1
+
+
+def test_what_is_not_used_is_said(tiny: Config, own: Path):
+    (own / "more" / "photos").mkdir(parents=True)
+    for name in ("x.jpg", "y.jpg"):
+        shutil.copyfile(next((own / "Train" / "Image").iterdir()), own / "more" / "photos" / name)
+    (own / "more" / "z.heic").touch()
+    said = " ".join(build_data(tiny.replace(dataset_path=str(own))).notes)
+    assert "more/photos: 2 images whose masks were not found (x.jpg, y.jpg)" in said
+    found = look_through(own)
+    assert any("HEIC" in str(each) and "JPEG or PNG" in str(each) for each in found.unused)
+
+
+def test_a_copy_of_a_held_out_image_does_not_train_later(tiny: Config, tmp_path: Path):
+    images = photos(tmp_path / "set", 16)
+    config = tiny.replace(dataset_path=str(tmp_path / "set"), val_share=0.3)
+    known = build_data(config).split
+    held = sorted(known.validation.values())
+    for number, way in enumerate(("anew", "mirrored", "turned")):
+        add_copy(tmp_path / "set" / held[0], f"new{number}", way)
+    add_copy(next(path for path in images if f"Imgs/{path.name}" not in held), "other", "turned")
+    data = build_data(config, known=known)
+    assert {pair.name for pair in data.validation} == {Path(path).stem for path in held}
+    assert sorted(data.left_out["copies of images held out for validation"]) == [
+        "new0",
+        "new1",
+        "new2",
+    ]
+    assert "other" in {pair.name for pair in data.train}

@@ -127,3 +127,24 @@ def test_the_performance_table_is_measured_from_the_folders(tmp_path: Path) -> N
     row = performance_table([run]).iloc[0]
     assert (row["run"], row["minutes per epoch"], row["effective batch"]) == ("run", "1.50", "8")
     assert row["training time to IoU 0.5"] == "1.5 min (epoch 1)"
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_few_images_tell_nothing(n: int) -> None:
+    (said,) = compare({"a": table(1, n=n), "b": table(1, gain=0.3, n=n)}).statements
+    assert f"{n} images are too few to tell" in said and "6 images or more" in said
+    assert "clear of 0" not in said
+
+
+def test_six_images_that_agree_may_tell_but_seven_are_needed_for_two_comparisons() -> None:
+    runs = {"a": table(1, n=6), "b": table(1, gain=0.3, n=6)}
+    assert "clear of 0" in compare(runs).statements[0]
+    three = compare({**runs, "c": table(1, gain=0.3, n=6)}).statements
+    assert all("7 images or more" in said for said in three)
+
+
+def test_images_that_trained_a_run_tell_nothing_about_it() -> None:
+    runs = {"a": table(1), "b": table(2, gain=0.1)}
+    (said,) = compare(runs, {"a": 0, "b": 12}).statements
+    assert "WARNING: of these images 12 trained b" in said and "clear of 0" not in said
+    assert "clear of 0" in compare(runs, {"a": 0, "b": 0}).statements[0]

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.evaluation.metrics import MEASURES, batch_iou, batch_mae, cut, measure
+from camoxpert_nb.evaluation.metrics import MEASURES, cut, measure
+from camoxpert_nb.evaluation.metrics_of_batches import batch_iou, batch_mae
 
 Array = NDArray[np.uint8]
 
@@ -325,3 +326,36 @@ def test_batch_measures_do_not_depend_on_the_batch_or_the_type_of_the_mask() -> 
     assert torch.equal(whole, torch.cat(parts))
     assert torch.equal(whole, batch_iou(probability, mask.float()))
     assert torch.equal(batch_mae(probability, mask), batch_mae(probability, mask.double()))
+
+
+def test_ignored_pixels_change_no_measure_whatever_is_predicted_there() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        mask = (rng.random((40, 50)) > 0.6).astype(np.uint8)
+        ignored = np.zeros(mask.shape, bool)
+        ignored[rng.integers(0, 20) :, rng.integers(5, 40) :] = True
+        first = rng.integers(0, 256, mask.shape).astype(np.uint8)
+        second = np.where(ignored, rng.integers(0, 256, mask.shape), first).astype(np.uint8)
+        one, other = (measure(image, mask, ignored) for image in (first, second))
+        assert one.values == other.values
+        assert all(np.array_equal(one.curves[key], other.curves[key]) for key in one.curves)
+        outside = ~ignored
+        levels = first[outside].astype(float)
+        found = (levels - levels.min()) / (levels.max() - levels.min()) > 0.5
+        wanted = mask[outside] > 0
+        assert one.values["iou"] == pytest.approx((found & wanted).sum() / (found | wanted).sum())
+        assert one.values["object_share"] == pytest.approx(wanted.mean())
+        plain = measure(first, mask)
+        same = measure(first, mask, np.zeros(mask.shape, bool))
+        assert plain.values == same.values
+        both = torch.from_numpy(np.stack([mask, ignored.astype(np.uint8)]))[None].float()
+        probability = torch.from_numpy(first / np.float32(255))[None, None]
+        assert batch_iou(probability, both).item() == pytest.approx(one.values["iou"])
+        assert batch_mae(probability, both).item() == pytest.approx(one.values["mae"])
+
+
+def test_an_image_of_ignored_pixels_alone_is_one_without_an_object() -> None:
+    mask = np.ones((8, 9), np.uint8)
+    found = measure(mask * 200, mask, np.ones(mask.shape, bool))
+    assert found.values["object_share"] == 0
+    assert all(np.isfinite(value) for value in found.values.values())

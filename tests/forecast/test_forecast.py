@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from camoxpert_nb.data import cache
-from camoxpert_nb.data.selection import count_images
+from camoxpert_nb.data.counting import count_images
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.forecast.forecast import forecast_on
 from camoxpert_nb.machine import cards

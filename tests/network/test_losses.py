@@ -270,3 +270,27 @@ def test_it_learns_one_image_by_heart() -> None:
         optimiser.step()
         history.append(float(loss.detach()))
     assert history[-1] < 0.7 * history[0]
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_ignored_pixels_change_no_loss_and_get_no_gradient(legacy: bool) -> None:
+    """Whatever is predicted there; without any, the loss is the one without that channel."""
+    torch.manual_seed(0)
+    mask = (torch.rand(2, 1, 32, 32) > 0.7).float()
+    ignored = torch.zeros_like(mask)
+    ignored[:, :, 8:20, 4:30] = 1
+    logits = torch.randn(2, 1, 32, 32, requires_grad=True)
+    shaken = (logits + 9 * ignored * torch.randn_like(mask)).detach()
+    for loss in (
+        lambda x: structure_loss(x, mask, legacy, 1 - ignored),
+        lambda x: uncertainty_loss(x, 1 - ignored),
+    ):
+        assert torch.allclose(loss(logits), loss(shaken))
+        (gradient,) = torch.autograd.grad(loss(logits).sum(), logits)
+        assert (gradient[ignored > 0] == 0).all() and (gradient[ignored == 0] != 0).any()
+    everything = torch.ones_like(mask)
+    assert torch.allclose(
+        structure_loss(logits, mask, legacy, everything), structure_loss(logits, mask, legacy)
+    )
+    nothing = structure_loss(logits, mask, legacy, 0 * everything)
+    assert nothing.isfinite().all()

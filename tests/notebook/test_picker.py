@@ -10,7 +10,7 @@ from IPython.core.formatters import DisplayFormatter
 
 from camoxpert_nb.cli import main as cli
 from camoxpert_nb.cli import train as cli_train
-from camoxpert_nb.data.selection import count_images
+from camoxpert_nb.data.counting import count_images
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.machine.cards import find_card
 from camoxpert_nb.notebook import choice
@@ -27,6 +27,10 @@ OTHER = {  # a usable value for each setting that a rule below does not give
     "init_from": "runs/before",
     "checkpoint_dir": "runs/mine",
     "gpus": "0",
+    "image_folder": "train/*",
+    "mask_folder": "train masks",
+    "mask_suffix": "_mask",
+    "mask_object": "1,3",
     "stage2_lr": 3e-4,
     "stage2_batch_size": 3,
     "target_iou": 0.5,

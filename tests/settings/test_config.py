@@ -14,8 +14,8 @@ from camoxpert_nb.settings.config import (
     differences,
     flag_of,
     make_config,
-    settings_table,
 )
+from camoxpert_nb.settings.table import settings_table
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -50,6 +50,10 @@ def test_the_table_knows_every_setting_once() -> None:
 
 
 OTHER = {
+    "mask_object": "nonzero",
+    "mask_invert": True,
+    "mask_exif": "stored",
+    "ignore_label": 255,
     "backbone": "test_convnext",
     "num_experts": 3,
     "top_k": 2,

@@ -1,0 +1,122 @@
+"""Copies of a picture are known however they were made; other pictures are not taken for copies."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from camoxpert_nb.data.copies import alike, groups, look_of, looks, remembered_looks
+from camoxpert_nb.data.synthetic import make_synthetic
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = make_synthetic(tmp_path_factory.mktemp("copies") / "c", train=40, test=0, size=160)
+    return sorted((root / "Train" / "Image").iterdir())
+
+
+def saved(image: Image.Image, path: Path, **how: object) -> Path:
+    image.save(path, **how)
+    return path
+
+
+def recoded(image: Image.Image, quality: int) -> Image.Image:
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=quality)
+    return Image.open(data)
+
+
+WAYS = {
+    "png": lambda image: image,
+    "low quality": lambda image: recoded(image, 25),
+    "half": lambda image: image.resize((image.width // 2, image.height // 2)),
+    "square": lambda image: image.resize((97, 97)),
+    "larger": lambda image: image.resize((image.width * 2, image.height * 2)),
+    "grey": lambda image: image.convert("L"),
+    "mirrored": ImageOps.mirror,
+    "flipped": ImageOps.flip,
+    "turned": lambda image: image.rotate(90, expand=True),
+    "turned back": lambda image: image.rotate(270, expand=True),
+    "upside down": lambda image: image.rotate(180),
+    "mirrored and turned": lambda image: ImageOps.mirror(image).rotate(90, expand=True),
+    "palette": lambda image: image.convert("P"),
+    "with alpha": lambda image: image.convert("RGBA"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_copy_is_known(photos, tmp_path, way):
+    own = [look_of(path) for path in photos[:12]]
+    made = []
+    for number, path in enumerate(photos[:12]):
+        with Image.open(path) as image:
+            made.append(look_of(saved(WAYS[way](image.convert("RGB")), tmp_path / f"{number}.png")))
+    found = alike(own, made).tolist()
+    assert found == [[number, number] for number in range(12)]
+
+
+def test_other_pictures_are_no_copies(photos):
+    assert groups({path: look_of(path) for path in photos}) == []
+
+
+def test_a_negative_is_another_picture(photos, tmp_path):
+    with Image.open(photos[0]) as image:
+        path = saved(ImageOps.invert(image.convert("RGB")), tmp_path / "negative.png")
+    assert not len(alike([look_of(photos[0])], [look_of(path)]))
+
+
+def test_groups_go_by_way_of_others_and_hold_each_picture_once(photos, tmp_path):
+    paths = list(photos[:6])
+    with Image.open(photos[0]) as image:
+        paths += [saved(WAYS[way](image), tmp_path / f"{way}.png") for way in ("half", "mirrored")]
+    (group,) = groups({path: look_of(path) for path in paths})
+    assert set(group) == {photos[0], *paths[-2:]}
+
+
+def test_flat_pictures_are_copies_only_with_the_same_pixels(tmp_path):
+    def plain(name: str, grey: int, noise: int = 0) -> Path:
+        values = np.full((64, 64), grey, np.uint8)
+        values[3, 4] += noise
+        return saved(Image.fromarray(values), tmp_path / name)
+
+    paths = [plain("a.png", 90), plain("b.bmp", 90), plain("c.png", 91), plain("d.png", 90, 1)]
+    (group,) = groups({path: look_of(path) for path in paths})
+    assert group == paths[:2]
+
+
+def test_what_cannot_be_read_looks_like_nothing(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"no picture")
+    seen = looks([tmp_path / "a.jpg", tmp_path / "b.jpg", tmp_path / "gone.jpg"])
+    assert set(seen.values()) == {""} and groups(seen) == []
+
+
+def test_looks_are_remembered_until_a_file_changes(photos, tmp_path):
+    calls: list[tuple[int, int]] = []
+    store = tmp_path / "store"
+    assert remembered_looks(photos, store) is None
+    first = looks(photos, store, lambda *done: calls.append(done))
+    assert calls == [(number, 40) for number in range(1, 41)]
+    assert looks(photos, store, lambda *done: calls.append(done)) == first
+    assert len(calls) == 40 and remembered_looks(photos, store) == first
+    own = saved(Image.open(photos[0]), tmp_path / "own.png")
+    looks([own], store)
+    time.sleep(0.01)
+    saved(ImageOps.invert(Image.open(photos[1]).convert("RGB")), own)
+    assert remembered_looks([own], store) is None
+    assert looks([own], store)[own] == look_of(own)
+
+
+def test_a_store_that_cannot_be_written_or_read_is_done_without(photos, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert len(looks(photos[:3], file)) == 3
+    store = tmp_path / "store"
+    looks(photos[:3], store)
+    next(store.iterdir()).write_text("{")
+    assert len(looks(photos[:3], store)) == 3
