@@ -159,8 +159,5 @@ def _mean(x: Tensor, weight: Tensor | None) -> Tensor:
     """Return the weighed mean of each sample, (B,); 0 where nothing has a weight."""
     if weight is None:
         return x.mean((1, 2, 3))
-    return _sum(weight * x) / _sum(weight).clamp(min=1e-6)
-
-
-def _sum(x: Tensor) -> Tensor:
-    return x.sum((1, 2, 3))
+    every = (1, 2, 3)
+    return (weight * x).sum(every) / weight.sum(every).clamp(min=1e-6)
