@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InputError
 from ..settings.config import Config
 from .cache import cache_folder
-from .copies import remembered_looks
+from .copies import looks, remembered_looks
 from .findings import NO_OBJECT, require_objects, sentences, settle
 from .layouts import Found, look_through
 from .masks import look
@@ -22,6 +22,7 @@ from .selection import choose, hold_out, without_copies
 from .synthetic import make_synthetic
 
 SAMPLE = 24  # masks looked at
+AT_ONCE = 1500  # pictures whose looks are taken in a few seconds
 NOTES = 6  # of what is not used, shown
 
 
@@ -32,7 +33,7 @@ class Images:
     doubts: what is odd about a few masks that were looked at; notes: what is not used.
 
     `noncam` of those that train and validate show no object. With `exact` False the images are
-    still to be generated, and the split is known only roughly.
+    still to be generated, or were not looked at yet: the split is known only roughly.
     """
 
     source: str
@@ -72,16 +73,17 @@ class Images:
 def count_images(config: Config) -> Images:
     """Count what a training would use, and look at a few masks.
 
-    Of images with the same contents one counts. Which nearly are the same is known where a training
-    or a dry run has looked at them; else the split is known only roughly. Raises InputError when
-    the folder holds nothing that can train, or the masks show nothing that can be learned.
+    Of images with the same contents one counts. Which nearly are the same is looked at; of many
+    only where a training or a dry run has done it, else the split is known only roughly. Raises
+    InputError when the folder holds nothing that can train, or masks that teach nothing.
     """
     if not config.dataset_path:
         return _to_be_generated(config)
     found = _found(config.dataset_path, Reading.of(config))
     data = without_copies(choose(found, Path(config.dataset_path), config))
     every = [*data.train, *data.validation, *(p for pairs in data.test.values() for p in pairs)]
-    known = remembered_looks([pair.image for pair in every], cache_folder(config))
+    paths, store = [pair.image for pair in every], cache_folder(config)
+    known = looks(paths, store) if len(paths) <= AT_ONCE else remembered_looks(paths, store)
     data = hold_out(replace(data, looks=known or {}), config.val_share)
     used = (*data.train, *data.validation)
     return Images(
@@ -91,6 +93,7 @@ def count_images(config: Config) -> Images:
         noncam=sum(is_noncam(pair) for pair in used),
         test={name: len(pairs) for name, pairs in data.test.items()},
         left_out={why: len(names) for why, names in data.left_out.items()},
+        exact=known is not None,
         doubts=doubts_about(used, require=True),
         notes=first(data.notes),
     )
