@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..outside.paths import given
+from ..outside.reading import read_json
 from ..settings.config import Config
 from .images import binary, doubt, read_grey, read_image, resize_image, resize_mask, same_shape
 from .layouts import Pair, is_noncam
@@ -48,7 +50,8 @@ class Cache:
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.path, self.fingerprint = path, fingerprint
         self.array = np.lib.format.open_memmap(path, mode="r")
-        self.doubts: Doubts = json.loads(_doubts_file(path).read_text("utf-8"))
+        what = "what was found while decoding; remove it, and the images are decoded anew"
+        self.doubts: Doubts = read_json(_doubts_file(path), what)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -212,5 +215,11 @@ def cache_folder(config: Config) -> Path:
     """Return where decoded and generated images are kept."""
     if config.cache_dir:
         return Path(config.cache_dir)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("CAMOXPERT_CACHE") or Path(base) / "camoxpert_nb")
+    for name in ("CAMOXPERT_CACHE", "XDG_CACHE_HOME"):
+        if os.environ.get(name):
+            base = given(os.environ[name], f"the environment variable {name}")
+            return base if name == "CAMOXPERT_CACHE" else base / "camoxpert_nb"
+    return (
+        given("~/.cache", "the user's cache folder (name another with --cache-dir)")
+        / "camoxpert_nb"
+    )

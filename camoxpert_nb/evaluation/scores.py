@@ -169,7 +169,7 @@ def write_csv(scores: Mapping[str, Scores], path: Path) -> Path:
     """Write one row per image of all sets (column "dataset") as CSV; return the path."""
     table = pd.concat({name: one.per_image for name, one in scores.items()}, names=["dataset"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.reset_index("dataset").to_csv(path, index=False)
+    table.reset_index("dataset").to_csv(path, index=False, errors="backslashreplace")
     return path
 
 

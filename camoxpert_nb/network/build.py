@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..runs.checkpoint import bare_keys, load_checkpoint
+from ..runs.checkpoint import bare_keys, load_checkpoint, settings_of
 from ..runs.run import Run
 from ..settings.config import Config
 from .backbone import Start
@@ -65,7 +65,7 @@ def load_run(
     run keeps an average.
     """
     checkpoint = run.load(which, device)
-    config = Config().replace(**checkpoint["config"])
+    config = settings_of(checkpoint, run.folder / f"{which}.pt")
     net = build_net(config, empty=True)
     load_weights(net, checkpoint.get("ema") or checkpoint["net"], str(run.folder / f"{which}.pt"))
     return net.to(device).eval(), config
@@ -88,6 +88,8 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 def load_weights(net: nn.Module, weights: dict[str, Any], source: str) -> None:
     """Load all weights strictly; InputError says exactly what does not fit."""
+    if not all(isinstance(each, torch.Tensor) for each in weights.values()):
+        raise InputError(f"{source} holds other things than weights: give a run or its best.pt.")
     weights, own = bare_keys(weights), net.state_dict()
     missing = [key for key in own if key not in weights]
     foreign = [key for key in weights if key not in own]

@@ -20,7 +20,8 @@ from PIL import Image
 from camoxpert_nb import __version__
 from camoxpert_nb.cli import main as cli
 from camoxpert_nb.runs.run import Run
-from camoxpert_nb.settings.config import Config, flag_of, make_config, plain_type
+from camoxpert_nb.settings.checks import flag_of
+from camoxpert_nb.settings.config import Config, make_config, plain_type
 from camoxpert_nb.training.console import Console
 
 # What the predecessor's guide tells people to type, after the program's name.
