@@ -18,7 +18,8 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 # Each room, the top floor first, and the rooms it may import. `errors` and `__version__` serve all.
 ROOMS = {
-    "cli": "figures doctor kaggle forecast training evaluation network data runs machine settings outside",
+    "cli": "figures doctor kaggle forecast training evaluation network data runs machine settings "
+    "outside",
     "notebook": "figures training data runs settings outside",
     "figures": "evaluation network data runs settings outside",
     "doctor": "training network machine settings outside",

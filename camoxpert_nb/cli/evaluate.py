@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..outside.paths import replaceable, with_ending, writable_file
+from ..settings.checks import flag_of
 from .flags import (
     EITHER,
     FOLDER,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Any) -> None:
     """Add evaluate, compare, predict, export and data."""
-    evaluate_flags(add_command(commands, "evaluate", evaluate))
+    evaluate_flags(add_command(commands, "evaluate", evaluate, _refuse_lone))
     sub = add_command(commands, "compare", compare)
     sub.add_argument(
         "runs", type=RUN, nargs="+", help="run folders; the first is what others are held to"
@@ -83,6 +84,25 @@ def evaluate_flags(sub: argparse.ArgumentParser) -> None:
     help = "file for the scores of each image, as a table"
     sub.add_argument("--csv", type=NEW_CSV, default="", help=help)
     sub.add_argument("--report", action="store_true", help="write RUN/report.html")
+
+
+def _refuse_lone(options: Options) -> None:
+    """Raise InputError where a half of what is to be scored is missing, or both are given."""
+    maps = [options["predictions"], options["ground_truth"]]
+    of_a_run = [options["run"], options["dataset_path"]]
+    if any(maps) and not all(maps):
+        raise InputError("--predictions DIR and --ground-truth DIR belong together: give both.")
+    if not any(maps) and not all(of_a_run):
+        raise InputError(
+            "evaluate needs --run RUN --dataset-path DIR, or --predictions DIR --ground-truth DIR."
+        )
+    unused = ("run", "dataset_path", "csv", "report", "validation_threshold")
+    given = [flag_of(name) for name in unused if options[name]]
+    if any(maps) and given:
+        raise InputError(
+            f"--predictions scores maps that are there, so {', '.join(given)} would do nothing: "
+            "leave it out."
+        )
 
 
 def evaluate(options: Options) -> int:
@@ -209,10 +229,6 @@ def _score_run(options: Options, console: Console) -> None:
     from ..figures.results import draw_tests
     from ..runs.run import Run
 
-    if not options["run"] or not options["dataset_path"]:
-        raise InputError(
-            "evaluate needs --run RUN --dataset-path DIR, or --predictions DIR --ground-truth DIR."
-        )
     run = Run(options["run"])
     if options["report"]:
         writable_file(run.folder / "report.html", "--report writes")
@@ -253,8 +269,6 @@ def _views(options: Options) -> Views:
 def _score_folders(options: Options, console: Console) -> dict[str, Any]:
     from ..evaluation.scoring import score_folder
 
-    if not options["predictions"] or not options["ground_truth"]:
-        raise InputError("--predictions DIR and --ground-truth DIR belong together: give both.")
     scores = score_folder(
         Path(options["predictions"]), Path(options["ground_truth"]), progress=console.progress
     )

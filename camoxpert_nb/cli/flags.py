@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..outside import paths
+from ..outside.refused import naming
 from ..runs.latest import place_of
 from ..settings.checks import flag_of
 from ..settings.config import GROUPS, NONE, PRESETS, Config, plain_type
@@ -132,11 +133,17 @@ def check_paths(arguments: Sequence[argparse.Action], options: Options) -> None:
 
 
 def add_command(
-    commands: Any, name: str, function: Callable[[Options], int]
+    commands: Any,
+    name: str,
+    function: Callable[[Options], int],
+    before: Callable[[Options], None] = lambda options: None,
 ) -> argparse.ArgumentParser:
-    """Add a command that `function` carries out; its docstring is the help."""
+    """Add a command that `function` carries out; its docstring is the help.
+
+    `before` raises InputError for flags that do not belong together, whatever their values are.
+    """
     sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
-    sub.set_defaults(command=function)
+    sub.set_defaults(command=function, before=before)
     return sub
 
 
@@ -212,8 +219,9 @@ def add_json(sub: argparse.ArgumentParser, what: str) -> None:
 def write_json(path: str, values: Any) -> None:
     """Write plain values to the file that was asked for, if one was."""
     if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        with naming(Path(path)):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def _or_none(kind: type) -> Callable[[str], Any]:

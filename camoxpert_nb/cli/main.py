@@ -37,6 +37,7 @@ def _run(command: Callable[[Options], int], options: Options) -> int:
     paths = options.pop("paths")
     given = {flag_text(path): options.get(path.dest) for path in paths}
     try:
+        options.pop("before", lambda options: None)(options)
         if "RANK" not in os.environ:  # else the other processes would wait for this one
             check_paths(paths, options)
         return command(options)

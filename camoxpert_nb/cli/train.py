@@ -33,7 +33,7 @@ from .flags import (
     add_settings,
     write_json,
 )
-from .forecast import forecast, forecast_flags
+from .forecast import forecast, forecast_flags, refuse_mixed
 
 if TYPE_CHECKING:
     from ..machine.distributed import Ranks
@@ -59,7 +59,7 @@ class Order:
 
 def add_commands(commands: Any) -> None:
     """Add train, resume, demo and, for our own processes, rank."""
-    sub = add_command(commands, "train", train)
+    sub = add_command(commands, "train", train, _refuse_mixed)
     add_preset(sub)
     help = "run folder or its last.pt to go on from"
     sub.add_argument("--resume-from", type=RUN_OR_FILE, default="", help=help)
@@ -105,6 +105,15 @@ def train(options: Options) -> int:
     return _train(lambda: choose(options), options)
 
 
+def _refuse_mixed(options: Options) -> None:
+    refuse_mixed(options)
+    if options["resume_from"] and options["fit_to_budget"]:
+        raise InputError(
+            "--fit-to-budget chooses the epochs of a new run, but --resume-from goes on with "
+            "one whose epochs are set. Leave one of them out; --epochs changes a run's length."
+        )
+
+
 def resume(options: Options) -> int:
     """Go on with a run, exactly where it was saved."""
     source, what = Path(options.pop("run")), _what(options)
@@ -143,11 +152,6 @@ def choose(options: Options) -> Order:
     what = _what(options)
     preset, file = options.pop("preset"), options.pop("config")
     if source := options.pop("resume_from", ""):
-        if what["fit_to_budget"]:
-            raise InputError(
-                "--fit-to-budget chooses the epochs of a new run, but --resume-from goes on with "
-                "one whose epochs are set. Leave one of them out; --epochs changes a run's length."
-            )
         return _resumed(Path(source), options, what)
     reason = ""
     if not file and preset == "auto":

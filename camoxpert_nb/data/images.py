@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InputError
+from ..outside.refused import naming
 
 Array = NDArray[np.uint8]
 
@@ -104,11 +105,15 @@ def resize_mask(mask: Array, size: int) -> Array:
     return (grey >= 128).astype(np.uint8)
 
 
-def write_map(path: Path, probability: NDArray[np.floating]) -> None:
-    """Write a (H, W) map of 0...1 as an 8-bit grey PNG, rounded (truncation costs S-measure)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_map(path: Path, probability: NDArray[np.floating], *, ours: bool = True) -> None:
+    """Write a (H, W) map of 0...1 as an 8-bit grey PNG, rounded (truncation costs S-measure).
+
+    `ours`: it may be replaced by another map one day, see `is_ours`.
+    """
     picture = Image.fromarray(np.rint(probability * 255).astype(np.uint8))
-    picture.save(path, pnginfo=our_mark())
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, pnginfo=our_mark() if ours else None)
 
 
 MARK = ("Software", "camoxpert_nb")

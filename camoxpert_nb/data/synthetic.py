@@ -139,7 +139,7 @@ def _write(root: Path, split: str, index: int, spec: dict[str, Any]) -> None:
     name = f"COD10K-{kind}-9-Generated-{number}-{family}-{unique}"
     flat = spec["layout"] == "flat"
     images, masks = ("Imgs", "GT") if flat else (f"{split}/Image", f"{split}/GT_Object")
-    write_map(root / masks / f"{name}.png", mask)
+    write_map(root / masks / f"{name}.png", mask, ours=False)
     (root / images).mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(root / images / f"{name}.jpg", quality=95)
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..outside.paths import with_ending
-from ..outside.refused import sentence
+from ..outside.refused import naming, sentence
 from .style import GREY
 
 STYLE: dict[Any, Any] = {
@@ -64,8 +64,9 @@ def save(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         path = with_ending(path, ".png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=130)
     return path
 
 

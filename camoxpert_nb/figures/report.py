@@ -19,6 +19,7 @@ from ..evaluation.compare import run_performance
 from ..evaluation.judge import Judged
 from ..evaluation.published import compared_with_published, why_not_comparable
 from ..evaluation.scores import LABELS, Mean, number
+from ..outside.refused import naming
 from ..runs.records import in_words
 from ..runs.run import Run
 from ..settings.config import Config
@@ -72,7 +73,8 @@ def write_report(
     path = Path(path or run.folder / "report.html")
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     text = "\n".join(["<!doctype html>", '<html lang="en">', head, *body, "</html>", ""])
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with naming(path):
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 

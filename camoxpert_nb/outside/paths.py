@@ -187,7 +187,7 @@ def _check_room(folder: Path, path: Path, name: str) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"{name} {path} cannot be written ({_reason(error, folder)}): {_ELSEWHERE}."
+            f"{name} {path} cannot be written ({error.strerror or error}): {_ELSEWHERE}."
         ) from error
 
 

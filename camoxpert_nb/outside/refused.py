@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _ADVICE = {
     errno.ENOENT: "it is not there (any more)",
     errno.EACCES: "the rights do not allow it",
@@ -47,6 +49,17 @@ def sentence(error: OSError, options: Mapping[str, Any] | None = None) -> str:
     if not flags and path and error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         change = " Mend that place, or name another one."
     return f"{where}{reason}.{change}"
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have what the system refuses within name the file, as a full disk does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _holds(value: Any, paths: tuple[str, ...]) -> bool:

@@ -52,7 +52,7 @@ class Run:
     """Read and write one run folder; opening it costs nothing and changes nothing."""
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = place_of(given(folder, "the run's folder"))
+        self.folder = place_of(given(folder)) if str(folder) else Path()
         self.config_path = self.folder / "config.json"
         self.history_path = self.folder / "history.jsonl"
         self._read: dict[str, tuple[Any, Any]] = {}  # by name: what told the file, and its contents

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..data.batches import LoadingError, why_silent
 from ..errors import PeerLost, TrainingError
-from ..outside.refused import sentence
+from ..outside.refused import LOCKED, sentence
 from ..runs.run import Onlooker, Run
 
 
@@ -27,6 +27,9 @@ def refused(run: Run, error: Exception) -> TrainingError | None:
         error.filename = str(run.folder)
     where = {"--checkpoint-dir": run.folder, "CAMOXPERT_CACHE": os.environ.get("CAMOXPERT_CACHE")}
     way_on = f" {saved} `camoxpert resume {run.folder}`." if run.has("last") else ""
+    if way_on and error.errno in LOCKED:
+        anew = f"camoxpert train --resume-from {run.folder} --checkpoint-dir NEW"
+        way_on = f" Or go on in a copy, in another folder: `{anew}`."
     return TrainingError(sentence(error, where) + way_on)
 
 
