@@ -163,7 +163,7 @@ class Run:
 
         def read(path: Path) -> dict[str, Any]:
             try:
-                with np.load(path) as arrays:
+                with path.open("rb") as file, np.load(file) as arrays:
                     return dict(arrays)
             except (*BROKEN, EOFError, zipfile.BadZipFile) as error:
                 raise InputError(

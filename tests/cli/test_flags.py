@@ -177,12 +177,9 @@ def test_a_flag_that_is_given_twice_is_refused(
 def test_the_same_twice_is_no_contradiction_and_lists_grow() -> None:
     parse = cli._parser().parse_args
     assert parse(["train", "--lr", "0.1", "--lr", "0.1"]).lr == 0.1
-    found = cli._parser().parse_args(
-        ["evaluate", "--dataset-path", "a", "b", "--dataset-path", "c"]
-    )
-    assert found.dataset_path == ["a", "b", "c"]
-    assert cli._parser().parse_args(["compare", "x", "y", "--scales", "1"][:3]).runs == ["x", "y"]
-    assert cli._parser().parse_args(["evaluate", "--scales", "1", "--scales", "2"]).scales == [
-        1.0,
-        2.0,
-    ]
+    for words, name, wanted in (
+        ("evaluate --dataset-path a b --dataset-path c", "dataset_path", ["a", "b", "c"]),
+        ("evaluate --scales 1 --scales 2", "scales", [1.0, 2.0]),
+        ("kaggle build --data a/b --data c/d", "data", ["a/b", "c/d"]),
+    ):
+        assert vars(cli._parser().parse_args(words.split()))[name] == wanted
