@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ctypes import c_double
 from functools import lru_cache, partial
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data._utils import signal_handling
 
 from ..errors import InputError, TrainingError
 from .augment import K
@@ -141,7 +142,12 @@ class Feed:
         self._waiting, self._taken = False, 0
         self._ready = multiprocessing.get_context("spawn").RawValue(c_double, 0.0)
         self._loader = make_loader(
-            dataset, batches, workers=workers, pin_memory=pin_memory, ready=self._ready
+            dataset,
+            batches,
+            workers=workers,
+            pin_memory=pin_memory,
+            ready=self._ready,
+            poll=POLL,
         )
         self._pass: tuple[int | None, ...] = ()  # the one that was begun last
         self._coming: Iterator[Batch] | None = None
@@ -215,7 +221,13 @@ class LoadingError(TrainingError):
 
 
 def _end_workers(coming: Any) -> None:
-    """End loading processes that may hang: they do not listen to a request to stop."""
+    """End loading processes that may hang: they do not listen to a request to stop.
+
+    PyTorch watches them, and would report their end as an error of its own, anywhere.
+    """
+    with suppress(AttributeError):
+        signal_handling._remove_worker_pids(id(coming))
+        coming._worker_pids_set = False
     for worker in getattr(coming, "_workers", ()):
         worker.kill()
 
@@ -273,10 +285,13 @@ def make_loader(
     workers: int = 0,
     pin_memory: bool = False,
     ready: Any = None,
+    poll: float = 0.0,
 ) -> DataLoader[Batch]:
     """Return a loader of `Batch`; its workers stay alive from epoch to epoch.
 
     `ready`, a shared number, takes the moment when the first of them had started (time.time()).
+    With `poll` it raises RuntimeError when workers bring nothing for so many seconds; it can be
+    asked again.
 
     Workers are spawned: forking a process that runs threads, as every process with torch does, can
     deadlock, and Python warns of it from 3.12 on. A script that uses workers therefore needs the
@@ -287,7 +302,7 @@ def make_loader(
         batch_size=None,  # the sampler's items are whole batches
         sampler=batches,
         num_workers=workers,
-        timeout=POLL if workers else 0,
+        timeout=poll if workers else 0,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         multiprocessing_context="spawn" if workers else None,
