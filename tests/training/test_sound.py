@@ -58,10 +58,10 @@ def test_each_number_of_a_state_counts(tiny: Config, break_it: str, number: floa
     if break_it == "moments":
         state.optimizer.state[parameter]["exp_avg"] = torch.full((2,), number)
     else:
-        net = state.net if break_it != "averaged weights" else state.ema.module  # type: ignore[union-attr]
-        values = [*net.buffers()] if break_it == "a statistic" else [*net.parameters()]
-        with torch.no_grad():
-            next(each for each in values if each.is_floating_point()).view(-1)[0] = number
+        net = state.ema.module if state.ema and break_it == "averaged weights" else state.net
+        ending = "running_mean" if break_it == "a statistic" else "weight"
+        value = next(v for name, v in net.state_dict().items() if name.endswith(ending))
+        value.view(-1)[0] = number  # it shares its memory with the network
     wanted = "weights" if break_it == "a statistic" else break_it
     assert why_unsound(state) == f"its {wanted} are not finite"
 
