@@ -10,11 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..outside.paths import replaceable, with_ending, writable_file
+from ..settings.checks import flag_of
 from .flags import (
+    EITHER,
+    FOLDER,
+    NEW_CSV,
+    NEW_FOLDER,
+    NEW_ONNX,
+    NEW_PICTURE,
+    RUN,
     Options,
     add_command,
     add_device,
     add_images,
+    add_json,
     add_reading,
     add_views,
     add_which,
@@ -29,38 +39,45 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Any) -> None:
     """Add evaluate, compare, predict, export and data."""
-    evaluate_flags(add_command(commands, "evaluate", evaluate))
+    evaluate_flags(add_command(commands, "evaluate", evaluate, _refuse_lone))
     sub = add_command(commands, "compare", compare)
-    sub.add_argument("runs", nargs="+", help="run folders; the first is what others are held to")
+    sub.add_argument(
+        "runs", type=RUN, nargs="+", help="run folders; the first is what others are held to"
+    )
     add_images(sub)
     add_reading(sub)
     sub = add_command(commands, "predict", predict)
-    sub.add_argument("--run", required=True, help="run folder whose best weights are used")
-    sub.add_argument("--input", required=True, help="an image or a folder of images")
-    sub.add_argument("--output", required=True, help="folder for the maps")
+    sub.add_argument(
+        "--run", type=RUN, required=True, help="run folder whose best weights are used"
+    )
+    sub.add_argument("--input", type=EITHER, required=True, help="an image or a folder of images")
+    sub.add_argument("--output", type=NEW_FOLDER, required=True, help="folder for the maps")
     sub.add_argument("--overlay", action="store_true", help="also draw each map on its image")
     add_views(sub)
     add_device(sub)
     add_which(sub)
     sub = add_command(commands, "export", export)
-    sub.add_argument("run", help="run folder whose best weights are exported")
+    sub.add_argument("run", type=RUN, help="run folder whose best weights are exported")
     sub.add_argument("--format", default="onnx", choices=("onnx",))
-    sub.add_argument("--output", default="", help="file; default: RUN/model.onnx")
+    sub.add_argument("--output", type=NEW_ONNX, default="", help="file; default: RUN/model.onnx")
     add_which(sub)
     sub = add_command(commands, "data", data)
-    sub.add_argument("folder", help="data set, or a folder that holds several")
-    sub.add_argument("--json", default="", help="file for the findings")
-    sub.add_argument("--picture", default="", help="PNG file for a sample of images and masks")
+    sub.add_argument("folder", type=FOLDER, help="data set, or a folder that holds several")
+    add_json(sub, "the findings")
+    help = "PNG file for a sample of images and masks"
+    sub.add_argument("--picture", type=NEW_PICTURE, default="", help=help)
     sub.add_argument("--all", action="store_true", help="name every file of each finding")
     add_reading(sub)
 
 
 def evaluate_flags(sub: argparse.ArgumentParser) -> None:
     """Add the flags of evaluate."""
-    sub.add_argument("--run", default="", help="run folder whose best weights are scored")
+    sub.add_argument("--run", type=RUN, default="", help="run folder whose best weights are scored")
     add_images(sub)
-    sub.add_argument("--predictions", default="", help="folder of 8-bit maps, instead of a run")
-    sub.add_argument("--ground-truth", default="", help="folder of the masks of those maps")
+    help = "folder of 8-bit maps, instead of a run"
+    sub.add_argument("--predictions", type=FOLDER, default="", help=help)
+    help = "folder of the masks of those maps"
+    sub.add_argument("--ground-truth", type=FOLDER, default="", help=help)
     add_reading(sub)
     add_views(sub)
     add_which(sub)
@@ -69,9 +86,29 @@ def evaluate_flags(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also score at the threshold that is best on the run's validation images",
     )
-    sub.add_argument("--json", default="", help="file for the scores, per image and in the mean")
-    sub.add_argument("--csv", default="", help="file for the scores of each image, as a table")
+    add_json(sub, "the scores, per image and in the mean")
+    help = "file for the scores of each image, as a table"
+    sub.add_argument("--csv", type=NEW_CSV, default="", help=help)
     sub.add_argument("--report", action="store_true", help="write RUN/report.html")
+
+
+def _refuse_lone(options: Options) -> None:
+    """Raise InputError where a half of what is to be scored is missing, or both are given."""
+    maps = [options["predictions"], options["ground_truth"]]
+    of_a_run = [options["run"], options["dataset_path"]]
+    if any(maps) and not all(maps):
+        raise InputError("--predictions DIR and --ground-truth DIR belong together: give both.")
+    if not any(maps) and not all(of_a_run):
+        raise InputError(
+            "evaluate needs --run RUN --dataset-path DIR, or --predictions DIR --ground-truth DIR."
+        )
+    unused = ("run", "dataset_path", "csv", "report", "validation_threshold")
+    given = [flag_of(name) for name in unused if options[name]]
+    if any(maps) and given:
+        raise InputError(
+            f"--predictions scores maps that are there, so {', '.join(given)} would do nothing: "
+            "leave it out."
+        )
 
 
 def evaluate(options: Options) -> int:
@@ -80,12 +117,9 @@ def evaluate(options: Options) -> int:
 
     console = Console(())
     if options["predictions"] or options["ground_truth"]:
-        results = [_score_folders(options, console)]
+        _write_scores(options, console, [_score_folders(options, console)])
     else:
-        results = _score_run(options, console)
-    write_json(options["json"], results[0] if len(results) == 1 else {"sets": results})
-    if options["json"]:
-        console.say(f"written to {options['json']}")
+        _score_run(options, console)
     return 0
 
 
@@ -131,22 +165,27 @@ def compare(options: Options) -> int:
 def predict(options: Options) -> int:
     """Write a map for each image, and the object found drawn on it if asked to."""
     from ..evaluation.judge import open_predictor
-    from ..evaluation.predict import predict_folder
+    from ..evaluation.predict import images_to_predict, predict_folder
+    from ..figures.canvas import try_to_draw
     from ..figures.predictions import write_overlays
     from ..training.console import Console
 
     console, output = Console(()), Path(options["output"])
+    source = Path(options["input"])
+    images = images_to_predict(source, output, overlays=options["overlay"])  # before the network
     count = predict_folder(
-        open_predictor(options["run"], options["device"]),
-        Path(options["input"]),
+        open_predictor(options["run"], options["device"], options["which"]),
+        source,
         output,
         views=_views(options),
         progress=console.progress,
     )
     console.say(f"{count} maps written to {output} (8-bit grey: 0 background, 255 object)")
     if options["overlay"]:
-        drawn = write_overlays(Path(options["input"]), output)
-        console.say(f"{drawn} overlays written to {output / 'overlays'}")
+        place = output / "overlays"
+        drawn = try_to_draw(lambda: write_overlays(images, output), console.say, str(place))
+        if drawn:
+            console.say(f"{drawn} overlays written to {place}")
     return 0
 
 
@@ -159,8 +198,9 @@ def export(options: Options) -> int:
     from ..training.console import Console
 
     run = Run(options["run"])
+    path = with_ending(Path(options["output"] or run.folder / "model"), ".onnx")
+    replaceable(writable_file(path, "--output"), "--output", "ONNX")
     net, config = load_run(run, options["which"])
-    path = Path(options["output"] or run.folder / "model")
     images = run.load_preview().get("image")
     written = write(net, path, size=config.img_size, images=images)
     Console(()).say(written.summary())
@@ -182,26 +222,29 @@ def data(options: Options) -> int:
     there = look_through(Path(options["folder"]), taken_reading(options) or AUTOMATIC)
     found = audit(there, progress=console.progress)
     console.say(report(found, None if options["all"] else SHOWN))
+    write_json(options["json"], found.as_dict())
     if options["picture"]:
+        from ..figures.canvas import try_to_draw
         from ..figures.results import draw_pairs
 
-        console.say(f"drawn: {draw_pairs(there.sets, Path(options['picture']))}")
-    write_json(options["json"], found.as_dict())
+        picture = Path(options["picture"])
+        drawn = try_to_draw(lambda: draw_pairs(there.sets, picture), console.say, str(picture))
+        if drawn:
+            console.say(f"drawn: {drawn}")
     return 1 if found.count("stop") else 0
 
 
-def _score_run(options: Options, console: Console) -> list[dict[str, Any]]:
+def _score_run(options: Options, console: Console) -> None:
+    """Score, print and write the scores; pictures come last, as nothing hangs on them."""
     from ..evaluation.judge import judge
     from ..evaluation.scores import write_csv
     from ..figures.report import write_report
-    from ..figures.results import draw_test
+    from ..figures.results import draw_tests
     from ..runs.run import Run
 
-    if not options["run"] or not options["dataset_path"]:
-        raise InputError(
-            "evaluate needs --run RUN --dataset-path DIR, or --predictions DIR --ground-truth DIR."
-        )
     run = Run(options["run"])
+    if options["report"]:
+        writable_file(run.folder / "report.html", "--report writes")
     judged = judge(
         run,
         [Path(path) for path in options["dataset_path"]],
@@ -215,13 +258,20 @@ def _score_run(options: Options, console: Console) -> list[dict[str, Any]]:
         progress=console.progress,
     )
     for each in judged:
-        console.say(f"{each.summary()}\n  {draw_test(run, each)}")
+        console.say(each.summary())
     if options["csv"]:
         write_csv({each.name: each.scores for each in judged}, Path(options["csv"]))
         console.say(f"each image's scores: {options['csv']}")
+    _write_scores(options, console, [each.to_json() for each in judged])
+    draw_tests(run, judged, console.say)
     if options["report"]:
-        console.say(f"report: {write_report(run, judged)}")
-    return [each.to_json() for each in judged]
+        console.say(f"report: {write_report(run, judged, say=console.say)}")
+
+
+def _write_scores(options: Options, console: Console, results: list[dict[str, Any]]) -> None:
+    write_json(options["json"], results[0] if len(results) == 1 else {"sets": results})
+    if options["json"]:
+        console.say(f"written to {options['json']}")
 
 
 def _views(options: Options) -> Views:
@@ -234,8 +284,6 @@ def _score_folders(options: Options, console: Console) -> dict[str, Any]:
     from ..data.reading import AUTOMATIC
     from ..evaluation.scoring import score_folder
 
-    if not options["predictions"] or not options["ground_truth"]:
-        raise InputError("--predictions DIR and --ground-truth DIR belong together: give both.")
     reading = taken_reading(options) or AUTOMATIC
     scores = score_folder(
         Path(options["predictions"]),

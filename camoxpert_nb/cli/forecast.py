@@ -28,12 +28,11 @@ def forecast_flags(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def forecast(options: Options, choose: Callable[[Options], Any]) -> int:
-    """Say what the training that `choose` makes of the flags would cost on other GPUs.
-
-    Raises InputError for an unknown card, and for flags that ask for more than a forecast.
-    """
-    on, images = options.pop("on"), options.pop("images")
+def refuse_mixed(options: Options) -> None:
+    """Raise InputError for flags of a forecast that ask for more than a forecast."""
+    on, images = options["on"], options["images"]
+    if not on and images is None:
+        return
     if not on or not options["dry_run"]:
         raise InputError(f"--on CARD, --images N and --dry-run belong together, as in {EXAMPLE}.")
     if images is not None and images < 1:
@@ -43,6 +42,14 @@ def forecast(options: Options, choose: Callable[[Options], Any]) -> int:
             "--on forecasts a new training: leave out --fit-to-budget and --resume-from. The "
             "forecast says how long an epoch takes; --epochs sets how many there are."
         )
+
+
+def forecast(options: Options, choose: Callable[[Options], Any]) -> int:
+    """Say what the training that `choose` makes of the flags would cost on other GPUs.
+
+    Raises InputError for an unknown card.
+    """
+    on, images = options.pop("on"), options.pop("images")
     from ..forecast.forecast import forecast_on
     from ..machine.cards import find_card
     from ..settings.presets import suggest

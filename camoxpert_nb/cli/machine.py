@@ -9,7 +9,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from .flags import Options, add_command, add_preset, add_settings, write_json
+from ..outside.paths import readable, writable_folder
+from .flags import FILE, Options, add_command, add_json, add_preset, add_settings, write_json
 from .train import choose
 
 
@@ -17,17 +18,19 @@ def add_commands(commands: Any) -> None:
     """Add doctor, batch-size and kaggle."""
     sub = add_command(commands, "doctor", doctor)
     sub.add_argument("--quick", action="store_true", help="a smaller network, fewer steps")
-    sub.add_argument("--json", default="", help="file for the findings")
+    add_json(sub, "the findings")
     sub = add_command(commands, "batch-size", batch_size)
     add_preset(sub)
-    sub.add_argument("--json", default="", help="file for the limits")
+    add_json(sub, "the limits")
     add_settings(sub)
     sub = add_command(commands, "kaggle", kaggle)
     sub.add_argument("what", choices=("build", "check"), help="make the folders, or check one")
     sub.add_argument("folder", nargs="?", default="kaggle/build", help="default kaggle/build")
     sub.add_argument("--user", default="your-name", help="your name on Kaggle, as in addresses")
     sub.add_argument("--data", nargs="*", metavar="OWNER/NAME", help="data sets to attach")
-    sub.add_argument("--weights", nargs="*", default=[], help="files of backbone weights to add")
+    sub.add_argument(
+        "--weights", type=FILE, nargs="*", default=[], help="files of backbone weights to add"
+    )
 
 
 def doctor(options: Options) -> int:
@@ -60,11 +63,12 @@ def kaggle(options: Options) -> int:
     from ..kaggle.bundle import DATA, build
     from ..kaggle.rules import check
 
-    folder = Path(options["folder"])
     if options["what"] == "check":
+        folder = readable(options["folder"], "the folder", "folder")
         check(folder)
         print(f"{folder}: nothing Kaggle would refuse")
         return 0
+    folder = writable_folder(options["folder"], "the folder")
     data = DATA if options["data"] is None else options["data"]
     weights = [Path(path) for path in options["weights"]]
     for path in build(options["user"], folder, data=data, weights=weights):

@@ -1,26 +1,31 @@
 """The command line: which commands there are, and how they end.
 
 Their flags, and what they do, stand in `train`, `evaluate` and `machine`. Exit codes: 0 the work
-was done, 1 it broke, 2 unusable input, 130 it was stopped before its end.
+was done, 1 it broke, 2 unusable input, 130 it was stopped before its end. Paths are looked at
+before the work begins; what the system refuses later ends in a sentence too.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..errors import STOPPED, KitError
+from ..outside.paths import lend_home
+from ..outside.refused import sentence
+from ..outside.terminal import patient
 from . import evaluate, machine, train
-from .flags import Options
+from .flags import Options, Parser, check_paths, flag_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = vars(_parser().parse_args(arguments))
-    code = _run(options.pop("command"), options)
+    lend_home()
+    with patient():
+        options = vars(_parser().parse_args(arguments))
+        code = _run(options.pop("command"), options)
     if "WORLD_SIZE" in os.environ:  # as torchrun sets it, or whoever starts several by hand
         from ..machine.distributed import leave
 
@@ -29,7 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(command: Callable[[Options], int], options: Options) -> int:
+    paths = options.pop("paths")
+    given = {flag_text(path): options.get(path.dest) for path in paths}
     try:
+        options.pop("before", lambda options: None)(options)
+        if "RANK" not in os.environ:  # else the other processes would wait for this one
+            check_paths(paths, options)
         return command(options)
     except KitError as error:
         if not error.silent:
@@ -38,10 +48,13 @@ def _run(command: Callable[[Options], int], options: Options) -> int:
     except KeyboardInterrupt:
         print("camoxpert: interrupted", file=sys.stderr)
         return STOPPED
+    except OSError as error:
+        print(f"camoxpert: {sentence(error, given)}", file=sys.stderr)
+        return KitError.exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="camoxpert",
         description="Train, judge and use networks that find camouflaged animals and people.",
     )

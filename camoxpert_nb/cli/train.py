@@ -6,7 +6,9 @@ Heavy imports happen inside each command, so `--help` is instant.
 from __future__ import annotations
 
 import argparse
+import atexit
 import io
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,11 +17,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import STOPPED, InputError, RankFailed
+from ..runs.process import discard_empty, new_folder
 from ..runs.run import Run
-from ..settings.config import EXPERTS, Config, as_flags, flag_of, make_config
+from ..settings.checks import flag_of
+from ..settings.config import EXPERTS, Config, as_flags, make_config
 from .evaluate import evaluate, evaluate_flags
-from .flags import Options, add_command, add_preset, add_settings, write_json
-from .forecast import forecast, forecast_flags
+from .flags import (
+    NEW_FOLDER,
+    RUN_OR_FILE,
+    Options,
+    Parser,
+    add_command,
+    add_json,
+    add_preset,
+    add_settings,
+    write_json,
+)
+from .forecast import forecast, forecast_flags, refuse_mixed
 
 if TYPE_CHECKING:
     from ..machine.distributed import Ranks
@@ -45,19 +59,20 @@ class Order:
 
 def add_commands(commands: Any) -> None:
     """Add train, resume, demo and, for our own processes, rank."""
-    sub = add_command(commands, "train", train)
+    sub = add_command(commands, "train", train, _refuse_mixed)
     add_preset(sub)
-    sub.add_argument("--resume-from", default="", help="run folder or its last.pt to go on from")
+    help = "run folder or its last.pt to go on from"
+    sub.add_argument("--resume-from", type=RUN_OR_FILE, default="", help=help)
     _add_fit_to_budget(sub)
     _add_dry_run(sub)
     forecast_flags(sub)
     add_settings(sub)
     sub = add_command(commands, "resume", resume)
-    sub.add_argument("run", help="the run folder")
+    sub.add_argument("run", type=RUN_OR_FILE, help="the run folder")
     _add_dry_run(sub)
     add_settings(sub)
     sub = add_command(commands, "demo", demo)
-    sub.add_argument("folder", nargs="?", default="", help="folder of the run")
+    sub.add_argument("folder", type=NEW_FOLDER, nargs="?", help="folder of the run")
     sub.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="default 42")
     sub = commands.add_parser("rank")  # no help: it is not for people
     sub.set_defaults(command=rank)
@@ -79,7 +94,7 @@ def _add_fit_to_budget(sub: argparse.ArgumentParser) -> None:
 
 def _add_dry_run(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--dry-run", action="store_true", help="show what would be done, and end")
-    sub.add_argument("--json", default="", help="file for the estimate of a dry run")
+    add_json(sub, "the estimate of a dry run")
 
 
 def train(options: Options) -> int:
@@ -88,6 +103,15 @@ def train(options: Options) -> int:
         return forecast(options, choose)
     del options["on"], options["images"]
     return _train(lambda: choose(options), options)
+
+
+def _refuse_mixed(options: Options) -> None:
+    refuse_mixed(options)
+    if options["resume_from"] and options["fit_to_budget"]:
+        raise InputError(
+            "--fit-to-budget chooses the epochs of a new run, but --resume-from goes on with "
+            "one whose epochs are set. Leave one of them out; --epochs changes a run's length."
+        )
 
 
 def resume(options: Options) -> int:
@@ -104,15 +128,14 @@ def rank(options: Options) -> int:
 
 def demo(options: Options) -> int:
     """Train the demo preset on generated images, score it and draw the results."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = options.pop("folder") or str(Path("runs") / f"demo-{stamp}")
+    folder = options.pop("folder") or str(new_folder("demo-"))
     config = make_config("demo", checkpoint_dir=folder, **options)
     if code := _train(lambda: Order(config), {}):
         return code
     images = Run(folder).load_json("summary")["data"]["root"]
     files = ["--json", f"{folder}/evaluation.json", "--csv", f"{folder}/evaluation.csv"]
     words = ["--run", folder, "--dataset-path", images, "--split", "test", *files, "--report"]
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     evaluate_flags(parser)
     code = evaluate(vars(parser.parse_args(words)))
     print(
@@ -129,11 +152,6 @@ def choose(options: Options) -> Order:
     what = _what(options)
     preset, file = options.pop("preset"), options.pop("config")
     if source := options.pop("resume_from", ""):
-        if what["fit_to_budget"]:
-            raise InputError(
-                "--fit-to-budget chooses the epochs of a new run, but --resume-from goes on with "
-                "one whose epochs are set. Leave one of them out; --epochs changes a run's length."
-            )
         return _resumed(Path(source), options, what)
     reason = ""
     if not file and preset == "auto":
@@ -155,10 +173,14 @@ def _resumed(source: Path, options: Options, what: dict[str, Any]) -> Order:
     from ..training.resume import resumed_config, take_over
 
     config = resumed_config(source, options)
+    folder = source if source.is_dir() else source.parent
     if not what["dry_run"]:
         take_over(source, config)
-    folder = str(source if source.is_dir() else source.parent)
-    return Order(config, resume=True, source=folder, **what)
+    elif source.is_file():  # which may be another state than the run's
+        folder = Path(tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        take_over(source, config.replace(checkpoint_dir=str(folder)))
+    return Order(config, resume=True, source=str(folder), **what)
 
 
 def _train(decide: Callable[[], Order], options: Options) -> int:
@@ -250,7 +272,6 @@ def _show(order: Order, ranks: Ranks) -> int:
 def _start(order: Order, processes: int) -> int:
     """Train in processes of this machine, one for each GPU."""
     from ..machine.distributed import start_ranks
-    from ..runs.process import new_folder
 
     folder = order.config.checkpoint_dir or str(new_folder())
     if order.reason:
@@ -262,6 +283,7 @@ def _start(order: Order, processes: int) -> int:
         try:
             start_ranks(arguments, processes)
         except RankFailed as error:
+            discard_empty(Path(folder))
             if error.silent:
                 return error.exit_code
             raise _note(error, Run(folder)) from error
@@ -286,7 +308,7 @@ def _note(error: RankFailed, run: Run) -> RankFailed:
 def _fit(order: Order, ranks: Ranks) -> int:
     from ..machine.distributed import by_torchrun
     from ..training.banner import banner
-    from ..training.console import Console
+    from ..training.console import Console, ending
     from ..training.fit import fit
     from ..training.prepare import Training
 
@@ -307,43 +329,14 @@ def _fit(order: Order, ranks: Ranks) -> int:
         began=order.began,
     )
     summary = ranks.from_first(lambda: run.load_json("summary"))
-    console.say(_ending(summary, str(run.folder)))
+    console.say(ending(summary, str(run.folder)))
     if ranks.first and run.records("epoch"):
         from ..figures.results import draw_training
 
-        for path in draw_training(run):
-            console.say(f"  {path}")
+        draw_training(run, console.say)
     if by_torchrun() and not summary["finished"]:
         console.say(
             "The run is saved. torchrun calls each exit code but 0 FAILED, also the "
             f"{STOPPED} of a stop: what it says now is its habit, and no error."
         )
     return 0 if summary["finished"] else STOPPED
-
-
-def _behind(best: dict[str, Any]) -> str:
-    """Say how far the weights that were kept are from the highest score, which may be chance."""
-    highest = best.get("highest", best)
-    if highest["epoch"] == best["epoch"]:
-        return ""
-    gap = highest["iou"] - best["iou"]
-    return f", within {gap:.3f} of the highest, epoch {highest['epoch']}"
-
-
-def _ending(summary: dict[str, Any], folder: str) -> str:
-    best, minutes = summary["best"], summary["seconds"] / 60
-    reached = summary["target_reached_at_epoch"]
-    lines = [f"\n{minutes:.1f} minutes of training in {summary['epochs']} epochs."]
-    if best:
-        lines.append(
-            f"best validation IoU {best['iou']:.3f} at epoch {best['epoch']} ({best['weights']} "
-            f"weights{_behind(best)}); target {summary['target_iou']:g} "
-            + (f"reached at epoch {reached}" if reached else "not reached")
-        )
-    if summary["finished"]:
-        lines.append(f"best weights: {folder}/best.pt. Score them on a test set:")
-        lines.append(f"  camoxpert evaluate --run {folder} --dataset-path DIR")
-    else:
-        lines.append("Stopped as asked; everything is saved. Go on with:")
-        lines.append(f"  camoxpert resume {folder}")
-    return "\n".join(lines)

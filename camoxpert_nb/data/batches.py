@@ -8,9 +8,12 @@ middle of an epoch by naming the epoch and the batch.
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import signal
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from ctypes import c_double
 from functools import lru_cache, partial
 from typing import Any
@@ -20,13 +23,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data._utils import signal_handling
 
-from ..errors import InputError
+from ..errors import InputError, TrainingError
 from .augment import K
 from .cache import Cache
 
 Batch = dict[str, Tensor]
 
+POLL = 5.0  # seconds after which a wait for a worker is looked at
+PATIENCE = 45.0  # seconds without an image after which it is said that none comes
+STARTING = 300.0  # the same while workers start: they import PyTorch, perhaps from a slow disk
+SHARED = "/dev/shm"
 ENOUGH_WORKERS = 2  # reading a batch is one copy; more processes only take memory
 
 
@@ -131,9 +139,16 @@ class Feed:
         self, dataset: PairDataset, batches: Batches, *, workers: int, pin_memory: bool
     ) -> None:
         self.batches, self.workers, self.starting = batches, workers, 0.0
+        self.say: Callable[[str], None] = lambda message: None  # told when no image comes
+        self._waiting, self._taken = False, 0
         self._ready = multiprocessing.get_context("spawn").RawValue(c_double, 0.0)
         self._loader = make_loader(
-            dataset, batches, workers=workers, pin_memory=pin_memory, ready=self._ready
+            dataset,
+            batches,
+            workers=workers,
+            pin_memory=pin_memory,
+            ready=self._ready,
+            poll=POLL,
         )
         self._pass: tuple[int | None, ...] = ()  # the one that was begun last
         self._coming: Iterator[Batch] | None = None
@@ -150,14 +165,106 @@ class Feed:
     def __iter__(self) -> Iterator[Batch]:
         coming = iter(self._loader) if self._coming is None else self._coming
         self._coming = None
+        with self._watched():
+            while True:
+                began, self._waiting = time.time(), True
+                batch = self._next(coming)
+                self._waiting, self._taken = False, self._taken + 1
+                if batch is None:
+                    return
+                waited = time.time() - began
+                self.starting = min(max(self._ready.value - began, 0.0), waited)
+                yield batch
+
+    def _next(self, coming: Iterator[Batch]) -> Batch | None:
+        """Return the next batch, None at the end.
+
+        Raises LoadingError within a minute of silence; workers that still start have longer.
+        """
+        began = time.time()
         while True:
-            began = time.time()
-            batch = next(coming, None)
-            if batch is None:
-                return
-            waited = time.time() - began
-            self.starting = min(max(self._ready.value - began, 0.0), waited)
-            yield batch
+            try:
+                return next(coming, None)
+            except RuntimeError as error:
+                started = self._ready.value or began + STARTING - PATIENCE
+                if "timed out" in str(error) and time.time() - max(began, started) < PATIENCE:
+                    continue
+                _end_workers(coming)
+                raise LoadingError(why_silent(error)) from error
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Say so where this process itself waits for its images: nobody else can end that."""
+        ended = threading.Event()
+
+        def watch() -> None:
+            taken = -1
+            while not ended.wait(PATIENCE):
+                if taken == self._taken and self._waiting:
+                    self.say(
+                        f"no image has come for {PATIENCE:.0f} s: the disk with the decoded images "
+                        "hangs, or is very slow. Wait, or go on from the last save with a local "
+                        "--cache-dir."
+                    )
+                taken = self._taken
+
+        thread = threading.Thread(target=watch, daemon=True)
+        if not self.workers:
+            thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+
+
+class LoadingError(TrainingError):
+    """No image comes any more; the message says why, and what to change."""
+
+
+def _end_workers(coming: Any) -> None:
+    """End loading processes that may hang: they do not listen to a request to stop.
+
+    PyTorch watches them, and would report their end as an error of its own, anywhere.
+    """
+    with suppress(AttributeError):
+        signal_handling._remove_worker_pids(id(coming))
+        coming._worker_pids_set = False
+    for worker in getattr(coming, "_workers", ()):
+        worker.kill()
+
+
+def why_silent(error: Exception) -> str:
+    """Say why the loading processes bring nothing, by PyTorch's error, and what to change."""
+    said = str(error).splitlines()[0].rstrip(". ")
+    if "timed out" in said:
+        return (
+            f"no image has come from the loading processes for {PATIENCE:.0f} s: the disk with the "
+            "decoded images hangs (name a local --cache-dir), or shared memory, /dev/shm, is full "
+            "(in Docker, --shm-size=1g gives more; --num-workers 0 needs none)."
+        )
+    return (
+        f"a loading process died ({said}). The system does that when memory runs out, or shared "
+        "memory, /dev/shm (in Docker, --shm-size=1g gives more). --num-workers 0 loads without."
+    )
+
+
+def shared_memory_short(workers: int, batch_bytes: int, processes: int = 1) -> str:
+    """Say why so many loading processes cannot hand over such batches; "" if they can.
+
+    Each has two batches on the way, and they meet in /dev/shm; Docker gives it 64 MB.
+    """
+    try:
+        free = shutil.disk_usage(SHARED).free
+    except OSError:  # another system
+        return ""
+    needed = (2 * workers + 2) * batch_bytes * processes
+    if not workers or free >= needed:
+        return ""
+    return (
+        f"{SHARED} has {free / 2**20:.1f} MiB free, but {workers} loading processes need "
+        f"{needed / 2**20:.1f} MiB: images are loaded in the training process instead, as with "
+        "--num-workers 0. In Docker, --shm-size=1g gives more."
+    )
 
 
 def _begin(ready: Any, worker: int) -> None:
@@ -166,7 +273,7 @@ def _begin(ready: Any, worker: int) -> None:
     Ctrl-C in a terminal, `timeout` and batch systems signal every process of a training. Its main
     process ends the step and saves, and needs its workers until then.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, signal.SIG_IGN)
     if worker == 0 and ready is not None:
         ready.value = time.time()
@@ -179,10 +286,13 @@ def make_loader(
     workers: int = 0,
     pin_memory: bool = False,
     ready: Any = None,
+    poll: float = 0.0,
 ) -> DataLoader[Batch]:
     """Return a loader of `Batch`; its workers stay alive from epoch to epoch.
 
     `ready`, a shared number, takes the moment when the first of them had started (time.time()).
+    With `poll` it raises RuntimeError when workers bring nothing for so many seconds; it can be
+    asked again.
 
     Workers are spawned: forking a process that runs threads, as every process with torch does, can
     deadlock, and Python warns of it from 3.12 on. A script that uses workers therefore needs the
@@ -193,6 +303,7 @@ def make_loader(
         batch_size=None,  # the sampler's items are whole batches
         sampler=batches,
         num_workers=workers,
+        timeout=poll if workers else 0,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         multiprocessing_context="spawn" if workers else None,

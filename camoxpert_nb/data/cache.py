@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..outside.paths import given
+from ..outside.reading import read_json
 from ..settings.config import Config
 from .findings import NO_OBJECT
 from .images import resize_image, same_shape
@@ -52,7 +54,8 @@ class Cache:
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.path, self.fingerprint = path, fingerprint
         self.array = np.lib.format.open_memmap(path, mode="r")
-        self.doubts: Doubts = json.loads(_doubts_file(path).read_text("utf-8"))
+        what = "what was found while decoding; remove it, and the images are decoded anew"
+        self.doubts: Doubts = read_json(_doubts_file(path), what)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -223,5 +226,11 @@ def cache_folder(config: Config) -> Path:
     """Return where decoded and generated images are kept."""
     if config.cache_dir:
         return Path(config.cache_dir)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("CAMOXPERT_CACHE") or Path(base) / "camoxpert_nb")
+    for name in ("CAMOXPERT_CACHE", "XDG_CACHE_HOME"):
+        if os.environ.get(name):
+            base = given(os.environ[name], f"the environment variable {name}")
+            return base if name == "CAMOXPERT_CACHE" else base / "camoxpert_nb"
+    return (
+        given("~/.cache", "the user's cache folder (name another with --cache-dir)")
+        / "camoxpert_nb"
+    )

@@ -103,7 +103,9 @@ class Split:
     def scored(self) -> str:
         """8 hex digits of the images and masks that validate: other scores do not compare."""
         known = sorted(f"{key} {self.masks.get(key, '')}" for key in self.validation)
-        return hashlib.blake2b("\n".join(known).encode(), digest_size=4).hexdigest()
+        return hashlib.blake2b(
+            "\n".join(known).encode("utf-8", "surrogateescape"), digest_size=4
+        ).hexdigest()
 
     def after(self, before: Split) -> dict[str, Any]:
         """Return what a split.json holds that remembers `before` too."""

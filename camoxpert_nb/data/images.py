@@ -15,8 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InputError
+from ..outside.refused import naming
 
 Array = NDArray[np.uint8]
 
@@ -95,10 +97,34 @@ def resize_mask(mask: Array, size: int) -> Array:
     return (grey >= 128).astype(np.uint8)
 
 
-def write_map(path: Path, probability: NDArray[np.floating]) -> None:
-    """Write a (H, W) map of 0...1 as an 8-bit grey PNG, rounded (truncation costs S-measure)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.rint(probability * 255).astype(np.uint8)).save(path)
+def write_map(path: Path, probability: NDArray[np.floating], *, ours: bool = True) -> None:
+    """Write a (H, W) map of 0...1 as an 8-bit grey PNG, rounded (truncation costs S-measure).
+
+    `ours`: it may be replaced by another map one day, see `is_ours`.
+    """
+    picture = Image.fromarray(np.rint(probability * 255).astype(np.uint8))
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, pnginfo=our_mark() if ours else None)
+
+
+MARK = ("Software", "camoxpert_nb")
+
+
+def our_mark() -> PngInfo:
+    """Return what our pictures carry, by which they are known as ours."""
+    info = PngInfo()
+    info.add_text(*MARK)
+    return info
+
+
+def is_ours(path: Path) -> bool:
+    """Say whether a picture was written by this kit."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get(MARK[0]) == MARK[1]
+    except BROKEN:
+        return False
 
 
 class Header(NamedTuple):

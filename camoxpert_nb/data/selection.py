@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import InputError, few
+from ..outside.paths import given
 from ..settings.config import Config
 from .audit import find_copies
 from .cache import Progress, cache_folder
@@ -101,7 +102,10 @@ def split_validation(
 
 
 def _fraction(name: str) -> float:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+    return (
+        int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:6], "big")
+        / 2**48
+    )
 
 
 @dataclass(frozen=True)
@@ -307,8 +311,9 @@ def find_data(wanted: str = "") -> str:
     Raises InputError when `wanted` holds no image with its mask.
     """
     if wanted:
-        find_datasets(wanted)
-        return wanted
+        folder = str(given(wanted, "the data folder"))
+        find_datasets(folder)
+        return folder
     try:
         return str(input_root()) if find_datasets(input_root()) else ""
     except InputError:  # not on Kaggle, or nothing attached that can train: images are generated
@@ -317,4 +322,5 @@ def find_data(wanted: str = "") -> str:
 
 def input_root() -> Path:
     """Return the folder that Kaggle mounts data sets in, or CAMOXPERT_INPUT."""
-    return Path(os.environ.get("CAMOXPERT_INPUT", "/kaggle/input"))
+    name = "CAMOXPERT_INPUT"
+    return given(os.environ.get(name) or "/kaggle/input", f"the environment variable {name}")

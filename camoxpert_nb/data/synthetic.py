@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
+from ..outside.reading import read_json
 from .images import write_map
 
 Field = NDArray[np.float32]  # (H, W)
@@ -117,7 +118,11 @@ def _is_there(root: Path, spec: dict[str, Any]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     record = root / RECORD
-    found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    found = (
+        read_json(record, "what made the images; remove the folder, and they are made anew")
+        if record.is_file()
+        else {}
+    )
     if found == spec and sum(1 for _ in root.rglob("*.jpg")) == spec["train"] + spec["test"]:
         return True
     differ = [f"{key} {found.get(key)}" for key in spec if found.get(key) != spec[key]]
@@ -134,7 +139,7 @@ def _write(root: Path, split: str, index: int, spec: dict[str, Any]) -> None:
     name = f"COD10K-{kind}-9-Generated-{number}-{family}-{unique}"
     flat = spec["layout"] == "flat"
     images, masks = ("Imgs", "GT") if flat else (f"{split}/Image", f"{split}/GT_Object")
-    write_map(root / masks / f"{name}.png", mask)
+    write_map(root / masks / f"{name}.png", mask, ours=False)
     (root / images).mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(root / images / f"{name}.jpg", quality=95)
 

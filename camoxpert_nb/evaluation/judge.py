@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +16,14 @@ from ..data.selection import find_data
 from ..errors import InputError
 from ..machine.devices import choose_precision, pick_devices
 from ..network.build import load_run
+from ..outside.paths import given
 from ..runs.run import Run
 from ..settings.config import Config
 from .compare import paired_differences
 from .predict import PLAIN, Kept, Predictor, Views
 from .scores import Scores, number
 from .scoring import evaluate
-from .which_images import choose_pairs
+from .which_images import Chosen, choose_pairs
 
 
 class Threshold(NamedTuple):
@@ -120,9 +122,10 @@ def judge(
     Raises InputError when nothing is left to score, or a set is found twice.
     """
     Config.load(run.config_path)  # a folder that is no run says so before the data are walked
-    folders = [dataset_path] if isinstance(dataset_path, str | Path) else list(dataset_path)
+    several = [dataset_path] if isinstance(dataset_path, str | Path) else list(dataset_path)
+    folders = [given(folder, "the data folder") for folder in several]
     chosen = [
-        one for folder in folders for one in choose_pairs(run, Path(folder), split, noncam, reading)
+        one for folder in folders for one in choose_pairs(run, folder, split, noncam, reading)
     ]
     if twice := [name for name, n in Counter(one.name for one in chosen).items() if n > 1]:
         raise InputError(
@@ -130,7 +133,9 @@ def judge(
             "time, so that no result stands under the other's name."
         )
     predictor = open_predictor(run, device, which)
-    limit = validation_threshold(run, views=views, predictor=predictor) if threshold else None
+    limit = None
+    if threshold:
+        limit = validation_threshold(run, folders, views=views, predictor=predictor)
     judged = []
     for one in chosen:
         kept: dict[Path, Kept] = {}
@@ -142,7 +147,7 @@ def judge(
 
 def validation_threshold(
     run: Run,
-    dataset_path: Path | None = None,
+    dataset_path: Path | str | Sequence[Path] = (),
     *,
     device: str = "auto",
     views: Views = PLAIN,
@@ -151,11 +156,12 @@ def validation_threshold(
 ) -> Threshold:
     """Return the threshold that is best on the images this run held out; test images never vote.
 
-    dataset_path: where they are, by default where the run was trained. predictor: the run's, where
-    it is open already. Raises InputError when they are not there, or none of them has an object.
+    dataset_path: folders to look for them; where none holds any, the one that the run was trained
+    on. predictor: the run's, where it is open already. Raises InputError when they are not there,
+    or none of them has an object.
     """
-    root = dataset_path or Path(run.load_json("summary").get("data", {}).get("root", ""))
-    (one,) = choose_pairs(run, root, "validation", noncam=False)
+    several = [dataset_path] if isinstance(dataset_path, str | Path) else list(dataset_path)
+    one = _held_out(run, [given(folder, "the data folder") for folder in several])
     predictor = predictor or open_predictor(run, device)
     scores = evaluate(predictor, one.pairs, views=views, progress=progress)
     value, iou = scores.other.get("best_threshold"), scores.other["best_threshold_iou"]
@@ -164,6 +170,22 @@ def validation_threshold(
             f"No validation image of {run.folder} has an object: no threshold is best."
         )
     return Threshold(value, iou, scores.n - scores.n_empty)
+
+
+def _held_out(run: Run, folders: Sequence[Path]) -> Chosen:
+    """Return the images that the run held out, of the first folder that has some."""
+    trained = str(run.load_json("summary").get("data", {}).get("root", ""))
+    places = [*folders, *([Path(trained)] if trained else [])]
+    for folder in places:
+        with suppress(InputError):  # no such folder, or none of the images is there
+            (one,) = choose_pairs(run, folder, "validation", noncam=False)
+            return one
+    listed = ", ".join(map(str, dict.fromkeys(places))) or "no folder was given"
+    raise InputError(
+        f"A threshold is chosen on the images that {run.folder} held out, and none of them is here "
+        f"({listed}). Give the data it was trained on too (--dataset-path), or leave out "
+        "--validation-threshold."
+    )
 
 
 def open_predictor(run: Run | Path | str, device: str = "auto", which: str = "best") -> Predictor:

@@ -8,6 +8,7 @@ NumPy let go of Python's lock.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,12 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..data.cache import Progress
-from ..data.images import Array, read_image, resize_image, write_map
+from ..data.images import Array, is_ours, read_image, resize_image, write_map
 from ..data.masks import mask_size
 from ..data.pairs import Pair
-from ..errors import InputError
+from ..errors import InputError, few
 from ..network.backbone import STRIDES
 from ..network.build import evaluating
+from ..outside.paths import given
 from .files import by_stem, cores, in_order
 
 
@@ -189,6 +191,36 @@ class Predictor:
         return outputs | {"logits": outputs["logits"].float()}
 
 
+def images_to_predict(source: Path, output: Path, *, overlays: bool = False) -> list[Path]:
+    """Return the images of a file or folder, whose maps can be written to `output`.
+
+    Raises InputError when there is no image, two share a stem, the maps would lie among the images,
+    or a map (or overlay) would replace an image or a picture that this kit did not write.
+    """
+    paths = [*by_stem(source).values()] if source.is_dir() else [source]
+    if source.is_dir() and output.exists() and output.samefile(source):
+        raise InputError(
+            f"--output {output} is the folder of the images: maps would lie among them, and be "
+            "taken for images the next time. Use another --output."
+        )
+    targets = [output / f"{path.stem}.png" for path in paths]
+    targets += [output / "overlays" / target.name for target in targets if overlays]
+    real = {os.path.realpath(path) for path in paths}
+    for target in targets:
+        if os.path.realpath(target) in real:
+            raise InputError(
+                f"{target} is an image to predict, and would be replaced by its own map or that of "
+                "another: use another --output."
+            )
+    foreign = [target for target in targets if target.exists() and not is_ours(target)]
+    if foreign:
+        raise InputError(
+            f"{len(foreign)} files that this kit did not write would be replaced by maps: "
+            f"{few(foreign)}. Use another --output, or remove them."
+        )
+    return paths
+
+
 def predict_folder(
     predictor: Predictor,
     source: Path,
@@ -199,19 +231,15 @@ def predict_folder(
 ) -> int:
     """Write output/<stem>.png, 8-bit at the image's own size, for a file or folder; return n.
 
-    Raises InputError when there is no image, two share a stem, or a map would replace an image.
+    Raises InputError as `images_to_predict` and `Predictor.predict` do.
     """
-    source = Path(source)
-    paths = by_stem(source) if source.is_dir() else {source.stem: source}
-    targets = {stem: Path(output) / f"{stem}.png" for stem in paths}
-    for stem, path in paths.items():
-        if targets[stem].resolve() == path.resolve():
-            raise InputError(f"{path} would be replaced by its own map: use another output folder.")
+    output = given(output, "--output")
+    paths = images_to_predict(given(source, "--input"), output)
 
     def write(item: Prediction) -> None:
-        write_map(targets[item.name], item.probability)
+        write_map(output / f"{item.name}.png", item.probability)
 
-    maps = predictor.predict(paths.values(), views)
+    maps = predictor.predict(paths, views)
     for done, _ in enumerate(in_order(write, maps, workers=cores()), 1):
         if progress:
             progress(done, len(paths))

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..outside.refused import naming
 from .metrics import MEASURES
 
 Floats = NDArray[np.float64]
@@ -168,8 +169,9 @@ def percentile_interval(values: Floats, confidence: float = 0.95) -> tuple[float
 def write_csv(scores: Mapping[str, Scores], path: Path) -> Path:
     """Write one row per image of all sets (column "dataset") as CSV; return the path."""
     table = pd.concat({name: one.per_image for name, one in scores.items()}, names=["dataset"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.reset_index("dataset").to_csv(path, index=False)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.reset_index("dataset").to_csv(path, index=False, errors="backslashreplace")
     return path
 
 

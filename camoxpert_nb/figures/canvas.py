@@ -7,15 +7,19 @@ code draws in a notebook, in a script and on a machine without a display.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ..outside.paths import with_ending
+from ..outside.refused import naming, sentence
 from ..settings.config import MIXED
 from .style import GREY
 
@@ -34,7 +38,9 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "figure.titlesize": 11,
+    "text.usetex": False,  # whatever a user's own file says: names of files are no TeX
 }
+FORMATS = (".png", ".pdf", ".svg")
 WIDTH = 10.0  # inches: about 1000 px, a notebook's width
 
 Names = Sequence[str]
@@ -44,6 +50,10 @@ Floats = NDArray[np.float64]
 class Picture(Figure):
     """A Figure that a notebook shows by itself, although no pyplot backend was set up for it."""
 
+    def suptitle(self, t: str, **kwargs: Any) -> Any:
+        """Write the figure's title; names of files in it are no formulas."""
+        return super().suptitle(plain(t), **kwargs)
+
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=100)
@@ -51,11 +61,37 @@ class Picture(Figure):
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write the figure, by the path's suffix as PNG, PDF or SVG; return the path."""
+    """Write the figure, by the path's suffix as PNG, PDF or SVG, else as PNG; return the path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    if path.suffix.lower() not in FORMATS:
+        path = with_ending(path, ".png")
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=130)
     return path
+
+
+Drawn = TypeVar("Drawn")
+
+
+def try_to_draw(draw: Callable[[], Drawn], say: Callable[[str], None], what: str) -> Drawn | None:
+    """Return what `draw` makes; where it cannot, say so in one line: no picture ends a command."""
+    try:
+        return draw()
+    except Exception as error:  # of fonts, of texts, of the disk: matplotlib has no common class
+        reason = sentence(error) if isinstance(error, OSError) else str(error) or repr(error)
+        say(f"  {what}: left out ({reason.strip().splitlines()[0]})")
+        return None
+
+
+def plain(text: object) -> str:
+    """Return a text as a figure shows it: `$` is no formula, what cannot be printed is a `?`."""
+    shown = "".join(each if _printable(each) else "?" for each in str(text))
+    return re.sub(r"(?<!\\)\$", r"\\$", shown)
+
+
+def _printable(letter: str) -> bool:
+    return letter == "\n" or unicodedata.category(letter) not in ("Cc", "Cs", "Cn")
 
 
 def empty_picture(title: str, text: str) -> Figure:
@@ -88,11 +124,11 @@ def draw_table(ax: Axes, values: Floats, rows: Names, columns: Names, signed: bo
     ax.set_xticks(
         range(len(columns)), columns, fontsize=8, rotation=30, ha="right", rotation_mode="anchor"
     )
-    ax.set_yticks(range(len(rows)), rows)
+    ax.set_yticks(range(len(rows)), [plain(row) for row in rows])
     ax.grid(False)
 
 
 def write_note(ax: Axes, text: str) -> None:
     """Write a sentence in the middle of axes that have nothing to show."""
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY)
+    ax.text(0.5, 0.5, plain(text), transform=ax.transAxes, ha="center", va="center", color=GREY)
     ax.set_yticks([])

@@ -20,13 +20,12 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..data.folders import SUFFIXES
-from ..data.images import Array, read_grey, read_image
+from ..data.images import Array, our_mark, read_grey, read_image
 from ..data.masks import read_objects
 from ..data.pairs import Pair
 from ..errors import InputError
 from ..evaluation.metrics import Cut, cut
-from .canvas import STYLE, WIDTH, Names, Picture, empty_picture
+from .canvas import STYLE, WIDTH, Names, Picture, empty_picture, plain
 from .style import BLACK, BLUE, GREY, ORANGE, PURPLE, VERDICTS, YELLOW, error_map
 
 THRESHOLDS = np.arange(100) / 100
@@ -188,27 +187,23 @@ def fitted(image: Array, shape: tuple[int, ...]) -> Array:
     return np.asarray(cv2.resize(image, shape[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def write_overlays(source: Path, maps: Path) -> int:
-    """Write maps/overlays/<stem>.png for each image of `source` (file or folder); return how many.
+def write_overlays(images: Sequence[Path], maps: Path) -> int:
+    """Write maps/overlays/<stem>.png for each image; return how many.
 
     `maps` holds <stem>.png of each image, as `predict_folder` writes them. Raises InputError when
     a map is missing or of another size than its image.
     """
-    source, maps = Path(source), Path(maps)
-    files = sorted(source.iterdir()) if source.is_dir() else [source]
-    paths = [path for path in files if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
     (maps / "overlays").mkdir(parents=True, exist_ok=True)
-    for path in paths:
+    for path in images:
         image, probability = read_image(path), read_grey(maps / f"{path.stem}.png")
         if image.shape[:2] != probability.shape:
             raise InputError(
                 f"{maps / path.stem}.png has (height, width) {probability.shape}, its image "
                 f"{image.shape[:2]}. Predict this image again."
             )
-        Image.fromarray(overlay(image, probability > 127)).save(
-            maps / "overlays" / f"{path.stem}.png"
-        )
-    return len(paths)
+        picture = Image.fromarray(overlay(image, probability > 127))
+        picture.save(maps / "overlays" / f"{path.stem}.png", pnginfo=our_mark())
+    return len(images)
 
 
 def _draw_curves(ax: Axes, curves: Mapping[str, NDArray[np.float64]], threshold: float) -> None:
@@ -282,5 +277,8 @@ def _height(mask: Array) -> float:
 
 
 def short(name: str, most: int = 40) -> str:
-    """Return the name with its middle left out when it is long."""
-    return name if len(name) <= most else f"{name[: most // 2 - 1]}...{name[-most // 2 + 2 :]}"
+    """Return the name as a figure shows it, with its middle left out when it is long."""
+    name = name.replace("\n", "?")
+    return plain(
+        name if len(name) <= most else f"{name[: most // 2 - 1]}...{name[-most // 2 + 2 :]}"
+    )

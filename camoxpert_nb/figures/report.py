@@ -6,7 +6,8 @@ import base64
 import dataclasses
 import io
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from ..evaluation.compare import run_performance
 from ..evaluation.judge import Judged
 from ..evaluation.published import compared_with_published, why_not_comparable
 from ..evaluation.scores import LABELS, Mean, number
+from ..outside.refused import naming
 from ..runs.records import in_words
 from ..runs.run import Run
 from ..settings.config import Config
+from .canvas import try_to_draw
 from .results import show_among_published, show_test, training_figures
 
+Say = Callable[[str], None]
 _STYLE = """
 body { max-width: 1000px; margin: 2em auto; padding: 0 1em; color: #111; background: #fff;
   font: 15px/1.5 system-ui, sans-serif; }
@@ -43,11 +47,16 @@ _MEASURE = (
 )
 
 
-def write_report(run: Run, judged: Sequence[Judged] = (), path: Path | None = None) -> Path:
+def write_report(
+    run: Run,
+    judged: Sequence[Judged] = (),
+    path: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
     """Write the run's report as one HTML file (default RUN/report.html) and return its path.
 
-    judged: the results of `judge.judge`, as many as are to be shown. Raises InputError for a
-    folder that is no run.
+    judged: the results of `judge.judge`, as many as are to be shown. `say` is told what picture
+    could not be drawn. Raises InputError for a folder that is no run.
     """
     config, summary = Config.load(run.config_path), run.load_json("summary")
     title = f"{run.folder.resolve().name}: {config.backbone}, {config.img_size} px"
@@ -55,8 +64,8 @@ def write_report(run: Run, judged: Sequence[Judged] = (), path: Path | None = No
         _tag("h1", title),
         *_opening(config, summary),
         *_results(judged),
-        *(part for one in judged for part in _one_set(run, one)),
-        *_training(run),
+        *(part for one in judged for part in _one_set(run, one, say)),
+        *_training(run, say),
         *_data(run, summary),
         *_limits(config, summary, judged),
         *_settings(config),
@@ -64,7 +73,8 @@ def write_report(run: Run, judged: Sequence[Judged] = (), path: Path | None = No
     path = Path(path or run.folder / "report.html")
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     text = "\n".join(["<!doctype html>", '<html lang="en">', head, *body, "</html>", ""])
-    path.write_text(text, encoding="utf-8")
+    with naming(path):
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 
@@ -109,7 +119,7 @@ def _means(one: Judged) -> dict[str, str]:
     return rows
 
 
-def _one_set(run: Run, one: Judged) -> Iterable[str]:
+def _one_set(run: Run, one: Judged, say: Say) -> Iterable[str]:
     yield _tag("h2", one.name)
     for title, groups in (
         ("size of the object, share of the image", one.scores.by_size),
@@ -119,7 +129,9 @@ def _one_set(run: Run, one: Judged) -> Iterable[str]:
             yield _table(pd.DataFrame([_group(title, row) for row in groups]))
     if one.gain:
         yield _tag("p", f"Test-time augmentation: {one.gain.strip()}.")
-    yield _figure(show_test(one), f"Images of {one.name}, from the best to the worst IoU.")
+    yield _figure(
+        lambda: show_test(one), say, f"Images of {one.name}, from the best to the worst IoU."
+    )
     reason = why_not_comparable(one.scores, one.name, split=one.split, trained=one.trained)
     if reason:
         yield _tag("p", f"Not set beside published results. {reason}")
@@ -134,7 +146,9 @@ def _one_set(run: Run, one: Judged) -> Iterable[str]:
         backbone=config.backbone,
         input_size=str(config.img_size),
     )
-    yield _figure(show_among_published(table), f"{one.name}: this run among published results.")
+    yield _figure(
+        lambda: show_among_published(table), say, f"{one.name}: this run among published results."
+    )
     shown = table.drop(columns=["dataset", "low", "high"]).rename(columns=LABELS)
     yield _table(shown)
 
@@ -146,7 +160,7 @@ def _group(title: str, row: Mapping[str, Any]) -> dict[str, str]:
     return {title: row["group"], "images": str(row["n"]), "IoU": iou, **others}
 
 
-def _training(run: Run) -> Iterable[str]:
+def _training(run: Run, say: Say) -> Iterable[str]:
     yield _tag("h2", "Training")
     rows = in_words(run_performance(run)).items()
     yield _table(pd.DataFrame(rows, columns=["figure", "measured"]))
@@ -155,8 +169,9 @@ def _training(run: Run) -> Iterable[str]:
         "validation": "Validation images as the last epoch predicted them.",
         "experts": "How much each expert was used on the validation images shown.",
     }
-    for name, figure in training_figures(run).items():
-        yield _figure(figure, captions[name])
+    figures = try_to_draw(lambda: training_figures(run), say, "the figures of the training") or {}
+    for name in figures:
+        yield _figure(partial(figures.__getitem__, name), say, captions[name])
 
 
 def _data(run: Run, summary: Mapping[str, Any]) -> Iterable[str]:
@@ -221,10 +236,16 @@ def _table(table: pd.DataFrame) -> str:
         return table.to_html(index=False, border=0, na_rep="", float_format="{:.3f}".format)
 
 
-def _figure(figure: Figure, caption: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="webp", dpi=130, pil_kwargs={"quality": 88})
-    data = base64.b64encode(buffer.getvalue()).decode()
+def _figure(draw: Callable[[], Figure], say: Say, caption: str) -> str:
     text = escape(caption)
+    data = try_to_draw(lambda: _webp(draw()), say, caption)
+    if data is None:
+        return _tag("p", f"Not drawn: {caption}", True)
     image = f'<img alt="{text}" src="data:image/webp;base64,{data}">'
     return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
+
+
+def _webp(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="webp", dpi=130, pil_kwargs={"quality": 88})
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from ..data.masks import read_objects
 from ..evaluation.judge import Judged
 from ..evaluation.published import OURS, TEST_IMAGES, compared_with_published, why_not_comparable
 from ..evaluation.scores import LABELS
+from ..outside.paths import file_name
 from ..runs.run import Run
 from ..settings.config import EXPERTS, Config
-from .canvas import STYLE, WIDTH, Picture, empty_picture, save
+from .canvas import STYLE, WIDTH, Picture, empty_picture, save, try_to_draw
 from .experts import show_experts
 from .history import show_history
 from .predictions import preview_of, show_pairs, show_predictions
@@ -61,10 +63,17 @@ def show_among_published(table: pd.DataFrame) -> Figure:
 PICTURES = 6
 
 
-def draw_training(run: Run) -> list[Path]:
-    """Draw the run's curves, its validation pictures and its experts into RUN/figures."""
+def draw_training(run: Run, say: Callable[[str], None]) -> None:
+    """Draw the run's curves, its validation pictures and its experts into RUN/figures.
+
+    `say` is told each file, or why it was left out.
+    """
     folder = run.folder / "figures"
-    return [save(each, folder / f"{name}.png") for name, each in training_figures(run).items()]
+    figures = try_to_draw(lambda: training_figures(run), say, str(folder)) or {}
+    for name, figure in figures.items():
+        path = folder / f"{name}.png"
+        if try_to_draw(partial(save, figure, path), say, str(path)):
+            say(f"  {path}")
 
 
 def training_figures(run: Run) -> dict[str, Figure]:
@@ -84,7 +93,16 @@ def training_figures(run: Run) -> dict[str, Figure]:
 
 def draw_test(run: Run, judged: Judged) -> Path:
     """Draw a few scored images, from the best to the worst, into RUN/figures."""
-    return save(show_test(judged), run.folder / "figures" / f"test-{judged.name}.png")
+    path = run.folder / "figures" / f"{file_name(f'test-{judged.name}')}.png"
+    return save(show_test(judged), path)
+
+
+def draw_tests(run: Run, judged: Sequence[Judged], say: Callable[[str], None]) -> None:
+    """Draw each set's images; `say` is told each file, or why it was left out."""
+    for each in judged:
+        what = f"the pictures of {each.name}"
+        if path := try_to_draw(partial(draw_test, run, each), say, what):
+            say(f"  {path}")
 
 
 def show_test(judged: Judged) -> Figure:

@@ -60,11 +60,14 @@ def find_kit(archive: str = "", built: str = "") -> str:
 
 
 def print_of(package: Path) -> str:
-    """Return eight hex digits that follow from the package's source, whatever its version says."""
+    """Return eight hex digits that follow from the package's source, whatever its version says.
+
+    Line ends are not part of it: Git writes others on Windows.
+    """
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         name = path.relative_to(package).as_posix()
-        digest.update(name.encode() + path.read_bytes())
+        digest.update(name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:8]
 
 

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..outside.reading import read_json
 from .bootstrap import print_of
-from .rules import DATASET, KERNEL, T4, check, slug_of
+from .rules import DATASET, KERNEL, KIT, T4, check, slug_of
 
 PACKAGE = Path(__file__).parents[1]
 PROJECT = PACKAGE.parent
-KIT = "camoxpert-kit"
 DATA = ("ivanomelchenkoim11/cod10k-dataset", "ivanomelchenkoim11/camo-dataset")
 NEEDS = {"03_train": "02_configure", "04_evaluate": "03_train", "05_visualize": "03_train"}
 # 01_gpu_check is not among them: it would keep GPU memory that the training needs.
@@ -159,8 +159,12 @@ def _kernel(
 
 def _cells(path: Path) -> list[Cell]:
     """Return a notebook's cells, each source as one text: the official client wants it so."""
-    cells: list[Cell] = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [{**cell, "source": "".join(cell["source"])} for cell in cells]
+    values = read_json(path, "a notebook of version 4", {"cells": list})
+    cells = values.get("cells", [])
+    if not cells or not all(isinstance(cell, dict) and "source" in cell for cell in cells):
+        raise InputError(f"{path}: holds no cells, expected a notebook of version 4. Get it again.")
+    plain = {"metadata": {}, "cell_type": "code"}
+    return [{**plain, **cell, "source": "".join(cell["source"])} for cell in cells]
 
 
 def _begins(cell: Cell) -> bool:

@@ -6,13 +6,14 @@ the client only warns, or the server quietly does something else, it is a proble
 
 from __future__ import annotations
 
-import json
+import codecs
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..outside.reading import Kinds, name_of, read_json
 
 KERNEL, DATASET = "kernel-metadata.json", "dataset-metadata.json"
 T4 = "NvidiaTeslaT4"  # two of them: one alone is not offered
@@ -26,6 +27,11 @@ RETIRED = {
 }
 LICENCES = ("CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "apache-2.0", "GPL-3.0", "other")
 LARGEST = 1_000_000  # bytes of a notebook's source
+_TEXT = ("title", "subtitle", "id", "code_file", "language", "kernel_type", "machine_shape")
+_LISTS = ("dataset_sources", "kernel_sources", "competition_sources", "model_sources")
+OF_KERNEL: Kinds = dict.fromkeys(_TEXT, (str, type(None))) | dict.fromkeys(_LISTS, list)
+OF_DATASET: Kinds = {"title": str, "subtitle": str, "id": str, "licenses": list}
+KIT, PACKAGE = "camoxpert-kit", "camoxpert_nb"
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _FLAGS = ("is_private", "enable_gpu", "enable_tpu", "enable_internet")
 
@@ -38,13 +44,15 @@ def check(folder: Path) -> None:
 
 def problems(folder: Path) -> list[str]:
     """Return what is wrong with a folder that holds metadata of a notebook or a data set."""
-    for name, rules in ((KERNEL, _kernel), (DATASET, _dataset)):
+    for name, rules, kinds in ((KERNEL, _kernel, OF_KERNEL), (DATASET, _dataset, OF_DATASET)):
         if (folder / name).exists():
             try:
-                metadata = json.loads((folder / name).read_text(encoding="utf-8"))
-            except ValueError as error:
-                return [f"{name} is not JSON ({error}). Build it again."]
-            return list(rules(metadata, folder))
+                metadata = read_json(folder / name, f"Kaggle's metadata, as built: {name}", kinds)
+            except InputError as error:
+                return [str(error)]
+            marked = (folder / name).read_bytes().startswith(codecs.BOM_UTF8)
+            mark = [f"{name} begins with a byte order mark (BOM): save it as UTF-8 without."]
+            return [*mark[: int(marked)], *rules(metadata, folder)]
     return [f"neither {KERNEL} nor {DATASET} is here. Give one of the folders that were built."]
 
 
@@ -69,9 +77,17 @@ def _kernel(metadata: Mapping[str, Any], folder: Path) -> Iterator[str]:
     for name in [name for name in _FLAGS if not isinstance(metadata.get(name), bool)]:
         yield f"{name} must be true or false; left out, the client decides otherwise than told."
     yield from _machine(metadata)
-    for name in ("dataset_sources", "kernel_sources"):
-        yield from (line for each in metadata.get(name, []) for line in _identity(each, name))
+    yield from _sources(metadata)
     yield from _notebook(folder / str(metadata.get("code_file", "")))
+
+
+def _sources(metadata: Mapping[str, Any]) -> Iterator[str]:
+    for name in ("dataset_sources", "kernel_sources"):
+        for each in metadata.get(name, []):
+            if isinstance(each, str):
+                yield from _identity(each, name)
+            else:
+                yield f"{name} holds {name_of(each)}, expected texts 'owner/name'."
 
 
 def _machine(metadata: Mapping[str, Any]) -> Iterator[str]:
@@ -90,11 +106,29 @@ def _notebook(path: Path) -> Iterator[str]:
         return
     if path.stat().st_size > LARGEST:
         yield f"{path.name} has {path.stat().st_size:,} bytes; Kaggle takes {LARGEST:,}."
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    if any(cell.get("outputs") for cell in notebook["cells"]):
-        yield f"{path.name} holds outputs, of another run than Kaggle's. Clear them all."
-    if "widgets" in notebook["metadata"]:
-        yield f"{path.name} holds the state of widgets, which breaks its page. Clear all outputs."
+    try:
+        notebook = read_json(path, "a notebook", {"nbformat": int, "cells": list, "metadata": dict})
+    except InputError as error:
+        yield f"code_file must be a notebook, as kernel_type says: {error}"
+    else:
+        yield from _contents(path.name, notebook)
+
+
+def _contents(name: str, notebook: Mapping[str, Any]) -> Iterator[str]:
+    cells, version = notebook.get("cells"), notebook.get("nbformat", 4)
+    if version != 4 or not isinstance(cells, list):
+        yield (
+            f"{name} is a notebook of version {version}, expected 4 with cells: `jupyter nbconvert "
+            f"--to notebook --inplace {name}` makes it one."
+        )
+    elif not all(isinstance(cell, dict) for cell in cells):
+        yield f"{name} holds cells that are no objects {{...}}. Build it again."
+    elif any(cell.get("outputs") for cell in cells):
+        yield f"{name} holds outputs, of another run than Kaggle's. Clear them all."
+    if "metadata" not in notebook:
+        yield f"{name} has no metadata, which say what language it is in. Build it again."
+    if "widgets" in notebook.get("metadata", {}):
+        yield f"{name} holds the state of widgets, which breaks its page. Clear all outputs."
 
 
 def _dataset(metadata: Mapping[str, Any], folder: Path) -> Iterator[str]:
@@ -103,7 +137,8 @@ def _dataset(metadata: Mapping[str, Any], folder: Path) -> Iterator[str]:
         text = str(metadata.get(name, ""))
         if not low <= len(text) <= high:
             yield f"{name} {text!r} has {len(text)} characters, but must have {low} to {high}."
-    names = [each.get("name") for each in metadata.get("licenses", [])]
+    listed = metadata.get("licenses", [])
+    names = [each.get("name") if isinstance(each, dict) else str(each) for each in listed]
     if len(names) != 1 or names[0] not in LICENCES:
         yield (
             f"licenses are {names}, but must be exactly one of {', '.join(LICENCES)}. Kaggle has "
@@ -111,6 +146,18 @@ def _dataset(metadata: Mapping[str, Any], folder: Path) -> Iterator[str]:
         )
     if "other" in names and not (folder / "LICENSE").exists():
         yield "the licence is 'other', but there is no LICENSE file that says which."
+    yield from _files(metadata, folder)
+
+
+def _files(metadata: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    files = [path.name for path in folder.iterdir() if path.name not in (DATASET, "LICENSE")]
+    if not files:
+        yield "there is nothing to upload beside the metadata. Build it again."
+    elif str(metadata.get("id", "")).endswith(f"/{KIT}"):
+        if not (folder / PACKAGE / "__init__.py").is_file():
+            yield f"the kit lacks its package, the folder {PACKAGE}. Build it again."
+        if not any(name.startswith(PACKAGE) and name.endswith(".whl") for name in files):
+            yield f"the kit lacks its wheel, {PACKAGE}-VERSION.whl. Build it again."
 
 
 def _identity(identity: str, what: str = "id", shortest: int = 3) -> Iterator[str]:

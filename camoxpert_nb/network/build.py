@@ -14,7 +14,7 @@ from torch import nn
 
 from .. import __version__
 from ..errors import InputError
-from ..runs.checkpoint import bare_keys, load_checkpoint
+from ..runs.checkpoint import bare_keys, load_checkpoint, settings_of
 from ..runs.run import Run
 from ..settings.config import Config
 from .backbone import Start
@@ -66,7 +66,7 @@ def load_run(
     run keeps an average.
     """
     checkpoint = run.load(which, device)
-    config = Config().replace(**checkpoint["config"])
+    config = settings_of(checkpoint, run.folder / f"{which}.pt")
     net = build_net(config, empty=True)
     load_weights(net, checkpoint.get("ema") or checkpoint["net"], str(run.folder / f"{which}.pt"))
     return net.to(device).eval(), config
@@ -99,6 +99,8 @@ def check_version(weights: dict[str, Any], source: str) -> None:
 
 def load_weights(net: nn.Module, weights: dict[str, Any], source: str) -> None:
     """Load all weights strictly; InputError says exactly what does not fit."""
+    if not all(isinstance(each, torch.Tensor) for each in weights.values()):
+        raise InputError(f"{source} holds other things than weights: give a run or its best.pt.")
     check_version(weights, source)
     weights, own = bare_keys(weights), net.state_dict()
     missing = [key for key in own if key not in weights]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import InputError, KitError
+from ..outside.paths import given, with_ending
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 BATCHES = (1, 2, 5)  # of random images: the batch must be free
@@ -70,7 +71,7 @@ def export(
     """
     real = np.empty((0, size, size, 3), np.uint8) if images is None else images
     _check(size, real)
-    path, plain = Path(path).with_suffix(".onnx"), _plain(net)
+    path, plain = with_ending(given(path), ".onnx"), _plain(net)
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of tracing and its future: the file is tested instead

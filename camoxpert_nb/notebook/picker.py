@@ -27,7 +27,8 @@ from ..errors import InputError
 from ..figures.curves import Line, Panel, plot
 from ..figures.style import BLUE, ORANGE
 from ..runs.run import NEXT
-from ..settings.config import GROUPS, PRESETS, Config, differences, flag_of, make_config
+from ..settings.checks import flag_of
+from ..settings.config import GROUPS, PRESETS, Config, differences, make_config
 from ..training.schedule import Plan, build_plan, lr_warnings
 from .choice import command_line, count_devices, propose, rates
 from .dashboard import unattended, view_of

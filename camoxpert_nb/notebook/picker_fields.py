@@ -11,7 +11,8 @@ import ipywidgets as widgets
 
 from ..errors import InputError
 from ..figures.style import RED
-from ..settings.config import Config, flag_of, plain_type
+from ..settings.checks import flag_of
+from ..settings.config import Config, plain_type
 
 ITEMS = {item.name: item for item in dataclasses.fields(Config) if item.name != "preset"}
 LABEL = {"description_width": "160px"}

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..outside.reading import TEXT, in_words
+from ..settings.config import Config
 
 
 def load_checkpoint(path: Path, device: Any = "cpu") -> dict[str, Any]:
@@ -13,22 +15,56 @@ def load_checkpoint(path: Path, device: Any = "cpu") -> dict[str, Any]:
 
     Raises InputError when the file is missing or is not a checkpoint.
     """
-    import pickle
-
     import torch
 
-    if not path.exists():
-        raise InputError(f"{path}: no such checkpoint. Give a run folder that holds {path.name}.")
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: no such checkpoint. Give a run folder that holds {path.name}."
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # what breaks in torch, zip and pickle has no common class
         raise InputError(
-            f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]}). If its copy "
-            "was cut short, copy it again."
+            f"{path}: cannot be read as a checkpoint: {_why(start, error)}. Give a run's best.pt "
+            "or last.pt, or copy it again."
         ) from error
     if not isinstance(state, dict):
         raise InputError(f"{path}: holds a {type(state).__name__}, not a checkpoint.")
     return state
+
+
+def _why(start: bytes, error: Exception) -> str:
+    """Say what a file is that cannot be read; PyTorch's advice to trust it is left out."""
+    found = in_words(start)
+    is_torch = start.startswith((b"PK\3\4", b"\x80"))
+    if not is_torch or found == TEXT:
+        return found
+    if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+        return (
+            "it is a pickle that holds more than tensors and plain values, as files of other "
+            "programs do; it is not opened, as such a file may run code"
+        )
+    said = (str(error) or type(error).__name__).splitlines()[0]
+    return f"it is damaged or cut short ({said})"
+
+
+def settings_of(checkpoint: dict[str, Any], path: Path) -> Config:
+    """Return the settings in a checkpoint; InputError if it holds none, or unknown ones."""
+    values = checkpoint.get("config")
+    if not isinstance(values, dict) or not isinstance(checkpoint.get("net"), dict):
+        raise InputError(
+            f"{path}: holds no settings beside its weights, so it is no checkpoint of this kit. "
+            "Give a run's best.pt or last.pt; to start from other weights, use --init-from."
+        )
+    try:
+        return Config().replace(**{str(name): value for name, value in values.items()})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def bare_keys(state: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -18,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..outside.paths import make_unique
 from ..settings.config import Config, as_flags, differences
-from .run import RUNS, Run, alive
+from .holder import noted_as, this_machine
+from .run import RUNS, Run
 
-FRESH = 120  # seconds: a run of another machine that wrote a record so lately is alive
 ASKED = {"stop": "stopping", "pause": "paused"}  # requests, and how a run is meanwhile
 ENDS = {"stop": "stopped", "end": "finished"}  # how records name the end, and how we do
 # A child that ended looks alive to `kill -0` until its parent asks for its exit code.
@@ -44,11 +44,25 @@ class Status:
         return self.name in ("stopped", "finished", "died")
 
 
-def new_folder() -> Path:
-    """Return runs/DATE-TIME, not used so far."""
-    wanted = RUNS / time.strftime("%Y%m%d-%H%M%S")
-    others = (wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 1000))
-    return next(folder for folder in (wanted, *others) if not folder.exists())
+def new_folder(before: str = "") -> Path:
+    """Make runs/DATE-TIME, with `before` before the date, and return it.
+
+    No other run has it: of several that start in one second each gets another one.
+    """
+    wanted = RUNS / f"{before}{time.strftime('%Y%m%d-%H%M%S')}"
+    try:
+        return make_unique(wanted)
+    except OSError as error:
+        raise InputError(
+            f"{wanted} cannot be made for the run ({error.strerror or error}). Name a folder that "
+            "can be written: --checkpoint-dir."
+        ) from error
+
+
+def discard_empty(folder: Path) -> None:
+    """Remove a new folder in which nothing came to be."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def start(config: Config, *, resume: bool = False) -> Run:
@@ -58,9 +72,9 @@ def start(config: Config, *, resume: bool = False) -> Run:
     `config`. Raises InputError when the folder is being trained in, or when it holds a run and
     `resume` was not asked for; where no folder is named, when any run in runs/ is being trained.
     """
-    run = Run(config.checkpoint_dir or new_folder())
-    for busy in [run] if config.checkpoint_dir else _alive_runs():
+    for busy in [Run(config.checkpoint_dir)] if config.checkpoint_dir else _alive_runs():
         _refuse_second(busy)  # a cell that is run again shall not start a second training
+    run = Run(config.checkpoint_dir or new_folder())
     if run.exists() and not resume:
         raise InputError(
             f"{run.folder} already holds a run. Look at it: Dashboard('{run.folder}'). Go on with "
@@ -103,7 +117,7 @@ def status(run: Run) -> Status:
     for each in _children:
         each.poll()
     last, known = run.newest(), run.process()
-    trainer, starter = run.training_pid() or _far_away(known, last), _starter(known)
+    trainer, starter = run.training_pid() or run.far_away(), run.starter_pid()
     if trainer is not None:
         asked = [name for request, name in ASKED.items() if run.wants(request)]
         return Status([*asked, "running"][0], trainer)
@@ -134,7 +148,7 @@ def _refuse_second(run: Run) -> None:
 
 def _alive_runs() -> list[Run]:
     runs = [Run(path.parent) for path in sorted(RUNS.glob("*/process.json"))]
-    return [run for run in runs if run.training_pid() or _starter(run.process())]
+    return [run for run in runs if run.training_pid() or run.starter_pid()]
 
 
 def _spawn(run: Run, flags: list[str]) -> None:
@@ -156,24 +170,7 @@ def _spawn(run: Run, flags: list[str]) -> None:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
     _children.append(child)
-    run.save_process({"pid": child.pid, "host": platform.node(), "started": time.time()})
-
-
-def _starter(known: dict[str, Any]) -> int | None:
-    """Return the id of the process that was started here, unless it ended."""
-    pid = known.get("pid", 0)
-    if known.get("host") != platform.node() or not alive(pid):
-        return None
-    try:  # after a reboot the id may belong to a stranger
-        return pid if b"camoxpert_nb" in Path(f"/proc/{pid}/cmdline").read_bytes() else None
-    except OSError:
-        return pid
-
-
-def _far_away(known: dict[str, Any], last: dict[str, Any]) -> int | None:
-    """Return the id of a process that trains on another machine, if it wrote something lately."""
-    fresh = time.time() - last.get("time", 0) < FRESH and last["kind"] not in ENDS
-    return known.get("trainer") if known.get("host") != platform.node() and fresh else None
+    run.save_process({**this_machine(), **noted_as("pid", child.pid), "started": time.time()})
 
 
 def _cause(run: Run, killed: bool) -> str:

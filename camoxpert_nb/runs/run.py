@@ -15,23 +15,35 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import os
-import platform
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError, TrainingError
+from ..outside.paths import given
+from ..outside.reading import BROKEN, Kinds, in_words, read_json
 from ..settings.config import Config
 from .checkpoint import load_checkpoint
+from .history import Record, finite, is_after, parsed
+from .holder import FRESH, MARKS, holds, is_here, noted_as, this_machine
+from .latest import place_of, point_latest
 
-Record = dict[str, Any]
 RUNS = Path("runs")  # where runs live that were given no other place
 NEXT = RUNS / "next.json"  # the settings the next training takes
 REQUESTS = ("pause", "stop", "save")
+# What readers rely on in the files of a run, however they came here.
+KINDS: dict[str, Kinds] = {
+    "summary": {"best": dict, "data": dict, "data.root": str, "versions": dict},
+    "split": {"train": (dict, list), "validation": (dict, list), "masks": dict, "gone": list},
+    "process": {"pid": int, "trainer": int, "host": str, "started": (int, float), "boot": str},
+    "lock": {"pid": int, "host": str},
+    "failure": {"message": str},
+    "config": {"epochs": int, "target_iou": (int, float)},
+}
 # They tell of a process that trains, not of the run; the last two were written by older kits.
 OF_A_PROCESS = ("process.json", "stderr.txt", "failure.json", "lock.json", "launch.json")
 
@@ -40,7 +52,7 @@ class Run:
     """Read and write one run folder; opening it costs nothing and changes nothing."""
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+        self.folder = place_of(given(folder)) if str(folder) else Path()
         self.config_path = self.folder / "config.json"
         self.history_path = self.folder / "history.jsonl"
         self._read: dict[str, tuple[Any, Any]] = {}  # by name: what told the file, and its contents
@@ -63,8 +75,8 @@ class Run:
 
     def log(self, kind: str, **values: Any) -> Record:
         """Append one record and return it."""
-        finite = {name: _finite(value) for name, value in values.items()}
-        record = {"kind": kind, "time": round(time.time(), 3), **finite}
+        plain = {name: finite(value) for name, value in values.items()}
+        record = {"kind": kind, "time": round(time.time(), 3), **plain}
         with self.history_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
         return record
@@ -82,7 +94,13 @@ class Run:
         except FileNotFoundError:
             records, offset, tail, text = [], 0, b"", b""
         lines = text[len(tail) : text.rfind(b"\n") + 1]  # a torn last line is read later
-        records = [*records, *_parsed(lines)]
+        records = [*records, *parsed(lines)]
+        if lines.strip() and not records:
+            found = in_words(lines)
+            raise InputError(
+                f"{self.history_path}: no line is a record of a training ({found}). Copy the run's "
+                "history again."
+            )
         self._history = records, offset + len(lines), (tail + lines)[-200:]
         return [record for record in records if kind in (None, record["kind"])]
 
@@ -95,7 +113,7 @@ class Run:
 
         epoch: how many are done; step: of the epoch in progress, the last that is kept.
         """
-        kept = [each for each in self.records() if not _is_after(each, epoch, step)]
+        kept = [each for each in self.records() if not is_after(each, epoch, step)]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         self._replace(self.history_path, lambda file: file.write(text.encode()))
 
@@ -122,9 +140,9 @@ class Run:
         return path
 
     def load_json(self, name: str) -> dict[str, Any]:
-        """Return `name`.json, or an empty dict while there is none."""
-        read = self._load(f"{name}.json", lambda path: json.loads(path.read_text("utf-8")))
-        return dict(read)
+        """Return `name`.json, or an empty dict while there is none; InputError if it is broken."""
+        what = f"the {name}.json of a run"
+        return dict(self._load(f"{name}.json", lambda path: read_json(path, what, KINDS.get(name))))
 
     def save_config(self, config: Config) -> None:
         """Write config.json."""
@@ -144,8 +162,14 @@ class Run:
         import numpy as np
 
         def read(path: Path) -> dict[str, Any]:
-            with np.load(path) as arrays:
-                return dict(arrays)
+            try:
+                with path.open("rb") as file, np.load(file) as arrays:
+                    return dict(arrays)
+            except (*BROKEN, EOFError, zipfile.BadZipFile) as error:
+                raise InputError(
+                    f"{path}: cannot be read as the run's pictures ({error}). Remove it: nothing "
+                    "but pictures is lost, and training writes it anew."
+                ) from error
 
         return self._load("preview.npz", read)
 
@@ -190,14 +214,9 @@ class Run:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
 
-    def point_latest(self) -> None:
-        """Let `latest` beside the folder name it, where the file system has links."""
-        newest = self.folder.resolve()  # `folder` may be the link itself: "resume runs/latest"
-        link = newest.parent / "latest"
-        with contextlib.suppress(OSError):
-            if link.is_symlink() or not link.exists():
-                link.unlink(missing_ok=True)
-                link.symlink_to(newest.name, target_is_directory=True)
+    def point_latest(self) -> str:
+        """Let `latest` beside the folder name it; say why not, or "" if it does."""
+        return point_latest(self.folder)
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -225,6 +244,10 @@ class Run:
         "pid" and "started" (a Unix time): the process that was started last; "trainer": the one
         that holds the folder; "host": the machine of both. Older kits said the last two elsewhere.
         """
+        return {key: value for key, value in self._noted().items() if key not in MARKS}
+
+    def _noted(self) -> dict[str, Any]:
+        """Return the same with MARKS: what tells these processes from others of their numbers."""
         known, lock = self.load_json("process"), self.load_json("lock")
         if not lock:
             return known
@@ -241,41 +264,48 @@ class Run:
 
     def training_pid(self) -> int | None:
         """Return the id of the process that trains here now, on this machine; None if none."""
-        known = self.process()
-        pid = known.get("trainer", 0)
-        return pid if known.get("host") == platform.node() and alive(pid) else None
+        return self._holder("trainer")
+
+    def starter_pid(self) -> int | None:
+        """Return the id of the process that was started here last, unless it ended."""
+        return self._holder("pid")
+
+    def _holder(self, name: str) -> int | None:
+        known = self._noted()
+        files = [self.folder / each for each in ("process.json", "lock.json")]
+        noted = max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
+        return known[name] if name in known and holds(known, name, noted) else None
+
+    def far_away(self) -> int | None:
+        """Return the id of a process that trains on another machine, if it wrote lately."""
+        known, last = self.process(), self.newest()
+        if is_here(known) or last.get("kind") in (None, "stop", "end"):
+            return None
+        return known.get("trainer") if time.time() - last.get("time", 0) < FRESH else None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder, made if need be, while training; InputError if another process does."""
-        pid = self.training_pid()
-        if pid is not None and pid != os.getpid():
+        far = self.far_away()
+        pid = self.training_pid() or far
+        if pid is not None and (far or pid != os.getpid()):
+            where = f" on {self.process()['host']}" if far else ""
+            again = f" If that machine is gone, try again in {FRESH:.0f} s." if far else ""
             raise InputError(
-                f"{self.folder} is being trained by process {pid}. Watch that run, end it "
-                f"(`touch {self.folder / 'stop'}`), or choose another --checkpoint-dir."
+                f"{self.folder} is being trained by process {pid}{where}. Watch that run, end it "
+                f"(`touch {self.folder / 'stop'}`), or choose another --checkpoint-dir.{again}"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        known, here = self.process(), {"host": platform.node()}
-        started = known if here.items() <= known.items() else here
-        self.save_process({**started, "trainer": os.getpid()})
+        known = self._noted()
+        started = {key: known[key] for key in known if "trainer" not in key}
+        if not is_here(known):
+            started = {}
+        here = this_machine()
+        self.save_process(started | here | noted_as("trainer", os.getpid()))
         try:
             yield
         finally:
-            self.save_process({key: started[key] for key in started if key != "trainer"})
-
-
-def _finite(value: Any) -> Any:
-    """Return None for a number that strict JSON does not know: the loss of a skipped step."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _is_after(record: Record, epoch: int, step: int) -> bool:
-    if record["kind"] not in ("step", "epoch"):
-        return False
-    if record["kind"] == "epoch":
-        return bool(record["epoch"] > epoch)
-    before = record["epoch"] - 1  # epochs that were over by then
-    return bool(before > epoch or (before == epoch and record["step"] > step))
+            self.save_process(started or here)
 
 
 class Onlooker(Run):
@@ -309,27 +339,9 @@ class Onlooker(Run):
         """Hold nothing."""
         yield
 
-    def point_latest(self) -> None:
+    def point_latest(self) -> str:
         """Leave the link to the first process."""
+        return ""
 
     def _replace(self, path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         pass
-
-
-def _parsed(lines: bytes) -> Iterator[Record]:
-    for line in lines.splitlines():
-        with contextlib.suppress(ValueError):  # written by a process that was killed meanwhile
-            yield json.loads(line)
-
-
-def alive(pid: int) -> bool:
-    """Say whether a process lives on this machine; one that ended unnoticed (a zombie) does not."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    with contextlib.suppress(OSError):  # a system without /proc
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
-    return pid > 0

@@ -7,30 +7,26 @@ read it. A preset is a small set of differences from the defaults.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import math
-import operator
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..outside.reading import read_json
+from .checks import check_limits, flag_of, near, typed
 from .presets import BATCH_SIZE, PRESETS
 
+NONE = "none"  # on the command line: no value, or no path
 FORMAT = 1  # of config.json; raised when an older kit could misread a newer file
 EXPERTS = ("texture", "attention", "hybrid", "edge", "context", "frequency", "contrast")
 MIXED = (8, 16)  # strides with a mixture: at 4 it costs most and gains nothing, at 32 too little
-BOUNDS = (
-    ("low", "at least", operator.ge),
-    ("above", "above", operator.gt),
-    ("high", "at most", operator.le),
-)
+MANY = 1_000_000  # more than anybody means, of what is counted
 GROUPS = ("data", "network", "schedule", "loss", "memory", "devices", "saving")
 
 
@@ -66,7 +62,9 @@ class Config:
     """Every setting of a training run; names and meanings are those of the command line."""
 
     preset: str = data("", "the preset these settings started from")
-    dataset_path: str = data("", "folder that holds images and masks; empty: generated images")
+    dataset_path: str = data(
+        "", "folder that holds images and masks; empty: generated images", path="folder"
+    )
     image_folder: str = data("", "folders of images below it (patterns, commas); empty: by name")
     mask_folder: str = data("", "folders of their masks, likewise")
     mask_suffix: str = data("", "what a mask's name has more than its image's, as _mask")
@@ -82,43 +80,47 @@ class Config:
     ignore_label: int = data(
         -1, "mask value of pixels that count nowhere; -1: none", low=-1, high=65535
     )
-    img_size: int = data(320, "side of the square the network sees", low=32, unit="px")
+    img_size: int = data(320, "side of the square the network sees", low=32, high=8192, unit="px")
     noncam: bool = data(False, "train on COD10K's NonCAM images (empty masks) too")
     val_share: float = data(
         0.1, "share of the training images held out for validation", above=0.0, high=0.5
     )
     augment: float = data(1.0, "strength of flips, crops, rotation and colour", low=0, high=1)
-    cache_dir: str = data("", "where decoded images are kept; empty: the user's cache folder")
-    num_workers: int = data(-1, "data loading processes; -1: from the CPU count", low=-1)
+    cache_dir: str = data(
+        "", "where decoded images are kept; empty: the user's cache folder", path="new folder"
+    )
+    num_workers: int = data(-1, "data loading processes; -1: from the CPU count", low=-1, high=1024)
 
     backbone: str = network("edgenext_base", "any timm backbone with four stages")
     num_experts: int = network(7, "experts in each mixture", low=1, high=len(EXPERTS))
     top_k: int = network(
         7, "experts that count in each cell of the image; 7: all", low=2, high=len(EXPERTS)
     )
-    width: int = network(128, "channels of the decoder", low=16)
+    width: int = network(128, "channels of the decoder", low=16, high=8192)
     pretrained: bool = network(True, "start from ImageNet weights of the hub")
-    weights: str = network("", "file with backbone weights, used instead of the hub")
-    init_from: str = network("", "checkpoint or run whose weights to start from (weights alone)")
+    weights: str = network("", "file with backbone weights, used instead of the hub", path="file")
+    init_from: str = network(
+        "", "checkpoint or run whose weights to start from (weights alone)", path="file or folder"
+    )
     deep_supervision: bool = network(True, "loss on every level of the decoder")
 
-    epochs: int = schedule(140, "epochs of both stages together", low=1)
-    stage1_epochs: int = schedule(30, "epochs with the backbone frozen", low=0)
-    lr: float = schedule(6.5e-4, "learning rate of stage one", above=0.0)
+    epochs: int = schedule(140, "epochs of both stages together", low=1, high=MANY)
+    stage1_epochs: int = schedule(30, "epochs with the backbone frozen", low=0, high=MANY)
+    lr: float = schedule(6.5e-4, "learning rate of stage one", above=0.0, high=1.0)
     stage2_lr: float | None = schedule(
-        None, "learning rate of stage two; none: as in stage one", above=0.0
+        None, "learning rate of stage two; none: as in stage one", above=0.0, high=1.0
     )
     lr_batch: int = schedule(
-        0, "effective batch that --lr is meant for; 0: the one it begins with", low=0
+        0, "effective batch that --lr is meant for; 0: the one it begins with", low=0, high=MANY
     )
-    stage2_lr_batch: int = schedule(0, "the same for stage two", low=0)
+    stage2_lr_batch: int = schedule(0, "the same for stage two", low=0, high=MANY)
     scale_lr: bool = schedule(
         False, "scale the learning rates when the effective batch is another one"
     )
     backbone_lr_factor: float = schedule(
         0.1, "backbone learning rate as a share of the decoder's", above=0.0, high=1.0
     )
-    weight_decay: float = schedule(1e-4, "AdamW's weight decay", low=0.0)
+    weight_decay: float = schedule(1e-4, "AdamW's weight decay", low=0.0, high=100.0)
     scheduler: str = schedule(
         "cosine",
         "how the learning rate falls within a stage",
@@ -128,9 +130,9 @@ class Config:
         1e-5, "lowest learning rate of the decoder, others in proportion", low=0.0
     )
     warmup_epochs: int = schedule(
-        10, "linear warm-up of stage two (stage one: at most its first tenth)", low=0
+        10, "linear warm-up of stage two (stage one: at most its first tenth)", low=0, high=MANY
     )
-    t_mult: int = schedule(2, "growth of the period of cosine_restart", low=1)
+    t_mult: int = schedule(2, "growth of the period of cosine_restart", low=1, high=1000)
     progressive_unfreeze: bool = schedule(
         True, "open the backbone from its deepest block on, in thirds of stage two"
     )
@@ -139,19 +141,21 @@ class Config:
     ema_decay: float = schedule(0.999, "decay of that average", low=0.0, high=0.99999)
     target_iou: float = schedule(0.72, "IoU to reach on validation", low=0.0, high=1.0)
 
-    deep_weight: float = loss(1.0, "weight of the deep heads' loss", low=0.0)
-    uncertainty: float = loss(0.0, "final weight of the uncertainty-aware loss, ramped up", low=0.0)
-    balance: float = loss(0.1, "weight of the experts' balance", low=0.0)
+    deep_weight: float = loss(1.0, "weight of the deep heads' loss", low=0.0, high=1000.0)
+    uncertainty: float = loss(
+        0.0, "final weight of the uncertainty-aware loss, ramped up", low=0.0, high=1000.0
+    )
+    balance: float = loss(0.1, "weight of the experts' balance", low=0.0, high=1000.0)
     legacy_loss: bool = loss(
         False, "structure loss without boundary weight, as in many published codes"
     )
-    clip: float = loss(1.0, "largest gradient norm", above=0.0)
+    clip: float = loss(1.0, "largest gradient norm", above=0.0, high=1e6)
 
-    batch_size: int = memory(BATCH_SIZE, "images per GPU in stage one", low=1)
+    batch_size: int = memory(BATCH_SIZE, "images per GPU in stage one", low=1, high=MANY)
     stage2_batch_size: int | None = memory(
-        None, "images per GPU in stage two; none: as in stage one", low=1
+        None, "images per GPU in stage two; none: as in stage one", low=1, high=MANY
     )
-    accumulation_steps: int = memory(1, "batches added up for one step", low=1)
+    accumulation_steps: int = memory(1, "batches added up for one step", low=1, high=MANY)
     gradient_checkpointing: bool = memory(
         False, "recompute activations: less memory, about a third slower"
     )
@@ -168,24 +172,28 @@ class Config:
         True, "on one GPU, capture the step as a CUDA graph: its launches then cost nothing"
     )
     join_minutes: float = devices(
-        5.0, "longest wait for the other processes of a training", above=0.0, unit="min"
+        5.0, "longest wait for the other processes of a training", above=0.0, high=1e4, unit="min"
     )
-    seed: int = devices(42, "every random choice follows from it", low=0)
+    seed: int = devices(42, "every random choice follows from it", low=0, high=2**63 - 1)
 
-    checkpoint_dir: str = saving("", "folder of the run; empty: runs/DATE-TIME")
+    checkpoint_dir: str = saving("", "folder of the run; empty: runs/DATE-TIME", path="new folder")
     keep: str = saving(
         "best",
         "what best.pt holds: the last epoch unless one was better by more than chance, or the last",
         choices=("best", "last"),
     )
-    save_minutes: float = saving(5.0, "longest time between two saves", above=0.0, unit="min")
-    time_budget: float = saving(0.0, "stop, saved, after this time; 0: never", low=0.0, unit="min")
+    save_minutes: float = saving(
+        5.0, "longest time between two saves", above=0.0, high=1e6, unit="min"
+    )
+    time_budget: float = saving(
+        0.0, "stop, saved, after this time; 0: never", low=0.0, high=1e6, unit="min"
+    )
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
-            value = _typed(item, getattr(self, item.name))
+            value = typed(item, getattr(self, item.name), *plain_type(item))
             object.__setattr__(self, item.name, value)
-            _check_limits(item, value)
+            check_limits(item, value)
         _check_together(self)
 
     def replace(self, **changes: Any) -> Config:
@@ -209,28 +217,30 @@ class Config:
         Raises InputError when the file is missing, is not JSON, was written by a newer kit or
         holds a setting this kit does not know.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{path}: no such settings file. Give the config.json of a run."
-            ) from error
-        except ValueError as error:
-            raise InputError(f"{path}: not a settings file ({error}).") from error
+        path = Path(path)
+        if not path.exists():
+            raise InputError(f"{path}: no such settings file. Give the config.json of a run.")
+        values = read_json(path, "a settings file", {"format": int})
         written = values.pop("format", 0)
         if written > FORMAT:
             raise InputError(
                 f"{path}: written by a newer camoxpert_nb (format {written}; this kit reads up to "
                 f"{FORMAT}). Update the kit, or start a new run with this one."
             )
-        return cls().replace(**values)
+        try:
+            return cls().replace(**values)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+
+PATHS = [item.name for item in dataclasses.fields(Config) if "path" in item.metadata]
 
 
 def make_config(preset: str = "balanced-2gpu", **changes: Any) -> Config:
     """Return a preset's settings with these changes; InputError for an unknown preset."""
     if preset not in PRESETS:
         raise InputError(
-            f"no preset '{preset}'. Presets: {', '.join(PRESETS)}{_near(preset, PRESETS)}."
+            f"no preset '{preset}'. Presets: {', '.join(PRESETS)}{near(preset, PRESETS)}."
         )
     return Config().replace(**{"preset": preset, **PRESETS[preset], **with_rates(changes)})
 
@@ -252,11 +262,6 @@ def differences(config: Config, base: Config) -> dict[str, Any]:
     return {name: value for name, value in config.as_dict().items() if value != before[name]}
 
 
-def flag_of(name: str) -> str:
-    """Return the command-line flag of a setting."""
-    return "--" + name.replace("_", "-")
-
-
 def as_flags(values: Mapping[str, Any]) -> list[str]:
     """Return settings as the words of a command line that gives them."""
     words = []
@@ -264,7 +269,8 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
         if isinstance(value, bool):
             words.append(flag_of(name) if value else flag_of(f"no_{name}"))
         else:
-            words += [flag_of(name), "none" if value is None else str(value)]
+            empty = value is None or (name in PATHS and not value)
+            words += [flag_of(name), NONE if empty else str(value)]
     return words
 
 
@@ -279,38 +285,6 @@ def plain_type(item: dataclasses.Field[Any]) -> tuple[type, bool]:
 @lru_cache(maxsize=1)  # asked for each setting of each form
 def _hints() -> dict[str, Any]:
     return typing.get_type_hints(Config)
-
-
-def _typed(item: dataclasses.Field[Any], value: Any) -> Any:
-    kind, optional = plain_type(item)
-    if value is None and optional:
-        return None
-    number = isinstance(value, int) and not isinstance(value, bool)
-    if number if kind is int else isinstance(value, kind):
-        return value
-    if (kind is float and number) or (kind is str and isinstance(value, Path)):
-        return kind(value)
-    raise InputError(
-        f"{item.name} is {value!r} ({type(value).__name__}), but must be of type {kind.__name__}."
-    )
-
-
-def _check_limits(item: dataclasses.Field[Any], value: Any) -> None:
-    limits = item.metadata
-    if value is None:
-        return
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{flag_of(item.name)} is {value}, but must be a finite number.")
-    if "choices" in limits and value not in limits["choices"]:
-        raise InputError(
-            f"{flag_of(item.name)} is '{value}'; it must be one of {', '.join(limits['choices'])}."
-        )
-    bounds = [(words, limits[key], holds) for key, words, holds in BOUNDS if key in limits]
-    if not all(holds(value, bound) for _, bound, holds in bounds):
-        wanted = " and ".join(f"{words} {bound}" for words, bound, _ in bounds)
-        raise InputError(
-            f"{flag_of(item.name)} is {value}, but must be {wanted} ({limits['help']})."
-        )
 
 
 def _check_together(config: Config) -> None:
@@ -340,12 +314,7 @@ def _refuse_unknown(changes: Mapping[str, Any]) -> None:
     known = [item.name for item in dataclasses.fields(Config)]
     unknown = [name for name in changes if name not in known]
     if unknown:
-        hints = "".join(_near(name, known) for name in unknown)
+        hints = "".join(near(name, known) for name in unknown)
         raise InputError(
             f"unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}{hints}."
         )
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from .config import GROUPS, Config, flag_of
+from .checks import flag_of
+from .config import GROUPS, Config
 
 
 def settings_table() -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 import math
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -16,21 +15,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..outside.reading import number_in
 from ..settings.config import Config
 from .schedule import Plan, build_plan
 
 SESSION = 12 * 60.0  # minutes of a Kaggle session with GPUs
 RESERVE = 20.0  # minutes of it for what follows the training: scoring, figures, saving of outputs
+DEADLINES = (1e9, 1e10)  # Unix times from 2001 to 2286: less are minutes, more milliseconds
 QUOTA = 30  # hours with GPUs that Kaggle gives in a week
 
 
 def minutes_left() -> float:
     """Return the minutes until this session ends by force; infinite where none does.
 
-    CAMOXPERT_DEADLINE (a Unix time) says so; on Kaggle the kit sets it (`kaggle.session`).
+    CAMOXPERT_DEADLINE (a Unix time) says so; on Kaggle the kit sets it (`kaggle.session`). Raises
+    InputError when it holds anything else.
     """
-    end = os.environ.get("CAMOXPERT_DEADLINE")
-    return (float(end) - time.time()) / 60 if end else math.inf
+    expected = f"a Unix time in seconds, as {time.time() + 60 * SESSION:.0f} (12 hours from now)"
+    end = number_in("CAMOXPERT_DEADLINE", *DEADLINES, expected)
+    return (end - time.time()) / 60 if end else math.inf
 
 
 def minutes_to_train(wished: float = 0.0, used: float = 0.0) -> float:
@@ -46,6 +49,12 @@ def minutes_to_train(wished: float = 0.0, used: float = 0.0) -> float:
             "Start a new one (Save Version > Save & Run All); a run among its inputs goes on there."
         )
     return min(left, max(wished - used, 0.0) if wished else math.inf)
+
+
+def end_of(budget: float, began: float | None) -> float:
+    """Return when training has to end, as time.time() tells it; infinite: when it is done."""
+    passed_minutes = 0.0 if began is None else (time.time() - began) / 60
+    return time.time() + 60 * (minutes_to_train(budget, passed_minutes))
 
 
 def minutes_gone() -> float:

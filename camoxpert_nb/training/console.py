@@ -30,7 +30,7 @@ class Console:
         self.stream.write(text + "\n")
         self.stream.flush()
         if self.log:
-            with self.log.open("a", encoding="utf-8") as file:
+            with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text + "\n")
 
     def progress(self, done: int, total: int) -> None:
@@ -108,3 +108,32 @@ def experts_line(gates: list[list[float]], experts: tuple[str, ...]) -> str:
 def _bar(done: int, total: int, width: int = 20) -> str:
     filled = width * done // max(total, 1)
     return "[" + "#" * filled + "." * (width - filled) + "]"
+
+
+def ending(summary: dict[str, Any], folder: str) -> str:
+    """Return what a training came to, and what to type next."""
+    best, minutes = summary["best"], summary["seconds"] / 60
+    reached = summary["target_reached_at_epoch"]
+    lines = [f"\n{minutes:.1f} minutes of training in {summary['epochs']} epochs."]
+    if best:
+        lines.append(
+            f"best validation IoU {best['iou']:.3f} at epoch {best['epoch']} ({best['weights']} "
+            f"weights{_behind(best)}); target {summary['target_iou']:g} "
+            + (f"reached at epoch {reached}" if reached else "not reached")
+        )
+    if summary["finished"]:
+        lines.append(f"best weights: {folder}/best.pt. Score them on a test set:")
+        lines.append(f"  camoxpert evaluate --run {folder} --dataset-path DIR")
+    else:
+        lines.append("Stopped as asked; everything is saved. Go on with:")
+        lines.append(f"  camoxpert resume {folder}")
+    return "\n".join(lines)
+
+
+def _behind(best: dict[str, Any]) -> str:
+    """Say how far the weights that were kept are from the highest score, which may be chance."""
+    highest = best.get("highest", best)
+    if highest["epoch"] == best["epoch"]:
+        return ""
+    gap = highest["iou"] - best["iou"]
+    return f", within {gap:.3f} of the highest, epoch {highest['epoch']}"

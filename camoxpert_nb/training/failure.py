@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+from ..data.batches import LoadingError, why_silent
 from ..errors import PeerLost, TrainingError
+from ..outside.refused import LOCKED, sentence
 from ..runs.run import Onlooker, Run
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
-
-def full_disk(run: Run, error: Exception) -> TrainingError | None:
-    """Return the sentence for a disk on which nothing fits any more, if it was that."""
-    if not isinstance(error, OSError) or error.errno not in FULL:
+def refused(run: Run, error: Exception) -> TrainingError | None:
+    """Return the sentence for what the system refused, as a full disk or a process, if it did."""
+    saved = "What was saved before is untouched; go on with" if run.has("last") else "Try again:"
+    if isinstance(error, LoadingError) or "DataLoader worker" in str(error):
+        said = str(error) if isinstance(error, LoadingError) else why_silent(error)
+        return TrainingError(f"{said} {saved} `camoxpert resume {run.folder} --num-workers 0`.")
+    if not isinstance(error, OSError):
         return None
-    return TrainingError(
-        f"{error.filename or run.folder} could not be written ({error.strerror}). What was saved "
-        f"before is untouched. Free some space, then go on with `camoxpert resume {run.folder}`."
-    )
+    if error.filename is None:
+        error.filename = str(run.folder)
+    where = {"--checkpoint-dir": run.folder, "CAMOXPERT_CACHE": os.environ.get("CAMOXPERT_CACHE")}
+    way_on = f" {saved} `camoxpert resume {run.folder}`." if run.has("last") else ""
+    if way_on and error.errno in LOCKED:
+        anew = f"camoxpert train --resume-from {run.folder} --checkpoint-dir NEW"
+        way_on = f" Or go on in a copy, in another folder: `{anew}`."
+    return TrainingError(sentence(error, where) + way_on)
 
 
 def note_failure(run: Run, error: Exception) -> None:
@@ -44,15 +51,23 @@ def note_failure(run: Run, error: Exception) -> None:
 
 @contextlib.contextmanager
 def graceful(run: Run) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop; the second one acts as ever."""
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a request to stop; a second one acts as ever.
+
+    A lost connection may hang up twice, so SIGHUP never does more; under nohup it does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    hangup = getattr(signal, "SIGHUP", signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, hangup)}
+    if before[hangup] == signal.SIG_IGN:
+        del before[hangup]
 
     def ask(number: int, frame: Any) -> None:
-        run.request("stop")
-        signal.signal(number, before[signal.Signals(number)])
+        with contextlib.suppress(OSError):  # a disk that is full takes no request: asked anew
+            run.request("stop")
+        again = signal.SIG_IGN if number == hangup else before[signal.Signals(number)]
+        signal.signal(number, again)
 
     for number in before:
         signal.signal(number, ask)

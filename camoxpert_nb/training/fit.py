@@ -7,30 +7,30 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..data.cache import Progress
-from ..data.identity import Split
-from ..errors import InputError, TrainingError
+from ..errors import TrainingError
 from ..machine.distributed import ALONE, Ranks, together
 from ..machine.gpu_use import Gauge, verdict
-from ..runs.process import new_folder
+from ..runs.process import discard_empty
 from ..runs.records import seconds_per_image
 from ..runs.run import Onlooker, Run
 from ..settings.config import Config
 from .best import choose_weights, update_best
-from .budget import how_far, minutes_gone, minutes_to_train
+from .budget import end_of, how_far, minutes_gone
 from .epoch import EpochSteps, end_epoch
-from .failure import full_disk, graceful, note_failure
+from .failure import graceful, note_failure, refused
 from .memory import memory_advice, rehearse
 from .prepare import Loaders, Training, step_settings, summary, versions
-from .resume import prepare_for, restore
+from .resume import begin, folder_for, prepare_for
 from .saving import Saver, saves_beside
 from .schedule import Stage
+from .sound import diverged, why_unsound
+from .train import Diverged
 from .validate import average_batch_norm, preview, validate
 
 Report = Callable[[dict[str, Any]], None]
@@ -61,14 +61,14 @@ def fit(
     Raises InputError for settings or data that cannot work, TrainingError when training breaks;
     RUN/failure.json then says why.
     """
-    folder = ranks.from_first(lambda: _folder(config, resume))
-    end = ranks.from_first(lambda: _end(config.time_budget, began))
+    folder = ranks.from_first(lambda: folder_for(config, resume))
+    end = ranks.from_first(lambda: end_of(config.time_budget, began))
     run = Run(folder) if ranks.first else Onlooker(folder)
-    config = config.replace(checkpoint_dir=str(folder))
+    named, config = config.checkpoint_dir, config.replace(checkpoint_dir=str(folder))
     try:
         training, known = prepare_for(run, config, resume, ranks, progress, net)
         with run.locked(), graceful(run):
-            _begin(training, run, known)
+            begin(training, run, known)
             announce(training)
             saver = Saver(run, beside=saves_beside(run, training.devices))
             gauge = Gauge(training.devices.ids)
@@ -80,43 +80,14 @@ def fit(
                         trainer.note(doubt)
                     trainer.work()
     except Exception as error:
-        if full := full_disk(run, error):
-            note_failure(run, full)
-            raise full from error
-        note_failure(run, error)
+        told = refused(run, error) or error
+        note_failure(run, told)
+        if not named and ranks.first:
+            discard_empty(folder)
+        if told is not error:
+            raise told from error
         raise
     return run
-
-
-def _end(budget: float, began: float | None) -> float:
-    """Return when training has to end, as time.time() tells it; infinite: when it is done."""
-    passed_minutes = 0.0 if began is None else (time.time() - began) / 60
-    return time.time() + 60 * (minutes_to_train(budget, passed_minutes))
-
-
-def _folder(config: Config, resume: bool) -> Path:
-    folder = Path(config.checkpoint_dir or new_folder())
-    if Run(folder).exists() and not resume:
-        raise InputError(
-            f"{folder} already holds a run. Go on with `camoxpert resume {folder}`, or "
-            "choose another --checkpoint-dir."
-        )
-    return folder
-
-
-def _begin(training: Training, run: Run, known: Split | None) -> None:
-    """Take up the last checkpoint, if there is one to go on from, and write down what starts."""
-    run.clear()
-    if known is not None:
-        restore(training, run, known)
-    else:
-        run.cut_history(0, 0)  # of a run that died before it was first saved
-    run.save_json("split", training.data.split.after(known or Split({}, {})))
-    run.save_config(training.config)
-    run.point_latest()
-    devices = list(training.device_lines)
-    started = {"step": training.state.step, "epoch": training.state.epoch}
-    run.log("start", **started, versions=versions(), devices=devices, changes=training.changes)
 
 
 class _Trainer:
@@ -144,6 +115,7 @@ class _Trainer:
         self.between = 0.0  # seconds from the last epoch to this one
         self.first_epoch = self.state.epoch
         self.scored_on = training.data.split.scored
+        loaders.feed.say = self.note
         self.steps: EpochSteps | None = None
         self.left = 0  # steps of the epoch that were not recorded yet
 
@@ -159,6 +131,8 @@ class _Trainer:
                     self.rehearse()
                 stopped = self.train()
             self.saver.finish()
+        except Diverged as error:
+            raise diverged(self.run, self.training.config, str(error).split(". ")[0]) from error
         except torch.OutOfMemoryError as error:
             error.__traceback__ = None  # its frames hold the memory that the advice is measured in
             raise TrainingError(memory_advice(self.training)) from error
@@ -228,6 +202,7 @@ class _Trainer:
         record["verdict"] = verdict(record)
         nets = {"raw": state.net} | ({"ema": state.ema.module} if state.ema else {})
         average_batch_norm(state.net, nets.get("ema"), self.ranks)
+        self.require_sound(record["loss"] is None)
         how: dict[str, Any] = {
             "dtype": training.precision.dtype,
             "device": training.devices.main,
@@ -236,9 +211,13 @@ class _Trainer:
             name: validate(net, self.loaders.validation(batch), ranks=self.ranks, **how)
             for name, net in nets.items()
         }
+        if not scores["raw"].finite:
+            raise diverged(self.run, training.config, "the network gives no numbers any more")
         weights = choose_weights(scores)
         config, scored = training.config, scores[weights]
-        state.best, taken = update_best(state.best, state.epoch, weights, scored, config.keep)
+        taken = not why_unsound(state, epoch_ends=True)
+        if taken:
+            state.best, taken = update_best(state.best, state.epoch, weights, scored, config.keep)
         record |= {
             "iou": scores["raw"].iou,
             "iou_ema": scores["ema"].iou if "ema" in scores else None,
@@ -252,6 +231,16 @@ class _Trainer:
             self.saver.save("best", saved | state.best | {"version": versions()["camoxpert_nb"]})
         self.ranks.from_first(lambda: self.save_preview(nets[weights], how))
         self.report(self.run.log("epoch", **record))
+
+    def require_sound(self, all_skipped: bool) -> None:
+        """Raise TrainingError where an epoch brought nothing, or spoiled the weights."""
+        state, why = self.state, why_unsound(self.state, epoch_ends=True)
+        if all_skipped and not state.scaler.is_enabled():
+            why = f"all steps of epoch {state.epoch} had gradients that are not finite"
+        elif state.skipped_in_row:
+            return  # not saved, and one more epoch tells
+        if why:
+            raise diverged(self.run, self.training.config, why)
 
     def save_preview(self, net: nn.Module, how: dict[str, Any]) -> None:
         """Write how the same few validation images are predicted now."""
@@ -297,8 +286,9 @@ class _Trainer:
             pause, stop, late, orphan, save = self.ranks.any(*asked)
             if any((pause, stop, late, orphan, save)) and not (self.settle() or ends):
                 return ""
-            if stop or late or orphan or save:
-                self.save()
+            ends_here = stop or late or orphan
+            if ends_here or save:
+                self.save(last=ends_here, epoch_ends=ends)
             if stop or late or orphan or not pause:
                 break
             save = False
@@ -307,12 +297,19 @@ class _Trainer:
             return "the launcher of these processes is gone"
         return "asked to stop" if stop else "the time budget is used up" if late else ""
 
-    def save(self) -> None:
-        """Write last.pt, from which the run can go on exactly."""
+    def save(self, last: bool = False, epoch_ends: bool = False) -> None:
+        """Write last.pt, from which the run can go on exactly, unless it could not.
+
+        Raises TrainingError where that is to be the last save.
+        """
+        self.saved = time.monotonic()
+        if why := why_unsound(self.state, epoch_ends=epoch_ends):
+            if last:
+                raise diverged(self.run, self.training.config, why)
+            return self.note(f"this state is not saved, as {why}; last.pt is the one before")
         made = {"config": self.training.config.as_dict(), "version": versions()["camoxpert_nb"]}
         obeyed = partial(self.run.request, "save", wanted=False)
         self.saver.save("last", self.state.state_dict() | made, obeyed)
-        self.saved = time.monotonic()
 
     def wants_save(self) -> bool:
         """Say whether a save was asked for, and none is being written."""

@@ -14,7 +14,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .. import __version__
-from ..data.batches import Batches, Feed, PairDataset, choose_workers, make_loader
+from ..data.batches import (
+    Batches,
+    Feed,
+    PairDataset,
+    choose_workers,
+    make_loader,
+    shared_memory_short,
+)
 from ..data.cache import Cache, Progress, cache_folder, open_cache
 from ..data.findings import NO_OBJECT, require_objects, sentences, settle
 from ..data.identity import Split, digests
@@ -141,8 +148,12 @@ class Loaders:
         self._training = training
         self._train, self.validation_set = (PairDataset(c, seed=config.seed) for c in caches)
         batches = self._batches(self._train, training.plan.stages[0].batch, training=True)
-        on_gpu = bool(training.devices.ids)
-        self._feed = Feed(self._train, batches, workers=training.workers, pin_memory=on_gpu)
+        on_gpu, workers = bool(training.devices.ids), training.workers
+        largest = max(stage.batch for stage in training.plan.stages) * training.devices.own
+        size = largest * 4 * config.img_size**2
+        if short := shared_memory_short(workers, size, training.ranks.local_world):
+            self.doubts, workers = [*self.doubts, short], 0
+        self.feed = Feed(self._train, batches, workers=workers, pin_memory=on_gpu)
 
     def begin(self, stage: Stage, epoch: int, seen: int = 0) -> None:
         """Have the workers load the first batches of `epoch(...)` now, and start them if need be.
@@ -153,12 +164,12 @@ class Loaders:
         if epoch < plan.epochs:
             steps = plan.steps_left(epoch, seen)
             own = stage.batch * self._training.devices.own
-            self._feed.begin(epoch, seen, steps * config.accumulation_steps, own)
+            self.feed.begin(epoch, seen, steps * config.accumulation_steps, own)
 
     def epoch(self, stage: Stage, epoch: int, seen: int = 0) -> Feed:
         """Return the batches of an epoch, after its first `seen` images, in whole steps."""
         self.begin(stage, epoch, seen)
-        return self._feed
+        return self.feed
 
     def validation(self, batch: int) -> DataLoader[Any]:
         """Return this process's share of the validation images, in order."""

@@ -13,11 +13,12 @@ from ..data.cache import Progress
 from ..data.identity import Split
 from ..errors import InputError, few
 from ..machine.distributed import Ranks
-from ..network.build import check_version
-from ..runs.checkpoint import bare_keys, load_checkpoint
+from ..runs.checkpoint import bare_keys, load_checkpoint, settings_of
+from ..runs.process import new_folder
 from ..runs.run import Onlooker, Run
-from ..settings.config import ON_RESUME, Config, differences, flag_of, with_rates
-from .prepare import Training, prepare
+from ..settings.checks import flag_of
+from ..settings.config import ON_RESUME, Config, differences, with_rates
+from .prepare import Training, prepare, versions
 from .schedule import Origin, Plan, build_plan
 
 # Settings that shape the learning rate over time; the rate itself is not among them.
@@ -29,22 +30,33 @@ SAMPLES = 200  # times at which two schedules are compared
 def resumed_config(source: Path, changes: dict[str, Any]) -> Config:
     """Return the settings to go on with: the run's own, and `changes` where they differ.
 
-    `source` is a run folder, or a checkpoint file that may stand alone. Without a changed
-    `checkpoint_dir` the run goes on in place. Raises InputError when there is nothing to resume.
+    `source` is a run folder, its last.pt, or another checkpoint, which goes on in a folder of its
+    own. Without a changed `checkpoint_dir` the run goes on in place. Raises InputError when there
+    is nothing to resume.
     """
-    folder = source if source.is_dir() else source.parent
     if not source.exists() or (source.is_dir() and not Run(source).exists()):
         raise InputError(
             f"{source}: no run to go on from. Give the folder of a run (it holds config.json and "
             "last.pt) or its last.pt. To take only weights, use --init-from."
         )
-    if Run(folder).exists():
+    if folder := _run_of(source):
         config = Config.load(Run(folder).config_path)
     else:
-        config = Config().replace(**_whole(source)["config"])
-        folder = Path(changes.get("checkpoint_dir") or folder / source.stem)
+        config = settings_of(_whole(source), source)
+        folder = Path(changes.get("checkpoint_dir") or source.with_name(source.stem))
     taken = with_rates(changes, follows=not config.stage2_lr)
     return config.replace(**{**taken, "checkpoint_dir": _target(folder, changes)})
+
+
+def _run_of(source: Path) -> Path | None:
+    """Return the folder of the run that goes on as it is; None for a checkpoint that stands alone.
+
+    Only last.pt is where a run stands: another file beside it is another state.
+    """
+    if source.is_dir():
+        return source
+    whole = source.name == "last.pt" and Run(source.parent).exists()
+    return source.parent if whole else None
 
 
 def take_over(source: Path, config: Config) -> None:
@@ -53,8 +65,8 @@ def take_over(source: Path, config: Config) -> None:
     Nothing of the source changes, so it may be read-only. Raises InputError when another run
     lives there already.
     """
-    folder, target = source if source.is_dir() else source.parent, Path(config.checkpoint_dir)
-    if target.resolve() == folder.resolve():
+    folder, target = _run_of(source), Path(config.checkpoint_dir)
+    if folder and target.resolve() == folder.resolve():
         return
     if Run(target).exists():
         raise InputError(
@@ -62,10 +74,40 @@ def take_over(source: Path, config: Config) -> None:
             f"--checkpoint-dir, or go on with that one: `camoxpert resume {target}`."
         )
     target.mkdir(parents=True, exist_ok=True)
-    if not Run(folder).exists():
-        shutil.copyfile(source, target / "last.pt")
+    if folder:
+        Run(folder).copy_to(target)
         return
-    Run(folder).copy_to(target)
+    for name in ("split.json", "history.jsonl"):  # of its run: what trained, and what was scored
+        if (source.parent / name).exists():
+            shutil.copyfile(source.parent / name, target / name)
+    shutil.copyfile(source, target / "last.pt")
+
+
+def folder_for(config: Config, resume: bool) -> Path:
+    """Return the folder of a run that begins or goes on; InputError if another one lives there."""
+    folder = Path(config.checkpoint_dir or new_folder())
+    if Run(folder).exists() and not resume:
+        raise InputError(
+            f"{folder} already holds a run. Go on with `camoxpert resume {folder}`, or "
+            "choose another --checkpoint-dir."
+        )
+    return folder
+
+
+def begin(training: Training, run: Run, known: Split | None) -> None:
+    """Take up the last checkpoint, if there is one to go on from, and write down what starts."""
+    run.clear()
+    if known is not None:
+        restore(training, run, known)
+    else:
+        run.cut_history(0, 0)  # of a run that died before it was first saved
+    run.save_json("split", training.data.split.after(known or Split({}, {})))
+    run.save_config(training.config)
+    if left := run.point_latest():
+        training.changes = [*training.changes, left]
+    devices = list(training.device_lines)
+    started = {"step": training.state.step, "epoch": training.state.epoch}
+    run.log("start", **started, versions=versions(), devices=devices, changes=training.changes)
 
 
 def as_saved(
@@ -91,10 +133,47 @@ def prepare_for(
 
     It goes on if that is asked for (`resume`) and there is a checkpoint. `net` is prepare's.
     """
-    going_on = ranks.from_first(lambda: resume and run.has("last"))
+    going_on = ranks.from_first(lambda: resume and _can_go_on(run))
     known = Split.load(ranks.from_first(lambda: run.load_json("split") if going_on else {}))
     training = prepare(config, progress, net, ranks=ranks, empty=going_on, known=known)
     return training, known if going_on else None
+
+
+def _can_go_on(run: Run) -> bool:
+    """Say whether there is a state to go on from; InputError where there was one and it is gone.
+
+    A run that died before it was first saved begins anew.
+    """
+    if run.has("last"):
+        return True
+    records = run.records()
+    epochs = [each["epoch"] for each in records if each["kind"] in ("step", "epoch")]
+    ended = [
+        each for each in records if each["kind"] in ("stop", "end") or each.get("epoch", 0) > 1
+    ]
+    if ended or (run.has("best") and not epochs):
+        done = len(run.records("epoch"))
+        raise InputError(
+            f"{run.folder} has no last.pt any more, so this run ({done} epochs are done) cannot go "
+            f"on where it was. {_way_on(run)}"
+        )
+    return False
+
+
+def _way_on(run: Run) -> str:
+    best = f" --init-from {run.folder / 'best.pt'}" if run.has("best") else ""
+    return (
+        f"Put last.pt back, or begin a new run{' from its best weights' if best else ''}: "
+        f"`camoxpert train --config {run.config_path}{best} --checkpoint-dir NEW`."
+    )
+
+
+def _last(run: Run) -> dict[str, Any]:
+    """Return the run's last checkpoint; InputError says how to go on without."""
+    try:
+        return run.load("last")
+    except InputError as error:
+        raise InputError(f"{error} {_way_on(run)}") from error
 
 
 def restore(training: Training, run: Run, known: Split) -> None:
@@ -103,17 +182,18 @@ def restore(training: Training, run: Run, known: Split) -> None:
     `known` is the split it was made with. What changed since is added to `training.changes`, a
     line each. Raises InputError where it needs a new run.
     """
-    checkpoint = training.ranks.from_first(lambda: run.load("last"))
+    checkpoint = training.ranks.from_first(lambda: _last(run))
     has_best = training.ranks.from_first(lambda: run.has("best"))
     source = str(run.folder / "last.pt")
-    was, config, state = Config().replace(**checkpoint["config"]), training.config, training.state
+    was, config = settings_of(checkpoint, run.folder / "last.pt"), training.config
     changes = [*training.data.changes, *compare_settings(was, config, source)]
-    for key in ("net", "ema"):
-        checkpoint[key] = checkpoint[key] and bare_keys(checkpoint[key])
-    check_version(checkpoint["net"], source)
+    state = training.state
     try:
+        for key in ("net", "ema"):
+            checkpoint[key] = checkpoint[key] and bare_keys(checkpoint[key])
+        check_version(checkpoint["net"], source)
         state.load_state_dict(checkpoint)
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{source} does not fit this network or kit ({str(error).splitlines()[0]}). Use the "
             "kit version named in its summary, or take its weights alone with --init-from."
@@ -246,9 +326,11 @@ def _same_from(now: float, before: Plan, after: Plan) -> bool:
 def _whole(source: Path) -> dict[str, Any]:
     checkpoint = load_checkpoint(source)
     if "optimizer" not in checkpoint or "config" not in checkpoint:
+        run = source.parent
+        last = f", or go on with `camoxpert resume {run}`" if Run(run).has("last") else ""
         raise InputError(
             f"{source} holds weights only, without optimiser and settings, so a run cannot go on "
-            f"from it. Start a new one from its weights: --init-from {source}."
+            f"from it. Start a new one from its weights: --init-from {source}{last}."
         )
     return checkpoint
 

@@ -29,6 +29,10 @@ NEWEST = 0.1  # weight of a step in the experts' usage, which the balance looks 
 Batch = dict[str, Tensor]
 
 
+class Diverged(TrainingError):
+    """No step can be taken any more: gradients are not finite."""
+
+
 @dataclass(frozen=True)
 class StepSettings:
     """What a step needs to know besides the state."""
@@ -77,7 +81,7 @@ def train_step(
 
     A step whose gradient is not finite is skipped and counted: under fp16 that is how the scaler
     finds its scale. A step that does not fit into memory is taken again in smaller parts. Raises
-    TrainingError after too many skipped in a row, OutOfMemoryError when nothing is left to split.
+    Diverged after too many skipped in a row, OutOfMemoryError when nothing is left to split.
     """
     return settle(state, queue_step(state, batches, settings, weights))[0]
 
@@ -100,17 +104,17 @@ def queue_step(
 def settle(state: TrainState, queued: Queued) -> tuple[dict[str, float], float]:
     """Wait for a step, count it in the state, and return its numbers and the seconds waited.
 
-    Raises TrainingError after too many skipped in a row.
+    Raises Diverged after too many skipped in a row.
     """
     values, waited = queued.read()
     skipped = not math.isfinite(values["gradient_norm"])
     state.averaged += not skipped
     state.skipped_in_row = state.skipped_in_row + 1 if skipped else 0
     if state.skipped_in_row >= MOST_SKIPPED:
-        raise TrainingError(
+        raise Diverged(
             f"the gradient was not finite in {MOST_SKIPPED} steps in a row (up to step "
-            f"{state.step}). The last good state is saved. Try a lower --lr, --clip 0.5, or "
-            "--no-amp; `camoxpert data` finds damaged images."
+            f"{state.step}). Try a lower --lr, --clip 0.5, or --no-amp; `camoxpert data` finds "
+            "damaged images."
         )
     return values | {"skipped": float(skipped)}, waited
 

@@ -29,12 +29,14 @@ class Validation:
 
     iou (threshold 0.5), mae: means over the images with an object, as `evaluate` takes them; 0 and
     1 where none has one. ious: of those images, in the order of the set. empty: how many have none.
+    finite: whether the network gave numbers for any image.
     """
 
     iou: float
     mae: float
     ious: tuple[float, ...]
     empty: int
+    finite: bool = True
 
 
 @torch.inference_mode()
@@ -50,20 +52,25 @@ def validate(
 
     All processes return the same.
     """
-    rows: list[tuple[int, float, float, bool]] = []
+    rows: list[tuple[int, float, float, bool, bool]] = []
     for batch in batches:
         outputs, mask = _forward(net, batch, dtype, device)
         probability = outputs["logits"].float().sigmoid()
-        some = mask[:, :1].amax((1, 2, 3))
-        columns = (batch_iou(probability, mask), batch_mae(probability, mask), some)
+        columns = (
+            batch_iou(probability, mask),
+            batch_mae(probability, mask),
+            mask[:, :1].amax((1, 2, 3)),
+            probability.flatten(1).sum(1).isfinite(),
+        )
         table = torch.stack([column.double() for column in columns], 1).tolist()
         rows += [(i, *row) for i, row in zip(batch["index"].tolist(), table, strict=True)]
     every = sorted(row for part in ranks.gather(rows) for row in part)
-    ious = tuple(iou for _, iou, _, some in every if some)
-    maes = [mae for _, _, mae, some in every if some]
+    ious = tuple(iou for _, iou, _, some, _ in every if some)
+    maes = [mae for _, _, mae, some, _ in every if some]
+    finite = any(numbers for *_, numbers in every)
     if not ious:
-        return Validation(0.0, 1.0, (), len(every))
-    return Validation(fmean(ious), fmean(maes), ious, len(every) - len(ious))
+        return Validation(0.0, 1.0, (), len(every), finite)
+    return Validation(fmean(ious), fmean(maes), ious, len(every) - len(ious), finite)
 
 
 def average_batch_norm(net: nn.Module, average: nn.Module | None, ranks: Ranks) -> None:

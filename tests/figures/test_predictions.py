@@ -195,13 +195,13 @@ def test_overlays_are_written_beside_the_maps(tmp_path: Path, scene: tuple[Any, 
     (tmp_path / "maps").mkdir()
     Image.fromarray(image).save(tmp_path / "photos" / "bird.png")
     Image.fromarray(probability).save(tmp_path / "maps" / "bird.png")
-    (tmp_path / "photos" / "notes.txt").write_text("no image")
-    assert predictions.write_overlays(tmp_path / "photos", tmp_path / "maps") == 1
+    photo = tmp_path / "photos" / "bird.png"
+    assert predictions.write_overlays([photo], tmp_path / "maps") == 1
     written = read_image(tmp_path / "maps" / "overlays" / "bird.png")
     np.testing.assert_array_equal(written, predictions.overlay(image, probability > 127))
     Image.fromarray(probability[:5]).save(tmp_path / "maps" / "bird.png")
     with pytest.raises(InputError, match="Predict this image again"):
-        predictions.write_overlays(tmp_path / "photos" / "bird.png", tmp_path / "maps")
+        predictions.write_overlays([photo], tmp_path / "maps")
 
 
 def test_an_image_is_read_at_its_masks_size(tmp_path: Path) -> None:

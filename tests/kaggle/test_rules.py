@@ -43,6 +43,9 @@ def kernel(folder: Path, notebook: dict[str, Any] = NOTEBOOK, **changes: Any) ->
 
 def dataset(folder: Path, **changes: Any) -> list[str]:
     (folder / "LICENSE").write_text("MIT")
+    (folder / "camoxpert_nb").mkdir(exist_ok=True)
+    (folder / "camoxpert_nb" / "__init__.py").touch()
+    (folder / "camoxpert_nb-1.0-py3-none-any.whl").touch()
     (folder / DATASET).write_text(json.dumps(GOOD_DATASET | changes))
     return problems(folder)
 

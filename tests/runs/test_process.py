@@ -164,7 +164,7 @@ def test_a_cell_that_is_run_again_starts_no_second_training(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(process, "_spawn", lambda run, flags: run.save_process({"pid": 7}))
-    monkeypatch.setattr(process, "_starter", lambda known: known.get("pid"))
+    monkeypatch.setattr(Run, "starter_pid", lambda run: run.process().get("pid"))
     config = make_config("tiny")
     folder = process.start(config).folder
     with pytest.raises(InputError, match=rf"Dashboard\('{folder}'\)"):
@@ -227,9 +227,9 @@ def test_a_folder_is_chosen_that_no_run_has(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda form: "now")
-    assert process.new_folder() == Path("runs/now")
-    process.new_folder().mkdir(parents=True)
-    assert process.new_folder() == Path("runs/now-2")
+    made = [process.new_folder() for _ in range(3)]
+    assert made == [Path("runs/now"), Path("runs/now-2"), Path("runs/now-3")]
+    assert all(folder.is_dir() for folder in made)
 
 
 def test_a_batch_run_is_known_by_environment_or_front_end(monkeypatch: pytest.MonkeyPatch) -> None:

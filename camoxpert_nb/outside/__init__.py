@@ -1,0 +1,1 @@
+"""What comes from outside: paths, texts, environment, terminals, and a system that refuses."""

@@ -1,0 +1,72 @@
+"""What a single setting may be: its type and its limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import operator
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..outside.paths import given
+
+BOUNDS = (
+    ("low", "at least", operator.ge),
+    ("above", "above", operator.gt),
+    ("high", "at most", operator.le),
+)
+
+
+def flag_of(name: str) -> str:
+    """Return the command-line flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def typed(item: dataclasses.Field[Any], value: Any, kind: type, optional: bool) -> Any:
+    """Return the value in the setting's type, a path with its `~` replaced; else InputError."""
+    if value is None and optional:
+        return None
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if number if kind is int else isinstance(value, kind):
+        return _placed(item, value)
+    if (kind is float and number and abs(value) < 1e300) or (
+        kind is str and isinstance(value, Path)
+    ):
+        return _placed(item, kind(value))
+    raise InputError(
+        f"{item.name} is {value!r} ({type(value).__name__}), but must be of type {kind.__name__}."
+    )
+
+
+def _placed(item: dataclasses.Field[Any], value: Any) -> Any:
+    """Return a path with its `~` replaced, an empty one and anything else as it is."""
+    return str(given(value, flag_of(item.name))) if value and "path" in item.metadata else value
+
+
+def check_limits(item: dataclasses.Field[Any], value: Any) -> None:
+    """Raise InputError for a value outside the setting's limits."""
+    limits = item.metadata
+    if value is None:
+        return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{flag_of(item.name)} is {value}, but must be a finite number.")
+    if "choices" in limits and value not in limits["choices"]:
+        raise InputError(
+            f"{flag_of(item.name)} is '{value}'; it must be one of {', '.join(limits['choices'])}."
+        )
+    bounds = [(words, limits[key], holds) for key, words, holds in BOUNDS if key in limits]
+    if not all(holds(value, bound) for _, bound, holds in bounds):
+        wanted = " and ".join(f"{words} {bound}" for words, bound, _ in bounds)
+        usual = "" if item.default is None else f"; {item.default} is the default"
+        raise InputError(
+            f"{flag_of(item.name)} is {value}, but must be {wanted} ({limits['help']}{usual})."
+        )
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return the known names that are like this one, as a question; "" if there are none."""
+    found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(found)}?" if found else ""

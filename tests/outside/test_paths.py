@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from camoxpert_nb.data.cache import cache_folder
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.outside import paths
+from camoxpert_nb.settings.config import Config
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t", "a\0b", "~nobody-of-this-name"])
+def test_what_is_no_path_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"^--json "):
+        paths.given(text, "--json")
+
+
+@pytest.mark.parametrize(
+    ("name", "ending", "wanted"),
+    [
+        ("model", ".onnx", "model.onnx"),
+        ("model.v1", ".onnx", "model.v1.onnx"),
+        ("model.onnx", ".onnx", "model.onnx"),
+        ("a.b.ONNX", ".onnx", "a.b.ONNX"),
+        (".hidden", ".onnx", ".hidden.onnx"),
+        ("run-0.5", ".png", "run-0.5.png"),
+    ],
+)
+def test_dots_in_a_name_are_no_ending(name: str, ending: str, wanted: str) -> None:
+    assert paths.with_ending(Path("x") / name, ending) == Path("x") / wanted
+
+
+@pytest.mark.parametrize(
+    "text", ["a/b", "a\\b", "COD10K (/data/x)", "a\nb", "\udcff", "x" * 400, "ä" * 400, ""]
+)
+def test_any_text_becomes_a_name_that_can_be_written(text: str, tmp_path: Path) -> None:
+    name = paths.file_name(text)
+    (tmp_path / name).touch()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def make(folder: str) -> str:
+    return str(paths.make_unique(Path(folder)))
+
+
+def test_many_at_once_get_a_folder_each(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        made = pool.map(make, [str(tmp_path / "runs" / "now")] * 24, chunksize=1)
+    assert len(set(made)) == 24
+    assert all(Path(folder).is_dir() for folder in made)
+
+
+def test_the_cache_needs_no_home_where_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    monkeypatch.setattr(Path, "expanduser", lambda self: nobody() if "~" in str(self) else self)
+    monkeypatch.setenv("CAMOXPERT_CACHE", str(tmp_path))
+    assert cache_folder(Config()) == tmp_path
+    monkeypatch.delenv("CAMOXPERT_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(InputError, match="--cache-dir"):
+        cache_folder(Config())
+
+
+def test_what_lies_there_and_is_not_ours_stays(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    for holds in paths.SIGNS:
+        with pytest.raises(InputError, match="would be lost"):
+            paths.replaceable(tmp_path / "notes", "--json", holds)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="file of a run"):
+        paths.replaceable(tmp_path / "config.json", "--json", "JSON")
+    (tmp_path / "old.json").write_text('{"a": 1}')
+    paths.replaceable(tmp_path / "old.json", "--json", "JSON")
