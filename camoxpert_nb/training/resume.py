@@ -13,6 +13,7 @@ from ..data.cache import Progress
 from ..data.identity import Split
 from ..errors import InputError, few
 from ..machine.distributed import Ranks
+from ..network.build import check_version
 from ..runs.checkpoint import bare_keys, load_checkpoint, settings_of
 from ..runs.process import new_folder
 from ..runs.run import Onlooker, Run
