@@ -19,7 +19,8 @@ import torch
 
 from camoxpert_nb.errors import RankFailed
 from camoxpert_nb.machine.distributed import ALONE, _failed, start_ranks
-from camoxpert_nb.runs.run import Run, alive
+from camoxpert_nb.runs.holder import alive
+from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import Loaders, prepare
