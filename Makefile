@@ -7,10 +7,10 @@ NBVAL := -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeou
 
 .PHONY: demo test notebooks browser gallery kaggle kaggle-check lab check lint fix bench gpu clean
 
-demo: .venv/ready      ## train the main job on generated images, score it, draw it (about 3 minutes)
+demo: .venv/ready      ## train the main job on generated images, score it, draw it (4 to 8 minutes)
 	$(BIN)/camoxpert demo
 
-test: .venv/ready      ## all tests, then the notebooks from top to bottom (about 12 minutes)
+test: .venv/ready      ## all tests, then the notebooks from top to bottom (25 to 40 minutes on two cores)
 	$(BIN)/pytest
 	$(MAKE) notebooks
 
