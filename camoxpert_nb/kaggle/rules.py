@@ -157,8 +157,8 @@ def _files(metadata: Mapping[str, Any], folder: Path) -> Iterator[str]:
         wheel = any(name.startswith(f"{PACKAGE}-") and name.endswith(".whl") for name in files)
         if not wheel and not (folder / PACKAGE / "__init__.py").is_file():
             yield (
-                f"the kit lacks its package: neither the folder {PACKAGE} nor its wheel is here, so "
-                "notebooks would find nothing. Build it again."
+                f"the kit lacks its package: neither the folder {PACKAGE} nor its wheel is here. "
+                "Build it again."
             )
 
 
