@@ -162,6 +162,10 @@ class Feed:
         # Without workers nothing is loaded ahead, and making the iterator costs nothing.
         self._coming = iter(self._loader) if self.workers else None
 
+    def close(self) -> None:
+        """Let go of what was begun and of who is told: then the workers end, when nobody waits."""
+        self._coming, self.say = None, lambda message: None
+
     def __iter__(self) -> Iterator[Batch]:
         coming = iter(self._loader) if self._coming is None else self._coming
         self._coming = None

@@ -156,12 +156,14 @@ def validation_threshold(
 ) -> Threshold:
     """Return the threshold that is best on the images this run held out; test images never vote.
 
-    dataset_path: folders to look for them; where none holds any, the one that the run was trained
-    on. predictor: the run's, where it is open already. Raises InputError when they are not there,
-    or none of them has an object.
+    dataset_path: the folder that holds them. Of several the first that does, and where none does
+    (or none is given) the one that the run was trained on. predictor: the run's, where it is open
+    already. Raises InputError when they are not there, or none of them has an object.
     """
-    several = [dataset_path] if isinstance(dataset_path, str | Path) else list(dataset_path)
-    one = _held_out(run, [given(folder, "the data folder") for folder in several])
+    if isinstance(dataset_path, str | Path):
+        (one,) = choose_pairs(run, given(dataset_path, "the data folder"), "validation")
+    else:
+        one = _held_out(run, dataset_path)
     predictor = predictor or open_predictor(run, device)
     scores = evaluate(predictor, one.pairs, views=views, progress=progress)
     value, iou = scores.other.get("best_threshold"), scores.other["best_threshold_iou"]

@@ -198,20 +198,20 @@ def images_to_predict(source: Path, output: Path, *, overlays: bool = False) -> 
     or a map (or overlay) would replace an image or a picture that this kit did not write.
     """
     paths = [*by_stem(source).values()] if source.is_dir() else [source]
-    if source.is_dir() and output.exists() and output.samefile(source):
-        raise InputError(
-            f"--output {output} is the folder of the images: maps would lie among them, and be "
-            "taken for images the next time. Use another --output."
-        )
     targets = [output / f"{path.stem}.png" for path in paths]
     targets += [output / "overlays" / target.name for target in targets if overlays]
     real = {os.path.realpath(path) for path in paths}
     for target in targets:
         if os.path.realpath(target) in real:
             raise InputError(
-                f"{target} is an image to predict, and would be replaced by its own map or that of "
-                "another: use another --output."
+                f"{target} is an image to predict, and would be replaced by its own map, or that "
+                "of another one: use another --output."
             )
+    if source.is_dir() and output.exists() and output.samefile(source):
+        raise InputError(
+            f"--output {output} is the folder of the images: maps would lie among them, and be "
+            "taken for images the next time. Use another --output."
+        )
     foreign = [target for target in targets if target.exists() and not is_ours(target)]
     if foreign:
         raise InputError(

@@ -154,10 +154,12 @@ def _files(metadata: Mapping[str, Any], folder: Path) -> Iterator[str]:
     if not files:
         yield "there is nothing to upload beside the metadata. Build it again."
     elif str(metadata.get("id", "")).endswith(f"/{KIT}"):
-        if not (folder / PACKAGE / "__init__.py").is_file():
-            yield f"the kit lacks its package, the folder {PACKAGE}. Build it again."
-        if not any(name.startswith(PACKAGE) and name.endswith(".whl") for name in files):
-            yield f"the kit lacks its wheel, {PACKAGE}-VERSION.whl. Build it again."
+        wheel = any(name.startswith(f"{PACKAGE}-") and name.endswith(".whl") for name in files)
+        if not wheel and not (folder / PACKAGE / "__init__.py").is_file():
+            yield (
+                f"the kit lacks its package: neither the folder {PACKAGE} nor its wheel is here. "
+                "Build it again."
+            )
 
 
 def _identity(identity: str, what: str = "id", shortest: int = 3) -> Iterator[str]:

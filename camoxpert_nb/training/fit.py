@@ -75,17 +75,18 @@ def fit(
             with contextlib.closing(gauge), contextlib.closing(saver):
                 loaders = Loaders(training, progress)
                 trainer = _Trainer(training, loaders, run, report, gauge, saver, end)
-                with ranks.told(trainer.note, partial(note_failure, run)):
+                told = ranks.told(trainer.note, partial(note_failure, run))
+                with told, contextlib.closing(loaders.feed):
                     for doubt in loaders.doubts:
                         trainer.note(doubt)
                     trainer.work()
     except Exception as error:
-        told = refused(run, error) or error
-        note_failure(run, told)
+        reason = refused(run, error) or error
+        note_failure(run, reason)
         if not named and ranks.first:
             discard_empty(folder)
-        if told is not error:
-            raise told from error
+        if reason is not error:
+            raise reason from error
         raise
     return run
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from camoxpert_nb.errors import InputError
+from camoxpert_nb.evaluation import judge as judging
 from camoxpert_nb.evaluation.judge import judge, validation_threshold
 from camoxpert_nb.evaluation.metrics import MEASURES
 from camoxpert_nb.evaluation.predict import Views
@@ -163,3 +165,26 @@ def test_the_threshold_is_the_best_on_validation_and_knows_no_test_image(
 def test_a_threshold_needs_the_runs_own_images(run: Run, copy: Path) -> None:
     with pytest.raises(InputError, match="nothing to score as 'validation'"):
         validation_threshold(run, copy, device="cpu")
+    own = validation_threshold(run, device="cpu")
+    assert validation_threshold(run, [copy], device="cpu") == own  # where the run was trained
+
+
+def test_a_threshold_is_looked_for_in_the_data_given(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(run.load_json("summary")["data"]["root"])
+    shutil.copytree(root, tmp_path / "moved")
+    looked: list[Path] = []
+
+    def choose(run: Run, folder: Path, *how: Any, **more: Any) -> Any:
+        looked.append(folder)
+        return choose_pairs(run, folder, *how, **more)
+
+    monkeypatch.setattr(judging, "choose_pairs", choose)
+    validation_threshold(run, [tmp_path / "moved"], device="cpu")
+    assert looked == [tmp_path / "moved"]
+    with pytest.raises(InputError, match="Give the data it was trained on too"):
+        gone = Run(tmp_path / "alone")
+        run.copy_to(gone.folder)
+        gone.save_json("summary", {"data": {"root": "/not/here"}})
+        validation_threshold(gone, [], device="cpu")

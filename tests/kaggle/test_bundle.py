@@ -293,3 +293,10 @@ def test_three_sessions_train_as_one_though_the_second_is_killed(
     assert [record["epoch"] for record in third.records("epoch")] == [1, 2, 3, 4, 5, 6]
     whole = {"dataset_path": str(camouflage), "checkpoint_dir": str(tmp_path / "whole")}
     assert same_weights(third, fit(config.replace(**whole)))
+
+
+def test_line_ends_make_no_other_kit(tmp_path: Path) -> None:
+    for name, ending in (("lf", b"\n"), ("crlf", b"\r\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.py").write_bytes(b"x = 1" + ending + b"y = 2" + ending)
+    assert print_of(tmp_path / "lf") == print_of(tmp_path / "crlf")

@@ -119,3 +119,56 @@ def test_what_is_no_metadata_is_said(tmp_path: Path) -> None:
 
 def test_addresses_follow_from_titles() -> None:
     assert slug_of("CamoXpert 03 train: a  Test!") == "camoxpert-03-train-a-test"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"dataset_sources": None}, "dataset_sources is null"),
+        ({"dataset_sources": {"a": 1}}, "dataset_sources is an object"),
+        ({"kernel_sources": [3]}, "kernel_sources holds a whole number"),
+        ({"machine_shape": ["T4"]}, "machine_shape is a list"),
+        ({"id": 7}, "id is a whole number"),
+        ({"title": ["x"]}, "title is a list"),
+    ],
+)
+def test_metadata_of_another_shape_has_a_sentence(
+    tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    assert any(sentence in line for line in kernel(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("import os\nprint(1)\n", "must be a notebook"),
+        ("[]", "must be a notebook"),
+        ("", "0 bytes"),
+        ('{"nbformat": 3, "worksheets": []}', "version 3"),
+        ('{"nbformat": 4, "cells": []}', "no metadata"),
+        ('{"nbformat": 4, "cells": {}, "metadata": {}}', "cells is an object"),
+        ('{"nbformat": 4, "cells": ["x"], "metadata": {}}', "no objects"),
+    ],
+)
+def test_what_is_no_notebook_has_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    kernel(tmp_path)
+    (tmp_path / "a.ipynb").write_text(text)
+    assert any(sentence in line for line in problems(tmp_path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_metadata_in_another_encoding_are_refused(tmp_path: Path, encoding: str) -> None:
+    kernel(tmp_path)
+    text = (tmp_path / KERNEL).read_text()
+    (tmp_path / KERNEL).write_bytes(text.encode(encoding))
+    assert any("UTF-" in line for line in problems(tmp_path))
+
+
+def test_a_kit_without_its_package_is_refused(tmp_path: Path) -> None:
+    dataset(tmp_path)
+    (tmp_path / "camoxpert_nb" / "__init__.py").unlink()
+    assert problems(tmp_path) == []  # the wheel serves
+    next(tmp_path.glob("*.whl")).unlink()
+    assert any("lacks its package" in line for line in problems(tmp_path))
+    (tmp_path / "camoxpert_nb").rmdir()
+    assert any("nothing to upload" in line for line in problems(tmp_path))
