@@ -51,12 +51,6 @@ def minutes_to_train(wished: float = 0.0, used: float = 0.0) -> float:
     return min(left, max(wished - used, 0.0) if wished else math.inf)
 
 
-def end_of(budget: float, began: float | None) -> float:
-    """Return when training has to end, as time.time() tells it; infinite: when it is done."""
-    passed_minutes = 0.0 if began is None else (time.time() - began) / 60
-    return time.time() + 60 * (minutes_to_train(budget, passed_minutes))
-
-
 def minutes_gone() -> float:
     """Return how many minutes of the session are over; 0 where none ends."""
     left = minutes_left()

@@ -21,7 +21,7 @@ from ..runs.records import seconds_per_image
 from ..runs.run import Onlooker, Run
 from ..settings.config import Config
 from .best import choose_weights, update_best
-from .budget import end_of, how_far, minutes_gone
+from .budget import how_far, minutes_gone, minutes_to_train
 from .epoch import EpochSteps, end_epoch
 from .failure import graceful, note_failure, refused
 from .memory import memory_advice, rehearse
@@ -62,7 +62,7 @@ def fit(
     RUN/failure.json then says why.
     """
     folder = ranks.from_first(lambda: folder_for(config, resume))
-    end = ranks.from_first(lambda: end_of(config.time_budget, began))
+    end = ranks.from_first(lambda: _end(config.time_budget, began))
     run = Run(folder) if ranks.first else Onlooker(folder)
     named, config = config.checkpoint_dir, config.replace(checkpoint_dir=str(folder))
     try:
@@ -89,6 +89,12 @@ def fit(
             raise reason from error
         raise
     return run
+
+
+def _end(budget: float, began: float | None) -> float:
+    """Return when training has to end, as time.time() tells it; infinite: when it is done."""
+    passed_minutes = 0.0 if began is None else (time.time() - began) / 60
+    return time.time() + 60 * (minutes_to_train(budget, passed_minutes))
 
 
 class _Trainer:
