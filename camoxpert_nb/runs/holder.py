@@ -42,7 +42,9 @@ def began(pid: int) -> str:
     """Return when a process started, in the system's own words, "" if nothing says it."""
     if Path("/proc/self/stat").exists():
         with suppress(OSError, IndexError):
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+            return (
+                Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+            )
         return ""
     with suppress(OSError, subprocess.SubprocessError):  # macOS, BSD
         done = subprocess.run(
@@ -111,6 +113,6 @@ def alive(pid: int) -> bool:
     except PermissionError:
         return True
     with suppress(OSError, IndexError):  # a system without /proc
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
         return pid > 0 and state not in "ZX"
     return pid > 0
