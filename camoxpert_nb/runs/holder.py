@@ -42,7 +42,9 @@ def began(pid: int) -> str:
     """Return when a process started, in the system's own words, "" if nothing says it."""
     if Path("/proc/self/stat").exists():
         with suppress(OSError, IndexError):
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+            return (
+                Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+            )
         return ""
     with suppress(OSError, subprocess.SubprocessError):  # macOS, BSD
         done = subprocess.run(
@@ -71,7 +73,17 @@ def holds(known: dict[str, Any], name: str, noted: float) -> bool:
     number, _, when = str(known.get(f"{name}_began", "")).partition(" ")
     if when and number == str(pid):
         return when == began(pid)
+    if name == "pid" and not _is_ours(pid):
+        return False
     return _started_at(pid) <= noted + SLACK
+
+
+def _is_ours(pid: int) -> bool:
+    """Say whether a process is one that we start; True where the system does not tell."""
+    try:
+        return b"camoxpert_nb" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return True
 
 
 def _started_at(pid: int) -> float:
@@ -100,6 +112,7 @@ def alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    with suppress(OSError):  # a system without /proc
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    with suppress(OSError, IndexError):  # a system without /proc
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        return pid > 0 and state not in "ZX"
     return pid > 0

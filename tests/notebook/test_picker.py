@@ -41,6 +41,9 @@ OTHER = {  # a usable value for each setting that a rule below does not give
 def no_kaggle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(choice, "_listed_gpus", list)
+    for folder in ("elsewhere", "runs/before"):  # the command line looks at paths first
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "weights.pth").touch()
 
 
 def other_value(name: str, value: Any) -> Any:
