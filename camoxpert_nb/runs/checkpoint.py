@@ -30,7 +30,7 @@ def load_checkpoint(path: Path, device: Any = "cpu") -> dict[str, Any]:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # what breaks in torch, zip and pickle has no common class
         raise InputError(
-            f"{path}: cannot be read as a checkpoint: {_why(start, error)}. Give a run's best.pt "
+            f"{path}: cannot be read as a checkpoint: {why_unreadable(start, error)}. Give a run's best.pt "
             "or last.pt, or copy it again."
         ) from error
     if not isinstance(state, dict):
@@ -38,7 +38,7 @@ def load_checkpoint(path: Path, device: Any = "cpu") -> dict[str, Any]:
     return state
 
 
-def _why(start: bytes, error: Exception) -> str:
+def why_unreadable(start: bytes, error: Exception) -> str:
     """Say what a file is that cannot be read; PyTorch's advice to trust it is left out."""
     found = in_words(start)
     is_torch = start.startswith((b"PK\3\4", b"\x80"))
