@@ -5,7 +5,6 @@ Folders that say the same split in other words (test, holdout) may hold files of
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -99,7 +98,7 @@ def agree_from_common(images: Folder, masks: Folder) -> bool:
 
 
 def rank(images: Folder, masks: Folder) -> Rank:
-    """Return how near a mask folder is: by place, then by how alike the rest of the path is spelled.
+    """Return how near a mask folder is: by place, then by how alike the rest is spelled.
 
     images/test goes with masks/test, not with masks/Test or masks/holdout; more is nearer.
     """
@@ -117,5 +116,7 @@ def _spelled(parts: tuple[str, ...]) -> set[str]:
 def _apart(images: Folder, masks: Folder) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
     """Return how many folders two paths share, and what each has below those."""
     own, other = images.path.parts, masks.path.parts
-    common = len(os.path.commonprefix([own, other]))
+    common = 0
+    while common < min(len(own), len(other)) and own[common] == other[common]:
+        common += 1
     return common, own[common:], other[common:]
