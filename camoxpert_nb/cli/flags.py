@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.reading import Reading
+from ..errors import InputError
 from ..outside import paths
 from ..outside.refused import naming
 from ..runs.latest import place_of
@@ -126,7 +128,11 @@ def flag_text(argument: argparse.Action) -> str:
 
 
 def check_paths(arguments: Sequence[argparse.Action], options: Options) -> None:
-    """Replace the paths among the options by what they mean; InputError for the first bad one."""
+    """Replace the paths among the options by what they mean; InputError for the first bad one.
+
+    Two outputs in one file are refused: the second would replace the first.
+    """
+    written: dict[str, str] = {}
     for each in arguments:
         if not (isinstance(each, _Once) and each.given and isinstance(each.type, PathKind)):
             continue
@@ -135,6 +141,14 @@ def check_paths(arguments: Sequence[argparse.Action], options: Options) -> None:
             options[each.dest] = [each.type.checked(one, flag) for one in value]
         else:
             options[each.dest] = each.type.checked(value, flag)
+        if each.type.kind == "new file" and options[each.dest]:
+            path = os.path.normcase(os.path.realpath(options[each.dest]))
+            if path in written:
+                raise InputError(
+                    f"{written[path]} and {flag} name the same file, {options[each.dest]}: one "
+                    "would replace the other. Give each a file of its own."
+                )
+            written[path] = flag
 
 
 def add_command(

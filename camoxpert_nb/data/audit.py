@@ -209,8 +209,12 @@ def _left_over(found: Found) -> list[Finding]:
 
 
 def _orphans(image_set: ImageSet) -> list[Finding]:
-    alone = [("image alone", path.name) for path in image_set.images_without_mask]
-    alone += [("mask alone", path.name) for path in image_set.masks_without_image]
+    root = image_set.root
+    kinds = {
+        "image alone": image_set.images_without_mask,
+        "mask alone": image_set.masks_without_image,
+    }
+    alone = [(k, path.relative_to(root).as_posix()) for k, paths in kinds.items() for path in paths]
     alone += [("second", line) for line in image_set.second]
     return _by_kind(image_set.name, alone)
 

@@ -25,7 +25,9 @@ class Kind(NamedTuple):
 
 KINDS = {
     "unreadable": Kind(
-        "files that cannot be read", "stop", "Download them again, or remove image and mask."
+        "files that cannot be read",
+        "stop",
+        "Do what the reason says; damaged files: download them again, or remove image and mask.",
     ),
     "shape": Kind(
         "masks of another shape than their image",

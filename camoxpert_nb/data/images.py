@@ -25,7 +25,12 @@ Array = NDArray[np.uint8]
 _ORIENTATION = 0x0112  # the EXIF tag that says how to turn the photo; 1: not at all
 SHAPE_TOLERANCE = 0.02  # of height / width: a resized copy may be off by a rounded pixel
 
+
 # Pillow's ways of saying "broken file"; a bomb is a header that claims an absurd size.
+class OtherKind(ValueError):
+    """A file that is whole, in a form that is not read; its words say what mends it."""
+
+
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -70,8 +75,21 @@ def binary(grey: Array) -> Array:
 def read_map(path: Path) -> Array:
     """Return a method's map as (H, W) uint8 grey; a grey map stored in colour is one too.
 
+    Where all colours are one, the map is in the alpha channel.
+
     Raises InputError where it is coloured, and as `read_grey` does.
     """
+    with opened(path) as stored:
+        if "A" in stored.mode or "transparency" in stored.info:
+            rgba = np.asarray(stored.convert("RGBA"))
+            colours, alpha = rgba[..., :3], upright(stored, rgba[..., 3])
+            if alpha.min() != alpha.max():
+                if (colours == colours[0, 0]).all():
+                    return alpha
+                raise InputError(
+                    f"{path} has values in its colours and in its alpha channel. A map is grey: 0 "
+                    "background, 255 object. Save it without alpha."
+                )
     image = _decode(path)
     if image.ndim == 2:
         return image
@@ -187,7 +205,7 @@ def _decode(path: Path, mode: str = "") -> Array:
 def grey_of(image: Image.Image, mode: str = "L") -> Array:
     """Return the stored pixels in a mode, L (H, W) or RGB (H, W, 3); 16 bits become 8."""
     if image.mode == "F":
-        raise ValueError("it holds floating-point values; save it as 8-bit PNG, 0...255")
+        raise OtherKind("it holds floating-point values; save it as 8-bit PNG, 0...255")
     if image.mode.startswith("I"):  # 16 bits; values that fit 8 are stored wide but mean them
         wide = np.asarray(image)
         narrow = wide if wide.max(initial=0) <= 255 else wide // 257
@@ -205,6 +223,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except BROKEN as error:
         if not Path(path).exists():
             text = f"{path}: no such file. Check the path, or the data set's download."
+        elif isinstance(error, OtherKind):
+            text = f"{path}: cannot be used as it is ({error})."
         else:
             text = (
                 f"{path}: cannot be read as an image ({error}). The file is damaged or cut short: "

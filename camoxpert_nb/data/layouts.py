@@ -132,7 +132,7 @@ def _image_set(layout: str, folder: Folder, matches: list[Match], search: Search
     shared = {match.masks.real: match.masks for match in matches}  # CAMO's GT: for all splits
     own_images = {match.images.real for match in matches}
     masks = [each for real, each in shared.items() if real not in own_images]
-    second = [line for match in matches for line in _second(match)]
+    second = [line for match in matches for line in _second(match, search.tree)]
     taken = {path for match in matches for path in _second_paths(match)}
     return ImageSet(
         name=name,
@@ -169,17 +169,17 @@ def _split(images: Folder, folder: Folder, tree: Folder) -> str:
     return split_of(inside, folder.path.name, above, (tree.path.name, tree.path.parent.name))
 
 
-def _second(match: Match) -> list[str]:
+def _second(match: Match, tree: Folder) -> list[str]:
     """Return a sentence for each image with several masks, and each folder of them."""
+    images, masks = ("/".join(below(each, tree)) or "." for each in (match.images, match.masks))
     lines = [
-        f"{image}: {match.names.files[image]} was taken, not {', '.join(others)}"
+        f"{images}/{image}: {masks}/{match.names.files[image]} was taken, not {', '.join(others)}"
         for image, others in sorted(match.names.second.items())
     ]
     for other in match.others:
         lines.append(
-            f"{match.images.path.name}: the masks in {match.masks.path.name} were taken "
-            f"({len(match.names.files)} fit), not those in {other.path.name}: --mask-folder names "
-            "others"
+            f"{images}: the masks in {masks} were taken ({len(match.names.files)} fit), not those "
+            f"in {'/'.join(below(other, tree))}: --mask-folder names others"
         )
     return lines
 

@@ -35,6 +35,8 @@ IGNORED = 2  # beside 0, background, and 1, object
 COLOUR_TOLERANCE = 16  # grey levels between channels: what JPEG adds to a grey mask
 BORDER = 0.5  # of the border that is object: none of CAMO's 996 masks has more than 0.28
 LARGEST_ID = 40  # so many values at most are looked at as ids
+FEW_VALUES = 12  # of labels and a value that counts nowhere; soft edges have more
+FRAME = 0.05  # of a side: so thick may a frame without object be
 FEW = 0.002  # of the picture: less is the soft edge of an object
 
 
@@ -220,7 +222,9 @@ def _oddities(mask: Mask, how: MaskReading) -> list[tuple[str, str]]:
         return []
     values = _different(mask.values)
     if how.ignore == NOTHING_IGNORED and _has_void(mask.values, values):
-        return [("void", f"holds {', '.join(map(str, values[:6]))}: 255 may mean 'ignore'")]
+        return [
+            ("void", f"holds {', '.join(map(str, values[:6]))}: {values[-1]} may mean 'ignore'")
+        ]
     if mask.colour:
         return [("colour", "more colours than black and white")]
     return _greys(mask, how)
@@ -252,10 +256,15 @@ def _different(values: NDArray[np.integer]) -> NDArray[np.integer]:
 def _has_void(found: NDArray[np.integer], values: NDArray[np.integer]) -> bool:
     """Say whether these are small ids and 255, as PASCAL VOC stores objects and their outlines.
 
+    Another value beside 255 means the same where there are few values in all.
+
     JPEG's noise beside black and white has many values, some of them near white.
     """
-    small = values[(values > 0) & (values < 255)]
-    if not small.size or values[-1] != 255 or small[-1] > LARGEST_ID:
+    top = int(values[-1]) if values.size else 0
+    small = values[(values > 0) & (values < top)]
+    if not small.size or small[-1] > LARGEST_ID:
+        return False
+    if top != 255 and (top <= 128 or top > 255 or values.size > FEW_VALUES):
         return False
     return bool(np.isin(found, small).mean() > FEW)
 
@@ -279,6 +288,13 @@ def _values(mask: Mask) -> str:
 
 
 def _border(labels: Array) -> float:
+    """Return how much of the border is object; a thin frame without object is none."""
+    for _ in range(2):  # rows, then columns
+        filled = np.flatnonzero((labels == 1).any(axis=1))
+        thick = max(2, round(FRAME * len(labels)))
+        if filled.size and filled[0] <= thick and len(labels) - 1 - filled[-1] <= thick:
+            labels = labels[filled[0] : filled[-1] + 1]
+        labels = labels.T
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     return float((edge == 1).mean())
 

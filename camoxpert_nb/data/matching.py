@@ -5,14 +5,16 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from typing import NamedTuple
 
 from ..errors import InputError
 from .folders import Folder, plain, some
+from .nearness import Nearness, agree, rank
 from .pairing import Names, pair_in_one_folder, pair_names
 from .reading import Reading
-from .spellings import holds_masks, is_plain, reduced, without_splits
+from .spellings import holds_masks, is_plain
 
 # What a word in a layout stands for, compared without case, "_", "-" and " ". First = preferred.
 SPELLINGS = {
@@ -58,6 +60,16 @@ class Search:
     claimed: set[str] = field(default_factory=set)
     masks: set[str] = field(default_factory=set)
 
+    @cached_property
+    def near(self) -> Nearness:
+        """How near the folders of masks lie to those of images."""
+        return Nearness(self.tree, self._names)
+
+    def _names(self, images: Folder, masks: Folder) -> Names:
+        if masks.real == images.real:
+            return pair_in_one_folder(images.images, self.reading.suffix)
+        return pair_names(images.images, masks.images, self.reading.suffix)
+
     def take(self, matches: Iterable[Match]) -> None:
         """Let nothing else have these folders."""
         for match in matches:
@@ -73,13 +85,14 @@ def by_rows(search: Search, table: Sequence[Layout]) -> Way:
     for folder, row in product(search.tree.walk(), table):
         matches = []
         for images in find(folder, row.images):
-            if images.images and images.real not in search.claimed:
+            lone = images.real not in search.claimed and not holds_masks(images.path.name)
+            if images.images and lone:
                 options = [
                     masks
                     for masks in find(folder, row.masks)
-                    if _agree(below(images, folder), below(masks, folder))
+                    if agree(below(images, folder), below(masks, folder))
                 ]
-                matches += _best(images, options, search)
+                matches += _best(images, _wanted(images, options, search), search)
         if matches:
             yield row.name, folder, matches
 
@@ -87,14 +100,12 @@ def by_rows(search: Search, table: Sequence[Layout]) -> Way:
 def alike(search: Search) -> Way:
     """Pair folders whose paths differ in nothing but the words for images and masks."""
     folders = [folder for folder in search.tree.walk() if folder.images]
-    masks = [f for f in folders if any(map(holds_masks, below(f, search.tree)))]
+    masks = {f.real for f in folders if any(map(holds_masks, below(f, search.tree)))}
     found: dict[str, tuple[Folder, list[Match]]] = {}
     for images in folders:
-        if images in masks or {images.real} & (search.claimed | search.masks):
+        if images.real in masks | search.claimed | search.masks:
             continue
-        own = below(images, search.tree)
-        options = [each for each in masks if _agree(own, below(each, search.tree))]
-        for match in _best(images, options, search):
+        for match in _best(images, search.near.masks_of(images), search):
             folder = _common(search.tree, images, match.masks)
             search.take([match])
             found.setdefault(folder.real, (folder, []))[1].append(match)
@@ -122,27 +133,38 @@ def named(search: Search) -> Way:
     masks = masks or [each for each in folders if each not in images] + images
     found: dict[str, tuple[Folder, list[Match]]] = {}
     for each in images:
-        for match in _nearest(each, masks, search):
+        for match in _nearest(each, images, masks, search):
             folder = _common(tree, each, match.masks)
             found.setdefault(folder.real, (folder, []))[1].append(match)
     for folder, matches in found.values():
         yield NAMED, folder, matches
 
 
-def _nearest(images: Folder, masks: Sequence[Folder], search: Search) -> list[Match]:
+def _nearest(
+    images: Folder, every: Sequence[Folder], masks: Sequence[Folder], search: Search
+) -> list[Match]:
     """Return the mask folder that goes with an image folder: by its words, by place, by names.
 
-    Two sets whose images are numbered alike may be named at once.
+    Two sets whose images are numbered alike may be named at once: no mask is taken that belongs to
+    one of `every` image folder that is nearer.
     """
-    own = below(images, search.tree)
 
-    def distance(folder: Folder) -> tuple[bool, int]:
-        other = below(folder, search.tree)
+    def distance(images: Folder, masks: Folder) -> tuple[bool, int]:
+        own, other = below(images, search.tree), below(masks, search.tree)
         shared = [a == b for a, b in zip(own, other, strict=False)]
-        return not _agree(own, other), -([*shared, False].index(False))
+        return not agree(own, other), -([*shared, False].index(False))
 
-    for rank in sorted({distance(folder) for folder in masks}):
-        if found := _best(images, [f for f in masks if distance(f) == rank], search):
+    def is_of_another(folder: Folder) -> bool:
+        own, here = set(search.near.names(images, folder).files.values()), distance(images, folder)
+        return any(
+            distance(each, folder) < here
+            and not own.isdisjoint(search.near.names(each, folder).files.values())
+            for each in every
+        )
+
+    for place in sorted({distance(images, folder) for folder in masks}):
+        options = [each for each in masks if distance(images, each) == place]
+        if found := _best(images, [f for f in options if not is_of_another(f)], search):
             return found
     return []
 
@@ -185,10 +207,13 @@ def below(folder: Folder, above: Folder) -> tuple[str, ...]:
     return folder.path.relative_to(above.path).parts
 
 
-def _agree(images: tuple[str, ...], masks: tuple[str, ...]) -> bool:
-    """Say whether two paths name the same images: CAMO's masks lie in one folder for all splits."""
-    wanted, found = reduced(images), reduced(masks)
-    return found in (wanted, without_splits(wanted))
+def _wanted(images: Folder, options: Sequence[Folder], search: Search) -> list[Folder]:
+    """Return the options of a layout that lie nearest, none where others lie nearer still."""
+    found = search.near.nearest(images, options)
+    nearer = search.near.masks_of(images)
+    if found and nearer and rank(images, nearer[0]) > rank(images, found[0]):
+        return []
+    return found
 
 
 def _common(tree: Folder, images: Folder, masks: Folder) -> Folder:
@@ -203,17 +228,7 @@ def _common(tree: Folder, images: Folder, masks: Folder) -> Folder:
 
 def _best(images: Folder, options: Sequence[Folder], search: Search) -> list[Match]:
     """Return the mask folder that shares most names, if one does; the order decides a tie."""
-    suffix = search.reading.suffix
-    found = [
-        Match(
-            images,
-            masks,
-            pair_in_one_folder(images.images, suffix)
-            if masks.real == images.real
-            else pair_names(images.images, masks.images, suffix),
-        )
-        for masks in options
-    ]
+    found = [Match(images, masks, search.near.names(images, masks)) for masks in options]
     found = [match for match in found if match.names.files]
     if not found:
         return []

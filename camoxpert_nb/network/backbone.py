@@ -15,6 +15,7 @@ from timm.models.edgenext import PositionalEncodingFourier
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..runs.checkpoint import TORCH, why_unreadable
 
 STRIDES = [4, 8, 16, 32]
 
@@ -29,6 +30,7 @@ class Start(NamedTuple):
     source: str
 
 
+_GIVE = "Give --weights a file of timm's weights (.pth, .pt, .bin, .safetensors), or copy it again."
 SCRATCH = "none: trains from scratch"
 
 
@@ -86,10 +88,7 @@ def _from_hub(name: str, backbone: nn.Module) -> tuple[nn.Module, Start]:
 
 def _load_file(name: str, backbone: nn.Module, path: Path) -> str:
     """Load a file in the format of timm's classifier into its feature network; all must fit."""
-    try:  # it unwraps state_dict, model, EMA and module. prefixes
-        state = load_state_dict(str(path.resolve(strict=True)))
-    except Exception as error:  # pickle, zip and safetensors break each in its own way
-        raise InputError(f"{path}: cannot be read as a file of weights ({error}).") from error
+    state = _read_file(path)
     wanted = {k: v for k, v in backbone.state_dict().items() if "num_batches_tracked" not in k}
     found = {}
     for key, value in state.items():
@@ -104,6 +103,30 @@ def _load_file(name: str, backbone: nn.Module, path: Path) -> str:
         )
     backbone.load_state_dict(found, strict=False)
     return f"file {path.name}"
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """Return the tensors of a file, unwrapped from state_dict, model, EMA and `module.`."""
+    start = b""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+        safetensors = path.suffix.lower() == ".safetensors"
+        if not safetensors and not start.startswith(TORCH):
+            raise ValueError("another kind of file")
+        state = load_state_dict(str(path.resolve(strict=True)))
+    except Exception as error:  # pickle, zip and safetensors break each in its own way
+        found = why_unreadable(start, error)
+        if isinstance(error, OSError):
+            found = error.strerror or str(error) or "the file cannot be opened"
+        elif start.startswith(TORCH) and isinstance(error, AttributeError | TypeError):
+            found = "it holds no named weights (a state dict)"
+        raise InputError(
+            f"{path}: cannot be read as a file of weights: {found}. {_GIVE}"
+        ) from error
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: holds a {type(state).__name__}, expected named weights. {_GIVE}")
+    return state
 
 
 class KeptPositions(PositionalEncodingFourier):

@@ -93,7 +93,7 @@ def in_words(raw: bytes) -> str:
     for mark, words in _MARKS.items():
         if raw.startswith(mark) or (mark.startswith(b"<") and start.startswith(mark)):
             return words
-    return TEXT if _is_text(raw[:512]) else "it is neither text nor a file known here"
+    return TEXT if _is_text(raw[:512]) else UNKNOWN
 
 
 def _is_text(start: bytes) -> bool:
@@ -105,6 +105,7 @@ def _is_text(start: bytes) -> bool:
 
 
 TEXT = "it is text"
+UNKNOWN = "it is neither text nor a file known here"
 _PAGE = "it is a web page, as a download without permission gives"
 _MARKS = {
     LFS: "it is a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`",

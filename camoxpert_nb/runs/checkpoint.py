@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..outside.reading import TEXT, in_words
+from ..outside.reading import UNKNOWN, in_words
 from ..settings.config import Config
 
 
@@ -30,27 +30,37 @@ def load_checkpoint(path: Path, device: Any = "cpu") -> dict[str, Any]:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # what breaks in torch, zip and pickle has no common class
         raise InputError(
-            f"{path}: cannot be read as a checkpoint: {_why(start, error)}. Give a run's best.pt "
-            "or last.pt, or copy it again."
+            f"{path}: cannot be read as a checkpoint: {why_unreadable(start, error)}. "
+            "Give a run's best.pt or last.pt, or copy it again."
         ) from error
     if not isinstance(state, dict):
         raise InputError(f"{path}: holds a {type(state).__name__}, not a checkpoint.")
     return state
 
 
-def _why(start: bytes, error: Exception) -> str:
-    """Say what a file is that cannot be read; PyTorch's advice to trust it is left out."""
-    found = in_words(start)
-    is_torch = start.startswith((b"PK\3\4", b"\x80"))
-    if not is_torch or found == TEXT:
-        return found
-    if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+TORCH = (b"PK\3\4", b"\x80")  # how files of PyTorch begin: a zip archive, or a pickle
+
+
+def why_unreadable(start: bytes, error: Exception) -> str:
+    """Say what a file is that cannot be read; PyTorch's advice to trust it is left out.
+
+    start: its first bytes.
+    """
+    said = (str(error) or type(error).__name__).splitlines()[0]
+    if not start.startswith(TORCH):
+        found = in_words(start)
+        return found if found != UNKNOWN or _ADVICE in said else f"{found} ({said})"
+    if _ADVICE in str(error).lower() or "unsupported" in str(error).lower():
         return (
             "it is a pickle that holds more than tensors and plain values, as files of other "
             "programs do; it is not opened, as such a file may run code"
         )
-    said = (str(error) or type(error).__name__).splitlines()[0]
+    if start.startswith(b"PK") and b".npy" in start:
+        return "it is an archive of NumPy (.npz), not of PyTorch"
     return f"it is damaged or cut short ({said})"
+
+
+_ADVICE = "weights_only"
 
 
 def settings_of(checkpoint: dict[str, Any], path: Path) -> Config:

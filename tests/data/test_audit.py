@@ -93,8 +93,8 @@ def test_orphans_are_named(root):
     save(root / "Test" / "GT_Object" / "lonely.png", disc())
     found = look(root)
     assert [(entry.kind, entry.items) for entry in found.findings] == [
-        ("image alone", ("alone.jpg",)),
-        ("mask alone", ("lonely.png",)),
+        ("image alone", ("Train/Image/alone.jpg",)),
+        ("mask alone", ("Test/GT_Object/lonely.png",)),
     ]
     assert "Usable" in found.verdict and "2 warnings" in found.verdict
 

@@ -279,7 +279,7 @@ def test_equal_stems_come_before_stems_that_differ_in_case(tmp_path):
         ("c.jpg", "c.png"),
     ]
     assert [path.name for path in found.images_without_mask] == ["D.jpg"]
-    assert found.second == ("A.jpg: A.png was taken, not a.png",)
+    assert found.second == ("Imgs/A.jpg: GT/A.png was taken, not a.png",)
 
 
 def test_no_mask_is_used_twice(tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from camoxpert_nb.data.audit import audit, report
 from camoxpert_nb.data.findings import KINDS, require_objects, sentences, settle
-from camoxpert_nb.data.images import read_image, turned
+from camoxpert_nb.data.images import read_image, read_map, turned
 from camoxpert_nb.data.layouts import find_datasets
 from camoxpert_nb.data.masks import IGNORED, look, mask_size, read_labels, read_objects
 from camoxpert_nb.data.pairs import Pair
@@ -241,3 +241,37 @@ def test_values_that_are_no_numbers_are_refused():
         with pytest.raises(InputError, match=f"--mask-object is '{value}'"):
             Config(mask_object=value)
     assert MaskReading(Config(mask_object="1,30").mask_object).values == (1, 30)
+
+
+@pytest.mark.parametrize("ignore", [200, 254, 255])
+def test_few_exact_values_are_labels_not_grey(tmp_path, ignore):
+    values = np.where(void() == 255, np.uint8(ignore), void())
+    (problem,) = look(pair_of(tmp_path, values)).problems
+    assert problem[0] == "void" and f"{ignore} may mean 'ignore'" in problem[1]
+
+
+@pytest.mark.parametrize("frame", [1, 2])
+def test_inverted_masks_in_a_black_frame_are_not_clean(tmp_path, frame):
+    values = 255 - disc() * np.uint8(255)
+    for edge in (values[:frame], values[-frame:], values[:, :frame], values[:, -frame:]):
+        edge[...] = 0
+    found = audit(find_datasets(make(tmp_path / "set", [values] * 4)))
+    assert "inverted" in {finding.kind for finding in found.findings}
+
+
+def test_a_map_in_the_alpha_channel_is_read_from_there(tmp_path):
+    path = tmp_path / "a.png"
+    rgba(white(), disc() * np.uint8(200)).save(path)
+    assert np.array_equal(read_map(path), disc() * np.uint8(200))
+    rgba(photo(), disc() * np.uint8(200)).save(path)
+    with pytest.raises(InputError, match="alpha channel"):
+        read_map(path)
+
+
+def test_floating_point_values_are_not_called_damaged(tmp_path):
+    pair = pair_of(tmp_path, disc() * np.uint8(255))
+    path = pair.mask.with_suffix(".tif")
+    Image.fromarray(disc().astype(np.float32)).save(path)
+    with pytest.raises(InputError) as caught:
+        look(pair._replace(mask=path))
+    assert "save it as 8-bit PNG" in str(caught.value) and "damaged" not in str(caught.value)

@@ -89,7 +89,7 @@ def test_which_of_two_masks_was_taken_is_said(tmp_path):
             (tmp_path / folder / name).touch()
     (one,) = find_datasets(tmp_path)
     assert one.train[0].mask.name == "a.png"
-    assert one.second == ("a.jpg: a.png was taken, not a.bmp, a_mask.png",)
+    assert one.second == ("Imgs/a.jpg: GT/a.png was taken, not a.bmp, a_mask.png",)
 
 
 def test_which_of_two_mask_folders_was_taken_is_said(tmp_path):

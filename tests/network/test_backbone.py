@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 
+from camoxpert_nb.errors import InputError
 from camoxpert_nb.network.backbone import KeptPositions, build_backbone, keep_positions
 
 NAME = "edgenext_xx_small"
@@ -76,3 +79,47 @@ def test_a_network_trains_after_it_was_only_looked_at() -> None:
     for module in positions(net):
         assert all(value.dtype == torch.float32 for value in module.kept.values())
     assert gradients(net.train(), image)
+
+
+def _other_files(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Return files that are no weights, and what is to be said of each."""
+    made = {
+        "pointer.pth": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS"),
+        "pointer.safetensors": (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        "page.pth": (b"<!DOCTYPE html><html>no</html>", "web page"),
+        "photo.pth": (b"\xff\xd8\xff\xe0" + bytes(100), "JPEG image"),
+        "nothing.pth": (b"", "empty"),
+        "nothing.safetensors": (b"", "empty"),
+        "words.bin": (b"hello", "it is text"),
+        "noise.safetensors": (b"\x07\x93" * 90, "neither text nor"),
+        "packed.pth": (b"\x1f\x8b" + bytes(90), "gzip"),
+    }
+    files = {name: (folder / name, words) for name, (_, words) in made.items()}
+    for name, (data, _) in made.items():
+        (folder / name).write_bytes(data)
+    for name, value, words in (
+        ("list.pth", [1, 2], "no named weights"),
+        ("tensor.pth", torch.zeros(3), "no named weights"),
+        ("module.pth", nn.Linear(2, 2), "may run code"),
+    ):
+        torch.save(value, folder / name)
+        files[name] = (folder / name, words)
+    with (folder / "arrays.pth").open("wb") as file:
+        np.savez(file, a=np.zeros(3))
+    whole = (folder / "module.pth").read_bytes()
+    (folder / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    files["arrays.pth"] = (folder / "arrays.pth", "NumPy")
+    files["cut.pth"] = (folder / "cut.pth", "cut short")
+    files["folder.pth"] = (folder / "folder.pth", "irectory")
+    (folder / "folder.pth").mkdir()
+    files["gone.pth"] = (folder / "gone.pth", "No such file")
+    return files
+
+
+def test_files_that_are_no_weights_are_named_for_what_they_are(tmp_path: Path) -> None:
+    for path, words in _other_files(tmp_path).values():
+        with pytest.raises(InputError) as caught:
+            build_backbone(NAME, path, pretrained=False)
+        text = str(caught.value)
+        assert words in text and str(path) in text and "--weights" in text, text
+        assert "weights_only" not in text and "()" not in text, text
