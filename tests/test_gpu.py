@@ -73,7 +73,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(
 
 
 def test_data_parallel_over_all_gpus_agrees_with_one(on_gpu: Config) -> None:
-    config = on_gpu.replace(backbone="test_convnext", amp=False, clip=1e9)
+    config = on_gpu.replace(backbone="test_convnext", amp=False, clip=1e6)
     one = build_state(config, build_net(config), pick_devices(parallel="none"), _plain())
     together = Devices("dp", tuple(range(torch.cuda.device_count())), "all GPUs, even if one")
     many = build_state(config, build_net(config), together, _plain())

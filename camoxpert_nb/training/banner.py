@@ -81,7 +81,9 @@ def _disk(training: Training) -> str:
 def _experts(config: Config) -> str:
     if config.num_experts == 1:
         return "1: no mixture"
-    return f"{config.num_experts}, the best {min(config.top_k, config.num_experts)} for each image"
+    if config.top_k >= config.num_experts:
+        return f"{config.num_experts}, weighed in each cell of the image"
+    return f"{config.num_experts}, the best {config.top_k} in each cell of the image"
 
 
 def _part(training: Training, part: int) -> list[str]:

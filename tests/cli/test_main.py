@@ -96,7 +96,7 @@ def test_the_dry_run_shows_what_the_guides_banner_shows(
     for wanted in (
         "CPU",
         "backbone          test_resnet",
-        "7, the best 3 for each image",
+        "7, weighed in each cell of the image",
         "32 x 32 px",
         "batch 4 per CPU x 1 CPU x 2 accumulated = 8 effective",
         "batch 3 per CPU x 1 CPU x 2 accumulated = 6 effective",

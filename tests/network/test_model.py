@@ -57,7 +57,7 @@ def test_deep_heads_sit_at_strides_8_16_and_32_and_can_be_left_out() -> None:
 
 @pytest.mark.parametrize("experts", range(1, 8))
 def test_one_to_seven_experts(experts: int) -> None:
-    net = make(experts=experts).train()
+    net = make(experts=experts, top_k=3).train()
     out = net(photo())
     assert all(((cells > 0).sum(1) == min(3, experts)).all() for cells in out["cells"])
     torch.testing.assert_close(out["gates"].sum(-1), torch.ones(2, 2))

@@ -317,7 +317,7 @@ def test_masks_of_ids_are_told_when_training_starts(
 def test_without_any_object_nothing_trains(tiny: Config, camouflage: Path, tmp_path: Path) -> None:
     root = shutil.copytree(camouflage, tmp_path / "own")
     ids_for_masks(root, 1)
-    with pytest.raises(InputError, match="No mask shows an object"):
+    with pytest.raises(InputError, match="Nothing can be learned here: none of the 32 masks"):
         fit(tiny.replace(dataset_path=str(root), checkpoint_dir=str(tmp_path / "run")))
 
 
