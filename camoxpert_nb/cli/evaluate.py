@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..outside.paths import replaceable, with_ending, writable_file
+from ..outside.paths import with_ending, writable_file
 from ..settings.checks import flag_of
 from .flags import (
     EITHER,
@@ -199,7 +199,7 @@ def export(options: Options) -> int:
 
     run = Run(options["run"])
     path = with_ending(Path(options["output"] or run.folder / "model"), ".onnx")
-    replaceable(writable_file(path, "--output"), "--output", "ONNX")
+    path = Path(NEW_ONNX.checked(str(path), "--output"))
     net, config = load_run(run, options["which"])
     images = run.load_preview().get("image")
     written = write(net, path, size=config.img_size, images=images)

@@ -177,17 +177,20 @@ def add_settings(sub: argparse.ArgumentParser) -> None:
     """Add a flag for each setting; what is not given stays absent, so presets show through."""
     groups = {name: sub.add_argument_group(name) for name in GROUPS}
     for item in dataclasses.fields(Config):
-        if item.name == "preset":
-            continue
-        kind, optional = plain_type(item)
-        shape: dict[str, Any] = {"help": item.metadata["help"], "default": argparse.SUPPRESS}
-        if kind is bool:
-            shape["action"] = _OnceOnOff
-        else:
-            path = item.metadata.get("path")
-            shape["type"] = _or_none(kind) if optional else PathKind(path, True) if path else kind
-            shape["metavar"] = {int: "N", float: "X", str: "TEXT"}[kind]
-        groups[item.metadata["group"]].add_argument(flag_of(item.name), dest=item.name, **shape)
+        if item.name != "preset":
+            _add_setting(groups[item.metadata["group"]], item)
+
+
+def _add_setting(group: Any, item: dataclasses.Field[Any]) -> None:
+    kind, optional = plain_type(item)
+    shape: dict[str, Any] = {"help": item.metadata["help"], "default": argparse.SUPPRESS}
+    if kind is bool:
+        shape["action"] = _OnceOnOff
+    else:
+        path = item.metadata.get("path")
+        shape["type"] = _or_none(kind) if optional else PathKind(path, True) if path else kind
+        shape["metavar"] = {int: "N", float: "X", str: "TEXT"}[kind]
+    group.add_argument(flag_of(item.name), dest=item.name, **shape)
 
 
 def add_images(sub: argparse.ArgumentParser) -> None:
@@ -215,14 +218,7 @@ def add_reading(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("how the data are read (default: as the run's own data are)")
     for item in dataclasses.fields(Config):
         if item.name in READING:
-            shape: dict[str, Any] = {"help": item.metadata["help"], "default": argparse.SUPPRESS}
-            kind, _ = plain_type(item)
-            if kind is bool:
-                shape["action"] = argparse.BooleanOptionalAction
-            else:
-                shape |= {"type": kind, "choices": item.metadata.get("choices")}
-                shape["metavar"] = {int: "N", str: "TEXT"}[kind]
-            group.add_argument(flag_of(item.name), dest=item.name, **shape)
+            _add_setting(group, item)
 
 
 def taken_reading(options: Options) -> Reading | None:
@@ -266,7 +262,7 @@ def write_json(path: str, values: Any) -> None:
 
 def _or_none(kind: type) -> Callable[[str], Any]:
     def read(text: str) -> Any:
-        return None if text == "none" else kind(text)
+        return None if text == NONE else kind(text)
 
     read.__name__ = kind.__name__  # argparse names it when a text does not fit
     return read

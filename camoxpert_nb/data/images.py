@@ -57,17 +57,12 @@ def read_grey(path: Path) -> Array:
     return _decode(path, "L")
 
 
-def read_mask(path: Path) -> Array:
-    """Return the mask as (H, W) uint8 of 0 and 1.
+def binary(grey: Array) -> Array:
+    """Return a grey mask (H, W), 0...255, as 0 and 1.
 
     The field's rule is grey > 128. A mask stored as 0/1 instead of 0/255 would be empty under it,
-    so a file whose brightest pixel is 1 is taken as 0/1. Coloured masks are read as grey.
+    so one whose brightest pixel is 1 is taken as 0/1.
     """
-    return binary(read_grey(path))
-
-
-def binary(grey: Array) -> Array:
-    """Return a grey mask (H, W), 0...255, as 0 and 1, by the rule of `read_mask`."""
     threshold = 0 if grey.max(initial=0) <= 1 else 128
     return (grey > threshold).view(np.uint8)
 

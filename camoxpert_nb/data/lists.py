@@ -164,11 +164,6 @@ def _apply(one: ImageSet, lists: Sequence[_List]) -> tuple[ImageSet, list[str], 
     return replace(one, train=train, validation=validation, test=test), notes, left
 
 
-def _order(each: _List) -> tuple[bool, int]:
-    """Let tests speak first: what they name never trains; and "trainval" last: it is both."""
-    return "trainval" in each.path.stem.lower(), ("test", "validation", "train").index(each.split)
-
-
 def _side(one: ImageSet, split: str) -> tuple[Pair, ...]:
     return {"train": one.train, "validation": one.validation, "test": one.test}[split]
 

@@ -77,16 +77,21 @@ def read_objects(pair: Pair) -> Array:
     return (read_labels(pair) == 1).view(np.uint8)
 
 
-def read_file(path: Path, how: MaskReading = PLAIN) -> Array:
+def read_mask(path: Path, how: MaskReading = PLAIN) -> Array:
     """Return what `read_labels` does of a mask that has no photo beside it."""
     return labels_of(read_stored(path), how)
 
 
 def mask_size(pair: Pair) -> tuple[int, int]:
     """Return (height, width) of what `read_labels` returns, from headers alone."""
+    return sizes(pair)[1]
+
+
+def sizes(pair: Pair) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return (height, width) of the photo as it is shown, and `mask_size`."""
     head, photo = header(pair.mask), header(pair.image)
     sideways = photo.orientation in (5, 6, 7, 8) and _turns(head, photo, pair.how)
-    return head.shown[::-1] if sideways else head.shown
+    return photo.shown, head.shown[::-1] if sideways else head.shown
 
 
 def read_stored(path: Path) -> Mask:

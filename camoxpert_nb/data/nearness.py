@@ -5,7 +5,6 @@ Folders that say the same split in other words (test, holdout) may hold files of
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,11 +12,10 @@ from typing import Any
 
 from .folders import Folder
 from .pairing import Names
-from .spellings import holds_masks, reduced, said, without_splits
+from .spellings import WORD, holds_masks, reduced, said, without_splits
 
 Rank = tuple[int, int, int, int]
 Pairing = Callable[[Folder, Folder], Names]
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
 _SETS = {form(word) for word in ("data", "dataset", "set", "sets") for form in (str, str.title)}
 
 
@@ -110,7 +108,7 @@ def rank(images: Folder, masks: Folder) -> Rank:
 
 
 def _spelled(parts: tuple[str, ...]) -> set[str]:
-    return {word for part in parts for word in _WORD.findall(part)}
+    return {word for part in parts for word in WORD.findall(part)}
 
 
 def _apart(images: Folder, masks: Folder) -> tuple[int, tuple[str, ...], tuple[str, ...]]:

@@ -68,7 +68,7 @@ def pair_names(images: Sequence[str], masks: Sequence[str], suffix: str = "") ->
     With `suffix` a mask is its image's stem with it: "_mask" for x.jpg and x_mask.png.
     """
     if suffix:
-        own, wanted = [], unicodedata.normalize("NFC", stem_of_suffix(suffix)).casefold()
+        wanted = _end(suffix)
         own = [mask for mask in masks if same(mask).endswith(wanted)]
         return _pair(images, own, [(same, lambda name: same(name).removesuffix(wanted))])
     keys: tuple[Callable[[str], str], ...] = (
@@ -78,18 +78,10 @@ def pair_names(images: Sequence[str], masks: Sequence[str], suffix: str = "") ->
     return _pair(images, masks, [(key, key) for key in keys])
 
 
-def stem_of_suffix(suffix: str) -> str:
-    """Return a --mask-suffix without a file's suffix, which may be given with it."""
-    for ending in SUFFIXES:
-        suffix = suffix.removesuffix(ending)
-    return suffix
-
-
 def pair_in_one_folder(names: Sequence[str], suffix: str = "") -> Names:
     """Pair the files of a folder that holds images and masks: x.jpg with x_mask.png or x.png."""
     if suffix:
-        end = unicodedata.normalize("NFC", stem_of_suffix(suffix)).casefold()
-        masks = [name for name in names if same(name).endswith(end)]
+        masks = [name for name in names if same(name).endswith(_end(suffix))]
     else:
         masks = [name for name in names if _MASK_NAME.search(same(name)) or stem(name) in names]
     if not masks:
@@ -100,6 +92,13 @@ def pair_in_one_folder(names: Sequence[str], suffix: str = "") -> Names:
         masks = [name for name in masks if same(name) in others]
     marked = set(masks)
     return pair_names([name for name in names if name not in marked], masks, suffix)
+
+
+def _end(suffix: str) -> str:
+    """Return a --mask-suffix as `same` writes names; a file's suffix may be given with it."""
+    for ending in SUFFIXES:
+        suffix = suffix.removesuffix(ending)
+    return unicodedata.normalize("NFC", suffix).casefold()
 
 
 def _pair(

@@ -53,10 +53,10 @@ _SHORT = {"te", "tst", "vd", "dev", "eval", "benchmark", "unseen", "development"
 _LONG = {*SPLITS["test"], *SPLITS["validation"]} - _SHORT
 KNOWN_TESTS = re.compile(r"chameleon|nc4k")  # sets that hold no training images at all
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
 _HEAD = r"training|train|testing|test|validation|valid|val|shadow"
 _TAIL = r"images?|imgs?|ims?|masks?|gts?|labels?|annotations?|frames|jpgs?|groundtruths?"
-_TWO_WORDS = {
+_TWOWORDS = {
     "groundtruth": re.compile(r"ground[-_ ]?truth", re.IGNORECASE),
     "holdout": re.compile(r"(hold|held)[-_ ]?out", re.IGNORECASE),
 }
@@ -72,7 +72,7 @@ def words(name: str) -> tuple[str, ...]:
 def _parts(name: str) -> tuple[tuple[str, ...], ...]:
     """Return the words of each part of a name between its separators."""
     name = unicodedata.normalize("NFC", name)
-    for together, apart in _TWO_WORDS.items():
+    for together, apart in _TWOWORDS.items():
         name = apart.sub(together, name)
     found: list[tuple[str, ...]] = []
     for part in re.split(r"[\W_]+", name):
@@ -83,7 +83,7 @@ def _parts(name: str) -> tuple[tuple[str, ...], ...]:
         elif compound:
             found.append(compound.groups())
         else:
-            found.append(tuple(word.lower() for word in _WORD.findall(part)))
+            found.append(tuple(word.lower() for word in WORD.findall(part)))
     return tuple(part for part in found if part)
 
 

@@ -147,7 +147,7 @@ def _as_mask(mask: NDArray[Any]) -> Array:
     if mask.dtype not in (np.uint8, np.bool_) or binary.max(initial=0) > 1:
         raise InputError(
             f"A mask must be uint8 or bool of 0 and 1; this one is {mask.dtype} up to "
-            f"{mask.max(initial=0)}. Read it with images.read_mask."
+            f"{mask.max(initial=0)}. Read it with masks.read_mask."
         )
     return binary
 

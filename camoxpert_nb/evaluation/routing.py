@@ -55,9 +55,9 @@ def dependence(gates: ArrayLike, shares: ArrayLike, draws: int = 100, seed: int 
     within = _entropy(gates.mean((2, 3))) - _entropy(gates, axis=1).mean((1, 2))
     rng, chances = np.random.default_rng(seed), []
     for _ in range(draws if len(gates) > 1 else 0):
-        order = rng.permutation(len(gates))
-        other = np.roll(order, 1)  # each image gets the mask of another one
-        chances.append(_shared(gates[order], shares[other])[0])
+        order, masks = rng.permutation(len(gates)), np.empty_like(shares)
+        masks[order] = shares[np.roll(order, 1)]  # each image gets the mask of another one
+        chances.append(_shared(gates, masks)[0])
     found, weights = _shared(gates, shares)
     chance, highest = (np.mean(chances), np.max(chances)) if chances else (np.nan, np.nan)
     return Dependence(float(within.mean()), found, float(chance), float(highest), weights)
@@ -82,7 +82,7 @@ def object_shares(mask: NDArray[np.uint8], places: int) -> Floats:
 
 def _shared(gates: Floats, shares: Floats) -> tuple[float, Floats]:
     """Return the information shared by expert and region in bits, and the weights by region."""
-    on = (gates * shares[:, None]).mean((0, 2, 3))
+    on = np.einsum("nehw,nhw->e", gates, shares) / shares.size
     joint = np.stack([on, gates.mean((0, 2, 3)) - on])  # (object and background, experts)
     region = joint.sum(1, keepdims=True)
     information = _entropy(joint.sum(0)) + _entropy(region[:, 0]) - _entropy(joint.ravel())

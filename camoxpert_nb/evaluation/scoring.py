@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..data.cache import Progress
-from ..data.images import Array, header, read_map, same_shape
-from ..data.masks import IGNORED, mask_size, read_file, read_labels, refuse
+from ..data.images import Array, read_map, same_shape
+from ..data.masks import IGNORED, read_labels, read_mask, refuse, sizes
 from ..data.pairs import Pair, unique_names
 from ..data.reading import PLAIN, MaskReading
 from ..errors import InputError, few
@@ -75,7 +75,7 @@ def score_folder(
     _check_names(maps, masks)
 
     def score(stem: str) -> Measured:
-        labels = read_file(masks[stem], how)
+        labels = read_mask(masks[stem], how)
         return _measure(_read_map(maps[stem], labels.shape), labels)
 
     return build_scores(*_measure_all(score, masks, [*masks], workers or cores(), progress))
@@ -89,7 +89,7 @@ def _refuse_other_shapes(pairs: Sequence[Pair]) -> None:
     """Raise InputError for masks of another shape than their image, as training does."""
     wrong = []
     for pair in pairs:
-        photo, mask = header(pair.image).shown, mask_size(pair)
+        photo, mask = sizes(pair)
         if not same_shape(photo, mask):
             wrong.append(str(refuse(pair.mask, mask, pair.image, photo)))
     if wrong:

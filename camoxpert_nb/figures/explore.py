@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import difflib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..data.cache import Progress
 from ..data.images import Array
+from ..data.masks import read_objects
 from ..data.pairs import Pair
 from ..data.reading import Reading
 from ..errors import InputError
@@ -100,10 +102,11 @@ class Explored:
         gates = self._by_place(self.kept[self._row(image)])
         return show_routing(picture, mask, gates, self.gates.mean(0), self.experts, name)
 
+    @cached_property
     def dependence(self) -> dict[str, Dependence]:
-        """Return for each mixture how much the choice of experts depends on the place."""
+        """For each mixture how much the choice of experts depends on the place."""
         gates = [np.stack(maps) for maps in zip(*map(self._by_place, self.kept), strict=True)]
-        masks = [self.files_of(row)[1] for row in range(len(self.pairs))]
+        masks = [read_objects(pair) for pair in self.pairs]
         return {
             stage: dependence(each, [object_shares(mask, each.shape[2]) for mask in masks])
             for stage, each in zip(stage_names(len(gates)), gates, strict=True)
@@ -127,7 +130,7 @@ class Explored:
         if by:
             parts = self.table.groupby(by, observed=True)
             groups = {str(name): part.index.tolist() for name, part in parts}
-        note = [f"{stage}: {found}" for stage, found in self.dependence().items()]
+        note = [f"{stage}: {found}" for stage, found in self.dependence.items()]
         return show_experts(self.gates, self.experts, groups=groups, note=note)
 
     def _by_place(self, kept: Kept) -> list[NDArray[np.float64]]:

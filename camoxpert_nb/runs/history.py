@@ -10,6 +10,8 @@ from typing import Any
 
 Record = dict[str, Any]
 
+ENDS = {"stop": "stopped", "end": "finished"}  # how records name a run's end, and how we do
+
 
 def finite(value: Any) -> Any:
     """Return None for a number that strict JSON does not know: the loss of a skipped step."""

@@ -42,9 +42,7 @@ def began(pid: int) -> str:
     """Return when a process started, in the system's own words, "" if nothing says it."""
     if Path("/proc/self/stat").exists():
         with suppress(OSError, IndexError):
-            return (
-                Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
-            )
+            return _stat(pid)[19]
         return ""
     with suppress(OSError, subprocess.SubprocessError):  # macOS, BSD
         done = subprocess.run(
@@ -52,6 +50,11 @@ def began(pid: int) -> str:
         )
         return done.stdout.strip()
     return ""
+
+
+def _stat(pid: int) -> list[str]:
+    """Return what Linux says of a process, from its state on: its name may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
 
 
 def is_here(known: dict[str, Any]) -> bool:
@@ -113,6 +116,5 @@ def alive(pid: int) -> bool:
     except PermissionError:
         return True
     with suppress(OSError, IndexError):  # a system without /proc
-        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-        return pid > 0 and state not in "ZX"
+        return pid > 0 and _stat(pid)[0] not in "ZX"
     return pid > 0

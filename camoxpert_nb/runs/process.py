@@ -19,11 +19,11 @@ from typing import Any
 from ..errors import InputError
 from ..outside.paths import make_unique
 from ..settings.config import Config, as_flags, differences
+from .history import ENDS
 from .holder import noted_as, this_machine
 from .run import RUNS, Run
 
 ASKED = {"stop": "stopping", "pause": "paused"}  # requests, and how a run is meanwhile
-ENDS = {"stop": "stopped", "end": "finished"}  # how records name the end, and how we do
 # A child that ended looks alive to `kill -0` until its parent asks for its exit code.
 _children: list[subprocess.Popen[bytes]] = []
 

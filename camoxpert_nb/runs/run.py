@@ -28,7 +28,7 @@ from ..outside.paths import given
 from ..outside.reading import BROKEN, Kinds, in_words, read_json
 from ..settings.config import Config
 from .checkpoint import load_checkpoint
-from .history import Record, finite, is_after, parsed
+from .history import ENDS, Record, finite, is_after, parsed
 from .holder import FRESH, MARKS, holds, is_here, noted_as, this_machine
 from .latest import place_of, point_latest
 
@@ -279,7 +279,7 @@ class Run:
     def far_away(self) -> int | None:
         """Return the id of a process that trains on another machine, if it wrote lately."""
         known, last = self.process(), self.newest()
-        if is_here(known) or last.get("kind") in (None, "stop", "end"):
+        if is_here(known) or last.get("kind") in (None, *ENDS):
             return None
         return known.get("trainer") if time.time() - last.get("time", 0) < FRESH else None
 

@@ -15,6 +15,7 @@ from ..errors import InputError, few
 from ..machine.distributed import Ranks
 from ..network.build import check_version
 from ..runs.checkpoint import bare_keys, load_checkpoint, settings_of
+from ..runs.history import ENDS
 from ..runs.process import new_folder
 from ..runs.run import Onlooker, Run
 from ..settings.checks import flag_of
@@ -149,9 +150,7 @@ def _can_go_on(run: Run) -> bool:
         return True
     records = run.records()
     epochs = [each["epoch"] for each in records if each["kind"] in ("step", "epoch")]
-    ended = [
-        each for each in records if each["kind"] in ("stop", "end") or each.get("epoch", 0) > 1
-    ]
+    ended = [each for each in records if each["kind"] in ENDS or each.get("epoch", 0) > 1]
     if ended or (run.has("best") and not epochs):
         done = len(run.records("epoch"))
         raise InputError(

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from camoxpert_nb.data.audit import KINDS, Audit, audit, find_copies, report
-from camoxpert_nb.data.images import read_mask
 from camoxpert_nb.data.layouts import find_datasets
+from camoxpert_nb.data.masks import read_mask
 
 SIZE = (24, 32)  # height, width
 

@@ -120,3 +120,15 @@ def test_a_store_that_cannot_be_written_or_read_is_done_without(photos, tmp_path
     looks(photos[:3], store)
     next(store.iterdir()).write_text("{")
     assert len(looks(photos[:3], store)) == 3
+
+
+def test_looks_come_in_the_order_asked_also_where_some_are_remembered(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    paths = [tmp_path / f"{number}.png" for number in range(6)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)).save(path)
+    store = tmp_path / "store"
+    looks(paths[3:], store)  # the later ones are known before the others
+    seen = looks(paths, store)
+    assert list(seen) == paths
+    assert list(seen.values()) == [look_of(path) for path in paths]

@@ -10,12 +10,12 @@ from camoxpert_nb.data.images import (
     image_size,
     read_grey,
     read_image,
-    read_mask,
     resize_image,
     resize_mask,
     same_shape,
     write_map,
 )
+from camoxpert_nb.data.masks import read_mask
 from camoxpert_nb.errors import InputError
 
 OBJECT = np.zeros((10, 12), np.uint8)

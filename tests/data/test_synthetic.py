@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camoxpert_nb.data.images import image_size, read_grey, read_image, read_mask
+from camoxpert_nb.data.images import image_size, read_grey, read_image
+from camoxpert_nb.data.masks import read_mask
 from camoxpert_nb.data.synthetic import make_synthetic
 from camoxpert_nb.errors import InputError
 

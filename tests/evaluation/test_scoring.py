@@ -19,8 +19,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from camoxpert_nb.data.images import read_grey, read_image, read_mask, resize_image, write_map
+from camoxpert_nb.data.images import read_grey, read_image, resize_image, write_map
 from camoxpert_nb.data.layouts import Pair
+from camoxpert_nb.data.masks import read_mask
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation.metrics import MEASURES, measure
 from camoxpert_nb.evaluation.predict import PLAIN, Kept, Predictor, Views, predict_folder

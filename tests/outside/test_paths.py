@@ -41,15 +41,11 @@ def test_any_text_becomes_a_name_that_can_be_written(text: str, tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def make(folder: str) -> str:
-    return str(paths.make_unique(Path(folder)))
-
-
 def test_many_at_once_get_a_folder_each(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        made = pool.map(make, [str(tmp_path / "runs" / "now")] * 24, chunksize=1)
+        made = pool.map(paths.make_unique, [tmp_path / "runs" / "now"] * 24, chunksize=1)
     assert len(set(made)) == 24
-    assert all(Path(folder).is_dir() for folder in made)
+    assert all(folder.is_dir() for folder in made)
 
 
 def test_the_cache_needs_no_home_where_it_is_named(
