@@ -22,3 +22,19 @@ class SlowToStart(PairDataset):
     def __setstate__(self, state: dict[str, Any]) -> None:
         time.sleep(3.0)
         self.__dict__.update(state)
+
+
+class Endless:
+    """A data set whose disk hangs after the first batches."""
+
+    def __init__(self, good: int) -> None:
+        self.good = good
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, positions: list[int]) -> Any:
+        if self.good <= 0:
+            time.sleep(3600)
+        self.good -= 1
+        return {"index": positions}

@@ -5,6 +5,7 @@ Maps are uint8 of 0...255 and masks of 0 and 1, each (H, W) like its image, as i
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -147,7 +148,7 @@ def show_experts(
 
     `gates` (n, mixtures, E): each expert's weight in one image, rows sum to 1. `groups`: the
     images of each group; then each row is a group, and its numbers are means over the mixtures.
-    `note` is added to the title. Raises InputError unless there is a name per expert.
+    `note` stands below, a paragraph each. Raises InputError unless there is a name per expert.
     """
     values = np.asarray(gates, float)
     if values.ndim != 3 or values.shape[2] != len(names):
@@ -163,12 +164,15 @@ def show_experts(
             np.stack([table[list(images)].mean((0, 1)) for images in groups.values()])
             for table in (values, leads)
         ]
-    figure = Picture(figsize=(WIDTH, 1.8 + 0.4 * len(rows)), layout="constrained")
+    below = [line for each in note for line in textwrap.wrap(each, 140, subsequent_indent="  ")]
+    tall = 1.8 + 0.4 * len(rows) + 0.16 * len(below)
+    figure = Picture(figsize=(WIDTH, tall), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for ax, table in zip(axes, tables, strict=True):
         draw_table(ax, table * 100, rows, names)
     axes[0].set_title("Mean weight, %; each row sums to 100")
     of = "images" if groups is None else "images and mixtures"
     axes[1].set_title(f"Largest weight of all, % of the {of}")
-    figure.suptitle("\n".join([f"Use of the experts over n = {len(values)} images", *note]))
+    figure.suptitle(f"Use of the experts over n = {len(values)} images")
+    figure.supxlabel("\n".join(below), x=0.01, ha="left", size="medium")
     return figure

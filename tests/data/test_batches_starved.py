@@ -10,28 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slow_images import Endless
 
 from camoxpert_nb.data import batches
 from camoxpert_nb.data.batches import Batches, Feed, LoadingError, shared_memory_short
 from camoxpert_nb.errors import TrainingError
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.training.failure import refused
-
-
-class Endless:
-    """A data set whose disk hangs after the first batches."""
-
-    def __init__(self, good: int) -> None:
-        self.good = good
-
-    def __len__(self) -> int:
-        return 64
-
-    def __getitem__(self, positions: list[int]) -> Any:
-        if self.good <= 0:
-            time.sleep(3600)
-        self.good -= 1
-        return {"index": positions}
 
 
 def feed(good: int, workers: int) -> Feed:

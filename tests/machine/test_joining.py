@@ -285,7 +285,11 @@ t.queue_step = step
     ("rank", "error", "words"),
     [
         (0, "TrainingError('nothing fits any more')", "nothing fits any more"),
-        (1, "OSError(28, 'No space left on device', '/full')", "/full could not be written"),
+        (
+            1,
+            "OSError(28, 'No space left on device', '/full')",
+            "/full: the disk is full: free some space (No space left on device)",
+        ),
     ],
 )
 def test_others_say_why_one_fails_in_training(

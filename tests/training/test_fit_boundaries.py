@@ -64,11 +64,11 @@ def die_saving(monkeypatch: pytest.MonkeyPatch, when: str, epoch: int) -> None:
         file.write(b"half of a checkpoint")
         raise Killed
 
-    def save_last(self: Any) -> None:
+    def save_last(self: Any, **how: Any) -> None:
         if self.state.epoch == epoch and when == "while":
             monkeypatch.setattr(torch, "save", half_written)
         if self.state.epoch != epoch or when != "before":
-            save(self)
+            save(self, **how)
         if self.state.epoch == epoch:
             raise Killed
 
