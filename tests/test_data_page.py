@@ -40,6 +40,8 @@ OF_MASKS = (
     "full",
     "empty",
     "ids",
+    "unnamed",
+    "not ignored",
     "void",
     "levels",
     "colour",

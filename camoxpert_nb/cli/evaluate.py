@@ -214,13 +214,15 @@ def export(options: Options) -> int:
 def data(options: Options) -> int:
     """Look through a data set and report what is in it; exit code 1 if it cannot be used so."""
     from ..data.audit import SHOWN, audit, report
+    from ..data.cache import cache_folder
     from ..data.layouts import look_through
     from ..data.reading import AUTOMATIC
+    from ..settings.config import Config
     from ..training.console import Console
 
     console = Console(())
     there = look_through(Path(options["folder"]), taken_reading(options) or AUTOMATIC)
-    found = audit(there, progress=console.progress)
+    found = audit(there, progress=console.progress, store=cache_folder(Config()))
     console.say(report(found, None if options["all"] else SHOWN))
     write_json(options["json"], found.as_dict())
     if options["picture"]:

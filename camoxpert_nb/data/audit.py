@@ -77,11 +77,17 @@ class Audit:
         return {"splits": splits, "findings": findings, "verdict": self.verdict}
 
 
-def audit(found: Found | Iterable[ImageSet], *, progress: Progress | None = None) -> Audit:
+def audit(
+    found: Found | Iterable[ImageSet],
+    *,
+    progress: Progress | None = None,
+    store: Path | None = None,
+) -> Audit:
     """Decode and compare every pair of the sets; `progress(done, total)` is called after each.
 
     Nothing that is wrong with a file raises: it becomes a finding. Images are compared by the
-    bytes of their files and by their looks, within each split and between all of them. Of what
+    bytes of their files and by their looks (`store` is that of `copies.looks`), within each split
+    and between all of them. Of what
     `layouts.look_through` found, what is not used is a finding too.
     """
     sides: dict[str, tuple[ImageSet, str]] = {}
@@ -100,7 +106,7 @@ def audit(found: Found | Iterable[ImageSet], *, progress: Progress | None = None
         here = list(islice(checked, len(pairs[place])))
         findings += _of_masks(place, pairs[place], here)
         splits.append(_count(image_set, split, here))
-    findings += _copies(pairs, {place: side[1] for place, side in sides.items()})
+    findings += _copies(pairs, {place: side[1] for place, side in sides.items()}, store)
     order = list(KINDS)
     findings.sort(key=lambda finding: order.index(finding.kind))
     return Audit(tuple(splits), tuple(findings))
@@ -219,21 +225,31 @@ def _orphans(image_set: ImageSet) -> list[Finding]:
     return _by_kind(image_set.name, alone)
 
 
-def _copies(pairs: Mapping[str, Sequence[Pair]], splits: Mapping[str, str]) -> list[Finding]:
+def _copies(
+    pairs: Mapping[str, Sequence[Pair]], splits: Mapping[str, str], store: Path | None
+) -> list[Finding]:
     """Sort groups of copies into leaks (training and what scores meet) and mere repetitions."""
     items = []
     exact = find_copies(pairs)
     known = {path for group in exact for _, path in group[1:]}
     places = {pair.image: place for place, every in pairs.items() for pair in every}
-    seen = looks([path for path in places if path not in known])
+    seen = looks([path for path in places if path not in known], store)
     near = [[(places[path], path) for path in group] for group in groups(seen)]
     for start, found in (("", exact), ("near ", near)):
         for group in found:
             sides = {splits[place] for place, _ in group}
-            names = " = ".join(f"{path.name} ({place})" for place, path in group)
             leaks = "train" in sides and len(sides) > 1
-            items.append((f"{start}leak" if leaks else f"{start}copies", names))
+            items.append((f"{start}leak" if leaks else f"{start}copies", _few_of(group)))
     return _by_kind("all splits", items)
+
+
+def _few_of(group: Sequence[tuple[str, Path]]) -> str:
+    """Return the names in a group of copies, of a long one some, with each place among them."""
+    first = list({place: (place, path) for place, path in reversed(group)}.values())[::-1]
+    shown = [*first, *(each for each in group if each not in first)][: max(SHOWN, len(first))]
+    names = [f"{path.name} ({place})" for place, path in shown]
+    rest = len(group) - len(shown)
+    return " = ".join([*names, *([f"{rest} more"] if rest else [])])
 
 
 def _by_kind(place: str, found: Iterable[tuple[str, str]]) -> list[Finding]:

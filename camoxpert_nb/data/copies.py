@@ -31,9 +31,12 @@ from .images import grey_of, opened, read_image
 ALIKE = 0.93  # cosine of two looks from which on they are one picture
 SIDE, LOW = 32, 8  # of the small grey version, and of the frequencies kept
 FLAT = 32.0  # length of the frequencies of a picture with next to nothing in it
+MANY = 8  # pictures, from which on what all share is looked for
+SHARED = (0.5, 0.98)  # length of the mean of all looks: below nothing is shared, above everything
 ROWS = 2048  # looks compared at once: bounds the memory
 FORMAT = 1
 
+Floats = NDArray[np.float32]
 Look = str  # base64 of 64 signed bytes, or "=" and a digest for a flat picture, or "": unreadable
 
 
@@ -108,29 +111,48 @@ def alike(these: Sequence[Look], those: Sequence[Look] | None = None) -> NDArray
     others = these if those is None else those
     found = [np.array(_flat(these, others), np.intp).reshape(-1, 2)]
     (left, places), (right, other_places) = _matrix(these), _matrix(others)
-    signs = (-1.0) ** np.arange(LOW)
+    common = _common(left, right)
     for first in range(0, len(left) if len(right) else 0, ROWS):
         rows = left[first : first + ROWS]
         best = np.zeros((len(rows), len(right)), np.float32)
-        for form in _forms(rows, signs.astype(np.float32)):
-            np.maximum(
-                best, form.reshape(len(rows), -1) @ right.reshape(len(right), -1).T, out=best
-            )
+        for form in _forms(rows):
+            cosine = _cosine(form, right)
+            if common is not None:
+                np.minimum(cosine, _cosine(form - common, right - common), out=cosine)
+            np.maximum(best, cosine, out=best)
         here, there = np.nonzero(best > ALIKE)
         found.append(np.stack([places[first + here], other_places[there]], 1))
     pairs = np.concatenate(found)
     return pairs if those is not None else pairs[pairs[:, 0] < pairs[:, 1]]
 
 
-def _forms(rows: NDArray[np.float32], signs: NDArray[np.float32]) -> Iterable[NDArray[np.float32]]:
+def _common(*sides: Floats) -> Floats | None:
+    """Return what nearly all pictures share, (LOW, LOW): a black frame, a white background.
+
+    Two of them are one picture where the rest is alike too. None where there is nothing of the
+    kind, or all are one picture.
+    """
+    every = np.concatenate(sides)
+    mean = every.mean(0) if len(every) >= MANY else np.zeros((LOW, LOW), np.float32)
+    return mean if SHARED[0] < np.linalg.norm(mean) < SHARED[1] else None
+
+
+def _cosine(these: Floats, those: Floats) -> Floats:
+    one, other = (x.reshape(len(x), -1) for x in (these, those))
+    lengths = [np.maximum(np.linalg.norm(x, axis=1), 1e-6) for x in (one, other)]
+    return (one / lengths[0][:, None]) @ (other / lengths[1][:, None]).T
+
+
+def _forms(rows: Floats) -> Iterable[Floats]:
     """Yield (n, LOW, LOW) frequencies of the pictures in all eight ways of laying them."""
+    signs = ((-1.0) ** np.arange(LOW)).astype(np.float32)
     for values in (rows, rows.swapaxes(1, 2)):
         for down in (1.0, signs[:, None]):
             for across in (1.0, signs[None, :]):
                 yield np.ascontiguousarray(values * down * across, np.float32)
 
 
-def _matrix(every: Sequence[Look]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+def _matrix(every: Sequence[Look]) -> tuple[Floats, NDArray[np.intp]]:
     """Return looks as (n, LOW, LOW) of length 1, and their places; flat ones are not among them."""
     places = [place for place, look in enumerate(every) if look and look[0] != "="]
     data = b"".join(base64.b64decode(every[place]) for place in places)
@@ -184,7 +206,7 @@ def _remember(file: Path, known: Mapping[str, Look]) -> None:
         unfinished.replace(file)
 
 
-def _weights() -> NDArray[np.float32]:
+def _weights() -> Floats:
     numbers = np.arange(LOW)
     weight = np.sqrt(np.hypot(numbers[:, None], numbers[None, :]))
     return weight.astype(np.float32)

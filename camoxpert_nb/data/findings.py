@@ -107,11 +107,22 @@ KINDS = {
         "Read as empty. Masks of ids, classes or dark colours: --mask-object nonzero, or the ids "
         "that are object, as --mask-object 1,3.",
     ),
-    "void": Kind(
-        "masks of small ids and 255",
+    "unnamed": Kind(
+        "masks without a value that --mask-object names",
         "warn",
-        "255 is read as the object. If it means 'ignore': --ignore-label 255, and for ids above 1 "
-        "--mask-object nonzero.",
+        "Read as empty. Their values stand beside them: name those that are object.",
+    ),
+    "not ignored": Kind(
+        "masks without the value of --ignore-label, all of them",
+        "warn",
+        "Nothing is ignored. Their values stand beside them: name the one that counts nowhere, or "
+        "leave the flag out.",
+    ),
+    "void": Kind(
+        "masks of small ids and a bright value, as 255",
+        "warn",
+        "The bright value is read as the object. If it means 'ignore', name it: --ignore-label; "
+        "and for ids above 1 --mask-object nonzero.",
     ),
     "levels": Kind(
         "masks of several brightnesses",
@@ -143,7 +154,7 @@ KINDS = {
         "masks of another size than their image, same shape", "note", "Resized with the image."
     ),
 }
-NO_OBJECT = ("empty", "ids")  # kinds of masks that are read without an object
+NO_OBJECT = ("empty", "ids", "unnamed")  # kinds of masks that are read without an object
 
 
 @dataclass(frozen=True)
@@ -162,6 +173,8 @@ def settle(found: Mapping[str, Sequence[str]], total: int, noncam: int = 0) -> d
     nothing is found. Adds "inverted" and "nothing".
     """
     kinds = {kind: list(names) for kind, names in found.items() if names}
+    if len(kinds.get("not ignored", ())) < total:  # it is rare, but there
+        kinds.pop("not ignored", None)
     border, full = kinds.get("border", []), kinds.get("full", [])
     if border and len(border) + len(full) > INVERTED * (total - noncam):
         kinds["inverted"] = kinds.pop("border")

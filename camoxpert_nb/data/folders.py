@@ -28,7 +28,7 @@ UNREAD = {
     "unpack the archive": (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz"),
     "masks are read from image files only: draw these outlines as PNG": (".json", ".xml"),
 }
-LISTS = (".txt", ".csv", ".lst")
+LISTS = (".txt", ".csv", ".tsv", ".lst")
 DEPTH = 16  # /kaggle/input/datasets/<owner>/<slug>/<folder>/COD10K-v3/Train/Image needs 7
 
 
@@ -36,6 +36,7 @@ DEPTH = 16  # /kaggle/input/datasets/<owner>/<slug>/<folder>/COD10K-v3/Train/Ima
 class Folder:
     """A folder that was listed. `others`: files of kinds that are not read, but for LISTS.
 
+    `hidden`: images that begin with a dot, or lie in such a folder, which nobody means to use.
     `problem`: why it could not be listed, or not to its end; "" as a rule.
     """
 
@@ -46,6 +47,7 @@ class Folder:
     folders: tuple[Folder, ...]
     lists: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     problem: str = ""
 
     def walk(self) -> Iterator[Folder]:
@@ -77,11 +79,13 @@ def _scan(path: Path, real: str, above: tuple[str, ...], depth: int) -> Folder:
     images: list[str] = []
     lists: list[str] = []
     others: list[str] = []
+    hidden: list[str] = []
     folders: list[Folder] = []
     entries, problem = _entries(path)
     for entry in entries:
         name = entry.name.lower()
-        if name.startswith((".", "__macosx")):  # macOS puts a false "._x.jpg" beside each x.jpg
+        if name.startswith((".", "__macosx")):
+            hidden += _hidden(entry)
             continue
         if name.endswith(SUFFIXES):
             images.append(entry.name)
@@ -104,8 +108,24 @@ def _scan(path: Path, real: str, above: tuple[str, ...], depth: int) -> Folder:
         folders=tuple(folders),
         lists=tuple(lists),
         others=tuple(others),
+        hidden=tuple(hidden),
         problem=problem,
     )
+
+
+def _hidden(entry: os.DirEntry[str]) -> list[str]:
+    """Return the images of a hidden entry; macOS puts a false "._x.jpg" beside each x.jpg."""
+    if not entry.is_dir(follow_symlinks=False):
+        names = [entry.name]
+    else:
+        top = Path(entry.path).parent
+        names = [
+            (Path(folder) / name).relative_to(top).as_posix()
+            for folder, _, files in os.walk(entry.path)
+            for name in files
+        ]
+    images = [name for name in names if name.lower().endswith(SUFFIXES)]
+    return [name for name in images if not name.rpartition("/")[2].startswith("._")]
 
 
 def _entries(path: Path) -> tuple[list[os.DirEntry[str]], str]:

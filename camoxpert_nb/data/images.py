@@ -19,6 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InputError
 from ..outside.refused import naming
+from ..outside.slow import reading
 
 Array = NDArray[np.uint8]
 
@@ -213,7 +214,7 @@ def grey_of(image: Image.Image, mode: str = "L") -> Array:
 def opened(path: Path) -> Iterator[Image.Image]:
     """Open a file for Pillow; whatever turns out to be wrong with it becomes an InputError."""
     try:
-        with Image.open(path) as image:
+        with reading(Path(path)), Image.open(path) as image:
             yield image
     except BROKEN as error:
         if not Path(path).exists():

@@ -17,7 +17,8 @@ from pathlib import Path
 from .folders import SUFFIXES as SUFFIXES
 from .folders import Folder, list_folders, plain
 from .leftover import Unused, nothing_found, unused_files
-from .lists import obey
+from .list_files import lists_in
+from .lists import by_file_names, obey
 from .matching import (
     ALIKE,
     SPELLINGS,
@@ -98,8 +99,11 @@ def look_through(root: Path | str, reading: Reading = AUTOMATIC) -> Found:
     sets = tuple(_image_set(*each, search) for each in found)
     if reading.images and not any(each.train for each in sets):  # they were named: they train
         sets = tuple(replace(each, train=each.pairs, validation=(), test=()) for each in sets)
-    sets, notes, unlisted = obey(tree, sets)
-    return Found(tree.path, sets, unused_files(tree, every), notes, unlisted)
+    listed = [each for folder in tree.walk() for each in lists_in(folder)]
+    sets, notes, unlisted = obey(tree, sets, listed)
+    sets, named_so = by_file_names(sets)
+    unused = unused_files(tree, every, {each.path for each in listed})
+    return Found(tree.path, sets, unused, (*notes, *named_so), unlisted)
 
 
 def _by_table(search: Search) -> Iterator[tuple[str, Folder, list[Match]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,8 +34,13 @@ class Unused:
         return f"{self.place}: {self.count} {self.reason}{some_names}"
 
 
-def unused_files(tree: Folder, matches: Sequence[Match]) -> tuple[Unused, ...]:
-    """Return the folders whose images belong to no set, and files of kinds that are not read."""
+def unused_files(
+    tree: Folder, matches: Sequence[Match], listed: Set[Path] = frozenset()
+) -> tuple[Unused, ...]:
+    """Return the folders whose images belong to no set, and files of kinds that are not read.
+
+    listed: lists of names, of which is said elsewhere what became of them.
+    """
     images = {match.images.real for match in matches}
     masks = {match.masks.real for match in matches}
     second = {other.real for match in matches for other in match.others}
@@ -47,7 +52,10 @@ def unused_files(tree: Folder, matches: Sequence[Match]) -> tuple[Unused, ...]:
             found.append(_of_folder(folder, place, folder.real in second, matches))
         if folder.problem:
             found.append(Unused(place, 1, f"folder {folder.problem}"))
-        found += _unread(folder, place, harmless=folder.real not in images | masks)
+        found += _unread(folder, place, listed, harmless=folder.real not in images | masks)
+        if folder.hidden:
+            reason = "hidden images (in a folder or of a name that begins with a dot)"
+            found.append(Unused(place, len(folder.hidden), reason, folder.hidden[:3], True))
     return tuple(found)
 
 
@@ -69,9 +77,11 @@ def _of_folder(folder: Folder, place: str, second: bool, matches: Sequence[Match
     return Unused(place, count, "images whose masks were not found", folder.images[:3])
 
 
-def _unread(folder: Folder, place: str, *, harmless: bool) -> Iterator[Unused]:
+def _unread(folder: Folder, place: str, listed: Set[Path], *, harmless: bool) -> Iterator[Unused]:
     kinds: dict[str, list[str]] = defaultdict(list)
     for name in folder.others:
+        if folder.path / name in listed:
+            continue
         kinds[Path(name).suffix.lower()].append(name)
     for suffix, names in sorted(kinds.items()):
         advice = advice_for(suffix)

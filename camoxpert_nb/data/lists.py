@@ -6,37 +6,26 @@ that is there, and the folders do not say otherwise. Else it is named, with the 
 
 from __future__ import annotations
 
-import csv
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import few
 from .folders import SUFFIXES, Folder
+from .list_files import NameList
 from .pairs import ImageSet, Pair
-from .spellings import SPLITS, said
+from .spellings import SPLITS, begins_or_ends, said
 
-LARGEST = 20_000_000  # bytes; a longer file is no list of names
-NAMES = ("image", "images", "img", "filename", "file", "name", "path", "id", "image_id", "imageid")
-COLUMNS = ("split", "set", "subset", "partition", "phase", "fold", "usage")
 OTHERWISE = "the folders say otherwise"
 
 
-@dataclass(frozen=True)
-class _List:
-    path: Path
-    split: str
-    lines: tuple[str, ...]
-
-
 def obey(
-    tree: Folder, sets: Sequence[ImageSet]
+    tree: Folder, sets: Sequence[ImageSet], listed: Sequence[NameList]
 ) -> tuple[tuple[ImageSet, ...], tuple[str, ...], tuple[Pair, ...]]:
-    """Return the sets split as lists say, a sentence on each list, and the pairs left out."""
+    """Return the sets split as the lists say, a sentence on each, and the pairs left out."""
     notes: list[str] = []
     left: list[Pair] = []
-    listed = [each for folder in tree.walk() for each in _lists(folder)]
     changed = []
     for one in sets:
         own = [each for each in listed if _home(each.path, tree.path) in _above(one.root)]
@@ -50,8 +39,39 @@ def obey(
     for each in listed:
         home = _home(each.path, tree.path)
         if not any(home in _above(root) for root in reached):
-            notes.append(f"{_short(each.path)} is not obeyed: no images lie beside or below it")
+            notes.append(f"{each} is not obeyed: no images lie beside or below it")
     return tuple(changed), tuple(notes), tuple(left)
+
+
+def by_file_names(sets: Sequence[ImageSet]) -> tuple[tuple[ImageSet, ...], tuple[str, ...]]:
+    """Split the sets that nothing else splits as their files' names do: train_1.jpg, val_1.jpg.
+
+    Returns them with a sentence on each. Images whose names say nothing train.
+    """
+    notes, changed = [], []
+    for one in sets:
+        sides: dict[str, list[Pair]] = {split: [] for split in SPLITS}
+        for pair in one.train:
+            sides[_by_file_name(pair, one.root)].append(pair)
+        train, validation, test = (tuple(sides[split]) for split in SPLITS)
+        held = [f"{len(sides[split])} {split}" for split in ("validation", "test") if sides[split]]
+        whole = not (one.validation or one.test)
+        if held and whole and train:
+            notes.append(f"{one.root.name}: names of images are obeyed: {', '.join(held)}")
+            one = replace(one, train=train, validation=validation, test=test)
+        elif held:
+            why = "nothing would be left to train" if whole else "folders or lists split this set"
+            notes.append(f"{one.root.name}: names that say {', '.join(held)} are not obeyed: {why}")
+        changed.append(one)
+    return tuple(changed), tuple(notes)
+
+
+def _by_file_name(pair: Pair, root: Path) -> str:
+    """Return what an image's own name says, unless a folder says that it trains."""
+    folders = (root.name, *pair.image.parent.relative_to(root).parts)
+    if any(said(folder) == "train" for folder in folders):
+        return "train"
+    return begins_or_ends(pair.name) or "train"
 
 
 def _above(root: Path) -> tuple[Path, ...]:
@@ -62,77 +82,14 @@ def _home(path: Path, top: Path) -> Path:
     """Return the folder whose images a list speaks of: ImageSets/Main/x.txt lies two below."""
     folder = path.parent
     while folder != top and folder.name.lower() in (
-        *("imagesets", "segmentation", "main", "lists", "list", "splits", "split", "info"),
-        *("image_sets", "filelists", "txt", "csv", "meta", "metadata", "annotations"),
+        *("imagesets", "segmentation", "main", "lists", "list", "splits", "split", "folds"),
+        *("image_sets", "filelists", "txt", "csv", "meta", "metadata", "annotations", "info"),
     ):
         folder = folder.parent
     return folder
 
 
-def _short(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"
-
-
-def _lists(folder: Folder) -> Iterator[_List]:
-    for name in folder.lists:
-        path, split = folder.path / name, said(Path(name).stem)
-        if not split and not name.lower().endswith(".csv"):
-            continue
-        rows = _rows(path)
-        by_column = _by_column(rows)
-        if by_column:
-            for found, lines in by_column.items():
-                yield _List(path, found, tuple(lines))
-        elif split and rows:
-            yield _List(path, split, tuple(row[0] for row in _without_head(rows) if row))
-
-
-def _rows(path: Path) -> list[list[str]]:
-    try:
-        if path.stat().st_size > LARGEST:
-            return []
-        text = path.read_text("utf-8-sig", errors="replace")
-    except OSError:
-        return []
-    lines = [line for line in text.splitlines() if line.strip()]
-    if path.suffix.lower() == ".csv" or all("," in line for line in lines[:3]):
-        kind = ";" if lines and lines[0].count(";") > lines[0].count(",") else ","
-        return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=kind)]
-    return [_cells(line) for line in lines]
-
-
-def _cells(line: str) -> list[str]:
-    """Return the words of a line; a path may hold spaces, and a mask's path may follow it."""
-    if "\t" in line:
-        return [cell.strip() for cell in line.split("\t")]
-    words = line.split()
-    ends = [number for number, word in enumerate(words, 1) if word.lower().endswith(SUFFIXES)]
-    if ends:
-        return [" ".join(words[: ends[0]]), *words[ends[0] :]]
-    return [line.strip()]
-
-
-def _without_head(rows: list[list[str]]) -> list[list[str]]:
-    return rows[1:] if rows[0] and rows[0][0].lower() in NAMES else rows
-
-
-def _by_column(rows: list[list[str]]) -> dict[str, list[str]]:
-    """Return the names of each split of a table with a column of splits."""
-    if len(rows) < 2:
-        return {}
-    head = [cell.lower() for cell in rows[0]]
-    names = [place for place, cell in enumerate(head) if cell in NAMES]
-    splits = [place for place, cell in enumerate(head) if cell in COLUMNS]
-    if not names or not splits:
-        return {}
-    found: dict[str, list[str]] = {}
-    for row in rows[1:]:
-        if len(row) == len(head) and (split := said(row[splits[0]])):
-            found.setdefault(split, []).append(row[names[0]])
-    return found
-
-
-def _apply(one: ImageSet, lists: Sequence[_List]) -> tuple[ImageSet, list[str], list[Pair]]:
+def _apply(one: ImageSet, lists: Sequence[NameList]) -> tuple[ImageSet, list[str], list[Pair]]:
     """Return a set as the lists split it, a sentence for each, and the pairs that none names."""
     if not lists:
         return one, [], []
@@ -140,7 +97,7 @@ def _apply(one: ImageSet, lists: Sequence[_List]) -> tuple[ImageSet, list[str], 
     sides: dict[str, set[Pair]] = {split: set() for split in SPLITS}
     notes, whole = [], {split: set(_side(one, split)) for split in SPLITS}
     for each in sorted(lists, key=lambda each: "trainval" in each.path.stem.lower()):
-        pairs, why = _named(each, index)
+        pairs, why = (set(), each.problem) if each.problem else _named(each, index)
         named = {pair for other in sides if other != each.split for pair in sides[other]}
         if not why and (shared := named & pairs):
             why = f"{len(shared)} of its images are in another list: {_few(shared)}"
@@ -148,10 +105,10 @@ def _apply(one: ImageSet, lists: Sequence[_List]) -> tuple[ImageSet, list[str], 
         if not why and (other := (pairs & folders) - whole[each.split]):
             why = f"{OTHERWISE} of {len(other)} images: {_few(other)}"
         if why:
-            notes.append(f"{_short(each.path)} is not obeyed: {why}")
+            notes.append(f"{each} is not obeyed: {why}")
         else:
             sides[each.split] |= pairs
-            notes.append(f"{_short(each.path)} is obeyed: {len(pairs)} images, {each.split}")
+            notes.append(f"{each} is obeyed: {len(pairs)} images, {each.split}")
     if whole["test"] or whole["validation"]:  # split by folders, and no list disagrees
         return one, [note for note in notes if OTHERWISE in note], []
     rest = whole["train"] - sides["test"] - sides["validation"]
@@ -186,7 +143,7 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold()
 
 
-def _named(each: _List, index: dict[str, set[Pair]]) -> tuple[set[Pair], str]:
+def _named(each: NameList, index: dict[str, set[Pair]]) -> tuple[set[Pair], str]:
     """Return the pairs that a list names, and why it does not fit, if it does not."""
     pairs: set[Pair] = set()
     missing: list[str] = []

@@ -147,13 +147,23 @@ def look(pair: Pair) -> Look:
         problems.append((kind, "mask {}, image {} (height x width)".format(*sizes)))
     share = object_share(labels)
     if share == 0:
-        ids = mask.grey.max(initial=0) > 1 and pair.how == PLAIN and not mask.colour
-        problems.append(("ids", _values(mask)) if ids else ("empty", "no pixel is object"))
+        problems.append(_why_empty(mask, pair.how))
     elif share == 1:
         problems.append(("full", "every pixel is object"))
     elif (border := _border(labels)) > BORDER:
         problems.append(("border", f"{border:.0%} of its border is object"))
+    if pair.how.ignore != NOTHING_IGNORED and not (labels == IGNORED).any():
+        problems.append(("not ignored", f"no pixel is {pair.how.ignore}; {_values(mask)}"))
     return Look(image, labels, tuple(problems))
+
+
+def _why_empty(mask: Mask, how: MaskReading) -> tuple[str, str]:
+    """Return which kind of a mask without an object this is."""
+    if how.values and mask.values.any():
+        return "unnamed", f"{_values(mask)}; none of {how.object}"
+    if mask.grey.max(initial=0) > 1 and how == PLAIN and not mask.colour:
+        return "ids", f"{_values(mask)}, none above 128"
+    return "empty", "no pixel is object"
 
 
 def object_share(labels: Array) -> float:
@@ -227,9 +237,8 @@ def _oddities(mask: Mask, how: MaskReading) -> list[tuple[str, str]]:
         return []
     values = _different(mask.values)
     if how.ignore == NOTHING_IGNORED and _has_void(mask.values, values):
-        return [
-            ("void", f"holds {', '.join(map(str, values[:6]))}: {values[-1]} may mean 'ignore'")
-        ]
+        means = f"{values[-1]} may mean 'ignore': --ignore-label {values[-1]}"
+        return [("void", f"holds {', '.join(map(str, values[:6]))}; {means}")]
     if mask.colour:
         return [("colour", "more colours than black and white")]
     return _greys(mask, how)
@@ -289,7 +298,7 @@ def _levels(grey: Array) -> list[int]:
 def _values(mask: Mask) -> str:
     values = _different(mask.values)
     some = ", ".join(map(str, values[:6])) + (", ..." if values.size > 6 else "")
-    return f"values {some}, none above 128"
+    return f"values {some}"
 
 
 def _border(labels: Array) -> float:

@@ -51,6 +51,7 @@ OTHER_ANNOTATIONS = (
 )
 _SHORT = {"te", "tst", "vd", "dev", "eval", "benchmark", "unseen", "development", "evaluation"}
 _LONG = {*SPLITS["test"], *SPLITS["validation"]} - _SHORT
+_IN_FILES = {"train", "training", "trn", "val", "valid", "validation", "test", "testing", "tst"}
 KNOWN_TESTS = re.compile(r"chameleon|nc4k")  # sets that hold no training images at all
 
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
@@ -123,6 +124,17 @@ def ends_so(name: str) -> bool:
     if not known or len(known) > 3:
         return False
     return bool(_split_of(known[-1])) or (known[0] in ("te", "tr", "vd") and len(known) == 2)
+
+
+def begins_or_ends(name: str) -> str:
+    """Return the split that a file's name begins or ends with, as "val_001" and "7_val"; else "".
+
+    Of the shorter words only those that mean nothing else: "te" and "dev" are parts of many names.
+    In between a word tells where a photo came from: DUTS trains on "ILSVRC2012_test_00000004".
+    """
+    found = words(name)
+    ends = {_split_of(word) for word in (*found[:1], *found[-1:]) if word in _IN_FILES}
+    return ends.pop() if len(ends) == 1 else ""
 
 
 def _split_of(word: str) -> str:

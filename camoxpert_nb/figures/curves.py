@@ -170,8 +170,9 @@ def _shares(at: Values, epochs: Records) -> list[Line]:
 
 
 def column(records: Sequence[Mapping[Any, Any]], key: Any) -> Values:
-    """Return the values of one key, NaN where a record lacks it."""
-    return np.array([record.get(key) for record in records], dtype=float)
+    """Return the values of one key, NaN where a record lacks it or holds no number."""
+    values = [record.get(key) for record in records]
+    return np.array([x if isinstance(x, (int, float)) else np.nan for x in values], dtype=float)
 
 
 def _thin(line: Line, log: bool) -> Line:

@@ -10,6 +10,8 @@ from typing import Any
 
 Record = dict[str, Any]
 
+NUMBERS = ("time", "epoch", "step", "steps", "seconds", "images_per_second", "data_wait_percent")
+SCORES = ("iou", "iou_ema")  # None where a network gave no numbers
 ENDS = {"stop": "stopped", "end": "finished"}  # how records name a run's end, and how we do
 
 
@@ -34,5 +36,13 @@ def parsed(lines: bytes) -> Iterator[Record]:
         # Some may be torn, written by a process that was killed meanwhile.
         with contextlib.suppress(ValueError, RecursionError):
             record = json.loads(line)
-            if isinstance(record, dict) and isinstance(record.get("kind"), str):
+            if isinstance(record, dict) and _can_be_read(record):
                 yield record
+
+
+def _can_be_read(record: Record) -> bool:
+    """Say whether the values are of the types that readers rely on; by hand any is written."""
+    scores = [record.get(key) for key in SCORES if record.get(key) is not None]
+    numbers = [record[key] for key in NUMBERS if key in record]
+    text = isinstance(record.get("kind"), str)
+    return text and all(isinstance(value, (int, float)) for value in (*scores, *numbers))

@@ -35,15 +35,15 @@ def performance(
     first = config["batch_size"]
     batches = [first, config.get("stage2_batch_size") or first]
     per_step = len(devices) * config.get("accumulation_steps", 1)
-    seconds = [record["seconds"] for record in epochs]
+    seconds = [record.get("seconds", 0.0) for record in epochs]
     scores = [
-        max(record["iou"] or 0.0, record.get("iou_ema") or 0.0) if comparable else 0.0
+        max(record.get("iou") or 0.0, record.get("iou_ema") or 0.0) if comparable else 0.0
         for record, comparable in zip(epochs, _comparable(epochs), strict=True)
     ]
     target = config["target_iou"]
     reached = next((i for i, score in enumerate(scores) if score >= target), None)
     best = max(range(len(scores)), key=scores.__getitem__, default=None)
-    ends = [after["time"] - before["time"] for before, after in pairwise(epochs)]
+    ends = [after.get("time", 0.0) - before.get("time", 0.0) for before, after in pairwise(epochs)]
     return {
         "devices": list(devices),
         "batch_per_device": batches,
@@ -56,9 +56,9 @@ def performance(
         "data_wait_percent": _over_time(epochs, "data_wait_percent"),
         "target_iou": target,
         "minutes_to_target": None if reached is None else list(accumulate(seconds))[reached] / 60,
-        "epoch_of_target": None if reached is None else epochs[reached]["epoch"],
+        "epoch_of_target": None if reached is None else epochs[reached].get("epoch"),
         "best_iou": None if best is None else scores[best],
-        "best_epoch": None if best is None else epochs[best]["epoch"],
+        "best_epoch": None if best is None else epochs[best].get("epoch"),
     }
 
 
@@ -102,8 +102,10 @@ def _comparable(epochs: Records) -> list[bool]:
 
 def _over_time(epochs: Records, key: str) -> float | None:
     """Return the mean over the time trained: a slow epoch counts as long as it took."""
-    total = sum(record["seconds"] for record in epochs)
-    return sum(r[key] * r["seconds"] for r in epochs) / total if total else None
+    total = sum(record.get("seconds", 0.0) for record in epochs)
+    return (
+        sum((r.get(key) or 0.0) * r.get("seconds", 0.0) for r in epochs) / total if total else None
+    )
 
 
 def _per_gpu(epochs: Records) -> list[float] | None:
@@ -136,24 +138,28 @@ class Watch:
             for kind in ("step", "epoch")
         )
         self._newest = max(
-            [*self.steps[-1:], *self.epochs[-1:]], key=lambda record: record["step"], default={}
+            [*self.steps[-1:], *self.epochs[-1:]],
+            key=lambda record: record.get("step", 0),
+            default={},
         )
+        self._steps = self.steps[-1].get("steps", 0) if self.steps else 0
         settings = self.run.load_json("config")
         self.total_epochs, self.target = settings.get("epochs", 1), settings.get("target_iou", 0.0)
 
     def share_done(self) -> float:
         """Return how much of the training is over, 0 to 1."""
-        return self._newest["step"] / max(self.steps[-1]["steps"], 1) if self.steps else 0.0
+        return self._newest.get("step", 0) / max(self._steps, 1) if self.steps else 0.0
 
     def place(self) -> str:
         """Say where the training is, how fast, and how long it will take."""
         newest = self._newest
         if not newest:
             return WAITING.get(self.status.name, "")
-        words = [f"epoch {newest['epoch']} of {self.total_epochs}, stage {newest['stage']}"]
+        epoch, stage = newest.get("epoch", "?"), newest.get("stage", "?")
+        words = [f"epoch {epoch} of {self.total_epochs}, stage {stage}"]
         if self.steps:
-            speeds = sorted(record["images_per_second"] for record in self.steps[-5:])
-            words.append(f"step {newest['step']} of {self.steps[-1]['steps']}")
+            speeds = sorted(record.get("images_per_second", 0.0) for record in self.steps[-5:])
+            words.append(f"step {newest.get('step', 0)} of {self._steps}")
             words.append(f"{speeds[len(speeds) // 2]:.3g} images/s")
         loading = [WAITING["starting"]] if self.status.name == "starting" else []
         return ", ".join([*loading, *words, *self._time_left()])
@@ -161,7 +167,7 @@ class Watch:
     def best(self) -> str:
         """Say the best validation IoU so far, or nothing."""
         scores = [
-            (record[key], record["epoch"])
+            (record[key], record.get("epoch", 0))
             for record, comparable in zip(self.epochs, _comparable(self.epochs), strict=True)
             for key in ("iou", "iou_ema")
             if comparable and record.get(key) is not None
@@ -211,6 +217,7 @@ class Watch:
         if self.status.name != "running" or len(recent) < 2:
             return []
         first, last = recent[0], recent[-1]
-        per_step = (last["time"] - first["time"]) / max(last["step"] - first["step"], 1)
-        seconds = round(per_step * (last["steps"] - last["step"]))
+        done = last.get("step", 0) - first.get("step", 0)
+        per_step = (last.get("time", 0.0) - first.get("time", 0.0)) / max(done, 1)
+        seconds = round(per_step * (self._steps - last.get("step", 0)))
         return [f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from camoxpert_nb.data.copies import alike, groups, look_of, looks, remembered_looks
 from camoxpert_nb.data.synthetic import make_synthetic
@@ -132,3 +132,29 @@ def test_looks_come_in_the_order_asked_also_where_some_are_remembered(tmp_path: 
     seen = looks(paths, store)
     assert list(seen) == paths
     assert list(seen.values()) == [look_of(path) for path in paths]
+
+
+def framed(image: Image.Image) -> Image.Image:
+    """Return a picture as an endoscope shows it: a disc, black around it."""
+    small = image.convert("RGB").resize((160, 128))
+    disc = Image.new("L", small.size)
+    ImageDraw.Draw(disc).ellipse((22, 6, 138, 122), fill=255)
+    return Image.composite(small, Image.new("RGB", small.size), disc)
+
+
+def test_a_frame_that_all_share_makes_no_copies(photos, tmp_path):
+    paths = []
+    for path in photos:
+        with Image.open(path) as image:
+            paths.append(saved(framed(image), tmp_path / path.with_suffix(".png").name))
+    with Image.open(paths[3]) as image:
+        paths.append(saved(ImageOps.mirror(image), tmp_path / "mirrored.jpg", quality=60))
+    found = groups({path: look_of(path) for path in paths})
+    assert found == [[paths[3], paths[-1]]]
+
+
+def test_pictures_that_are_all_the_same_are_copies(photos, tmp_path):
+    with Image.open(photos[0]) as image:
+        paths = [saved(image, tmp_path / f"{n}.jpg", quality=50 + 4 * n) for n in range(10)]
+    (group,) = groups({path: look_of(path) for path in paths})
+    assert len(group) == 10

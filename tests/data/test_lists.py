@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,121 @@ def test_lists_of_two_sets_do_not_mix(root):
         "other": (1, 0),
         "set": (7, 1),
     }
+
+
+TABLES = {  # files that say of eight images which train (1-4), validate (5, 6) and test (7, 8)
+    "split.csv": ("utf-8", "image_id,fold,set\n", "im {n},{k},{s}\n"),
+    "meta.csv": ("utf-8-sig", "Image Name;Split\n", "im {n}.jpg;{s}\n"),
+    "meta.tsv": ("utf-16", "filename\tsubset\n", "im {n}.jpg\t{s}\n"),
+    "folds.csv": ("utf-16-le", "photo,label,split\n", "im {n}.jpg,cat,{s}\n"),
+    "unnamed.csv": ("utf-8", "a,b,partition\n", "im {n}.jpg,cat,{s}\n"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_many_programs(root, name):
+    encoding, head, line = TABLES[name]
+    words = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+    lines = [line.format(n=n, k=n % 5, s=word) for n, word in enumerate(words, 1)]
+    (root / name).write_text(head + "".join(lines), encoding)
+    found = look_through(root)
+    assert sides(found) == (["1", "2", "3", "4"], ["5", "6"], ["7", "8"])
+    assert len(found.lists) == 3
+
+
+def by_split(numbers):
+    return {"train": numbers[:4], "valid": numbers[4:6], "Test": numbers[6:]}
+
+
+NAMED = [f"im {n}.jpg" for n in range(1, 9)]
+JSONS = {
+    "splits.json": by_split(NAMED),
+    "split.json": {name: s for s, names in by_split(NAMED).items() for name in names},
+    "my_split.json": [{"file": n, "split": s} for s, ns in by_split(NAMED).items() for n in ns],
+    "folds/partition.json": {s: [{"image": n} for n in ns] for s, ns in by_split(NAMED).items()},
+}
+
+
+@pytest.mark.parametrize("name", JSONS)
+def test_splits_in_json(root, name):
+    write(root / "splits" / name, json.dumps(JSONS[name]))
+    found = look_through(root)
+    assert sides(found) == (["1", "2", "3", "4"], ["5", "6"], ["7", "8"])
+    assert not found.unused  # it is no file with outlines
+
+
+def test_a_json_of_names(root):
+    write(root / "val_names.json", json.dumps(NAMED[:2]))
+    assert sides(look_through(root))[1] == ["1", "2"]
+
+
+NOT_UNDERSTOOD = {
+    "train_val.xlsx": ("", "XLSX files are not read as lists: save it as CSV"),
+    "splits.yaml": ("train: a", "YAML files are not read"),
+    "splits.json": ("{", "it is not JSON"),
+    "test.json": ('{"a": 1}', "expected a list of names, names by split, or records"),
+    "split_0.json": ('{"fold0": ["im 1"], "train": []}', "what it calls fold0 is no split"),
+    "folds.csv": ("image,fold\nim 1,0\nim 2,1\n", "its column fold is not understood"),
+    "meta.csv": ("name,is_valid\nim 1,True\nim 2,False\n", "its column is_valid is not understood"),
+    "split.txt": ("im 1\nim 2\n", "it has no column of splits"),
+    "split.csv": ("image,split\nim 1,train\nim 2,unused\nim 3,test\n", "1 of its lines say no"),
+    "other.csv": ("image,split\nim 1,train\nim 2\nim 3,test\n", "1 of its lines have not 2"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_UNDERSTOOD)
+def test_a_list_that_is_not_understood_is_named(root, name):
+    text, reason = NOT_UNDERSTOOD[name]
+    write(root / name, text)
+    found = look_through(root)
+    assert len(sides(found)[0]) == 8
+    (note,) = found.lists
+    assert name in note and "is not obeyed" in note and reason in note
+
+
+def renamed(root, *names):
+    """Name the eight images and their masks so."""
+    for folder in (root / "JPEGImages", root / "SegmentationClass"):
+        for path, name in zip(sorted(folder.iterdir()), names, strict=True):
+            path.rename(path.with_stem(name))
+
+
+@pytest.mark.parametrize("held", ["val_{}", "{}_val", "Val-{}", "valid{}"])
+def test_names_of_files_that_say_their_split_are_obeyed(root, held):
+    """In the name's middle a word tells where a photo came from, as in DUTS-TR."""
+    middle = ["ILSVRC2012_test_04", "ILSVRC2012_val_05", "developer_1", "contest_2"]
+    renamed(root, *middle, *(held.format(n) for n in (1, 2)), "test_7", "test 8")
+    found = look_through(root)
+    (one,) = found.sets
+    assert [len(side) for side in (one.train, one.validation, one.test)] == [4, 2, 2]
+    assert found.lists == ("set: names of images are obeyed: 2 validation, 2 test",)
+
+
+def test_where_all_names_say_test_they_train_and_it_is_said(root):
+    renamed(root, *(f"test_{n}" for n in range(8)))
+    found = look_through(root)
+    assert len(found.sets[0].train) == 8
+    assert "not obeyed: nothing would be left to train" in found.lists[0]
+
+
+def test_a_folder_that_trains_outweighs_names(root):
+    renamed(root, *(f"test_{n}" for n in range(4)), *"abcd")
+    for folder in ("JPEGImages", "SegmentationClass"):
+        (root / "train").mkdir(exist_ok=True)
+        (root / folder).rename(root / "train" / folder)
+    found = look_through(root)
+    assert len(found.sets[0].train) == 8 and not found.lists
+
+
+def test_hidden_images_are_counted_and_named(root):
+    hidden = root / "JPEGImages" / ".ipynb_checkpoints" / "im 1-checkpoint.jpg"
+    hidden.parent.mkdir()
+    for path in (hidden, root / ".spare.png", root / "._im 1.jpg", root / "__MACOSX" / "._a.jpg"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    found = look_through(root)
+    assert [(each.place, each.count, each.harmless) for each in found.unused] == [
+        (".", 1, True),
+        ("JPEGImages", 1, True),
+    ]
+    assert "im 1-checkpoint.jpg" in str(found.unused[1])

@@ -275,3 +275,19 @@ def test_floating_point_values_are_not_called_damaged(tmp_path):
     with pytest.raises(InputError) as caught:
         look(pair._replace(mask=path))
     assert "save it as 8-bit PNG" in str(caught.value) and "damaged" not in str(caught.value)
+
+
+def test_values_that_no_mask_has_are_said(tmp_path):
+    """Of a rare value that some masks have nothing is said."""
+    root = make(tmp_path / "set", [ids(1), ids(2), void(), ids(1)])
+
+    def kinds(**how):
+        sets = find_datasets(root, Reading(how=MaskReading(**how)))
+        return {finding.kind: finding.items for finding in audit(sets).findings}
+
+    found = kinds(object="nonzero", ignore=999)
+    assert len(found["not ignored"]) == 4
+    assert "no pixel is 999; values 0, 1" in found["not ignored"][0]
+    assert "not ignored" not in kinds(object="nonzero", ignore=255)
+    assert "values 0, 1; none of 2,7" in kinds(object="2,7")["unnamed"][0]
+    assert "nothing" in kinds(object="300") and len(kinds(object="300")["unnamed"]) == 4

@@ -15,6 +15,7 @@ import torch
 
 from camoxpert_nb.errors import InputError, TrainingError
 from camoxpert_nb.runs.checkpoint import bare_keys, load_checkpoint
+from camoxpert_nb.runs.records import Watch, performance
 from camoxpert_nb.runs.run import Onlooker, Run
 from camoxpert_nb.settings.config import Config, make_config
 
@@ -259,3 +260,22 @@ def test_preview_and_json_come_back(run: Run) -> None:
     assert run.load_preview()["names"].tolist() == ["a", "b"]
     path = run.save_json("summary", {"best": {"iou": 0.5}})
     assert json.loads(path.read_text()) == run.load_json("summary")
+
+
+@pytest.mark.parametrize("value", [None, "gone", "a word", [1]])
+@pytest.mark.parametrize("kind", ["step", "epoch"])
+def test_records_edited_by_hand_break_no_reader(tmp_path: Path, kind: str, value: object) -> None:
+    """Any value of a record may be missing or of another type; other lines are read as before."""
+    run = Run(tmp_path)
+    whole = {"kind": kind, "time": 1.0, "epoch": 1, "step": 1, "steps": 2, "seconds": 1.0}
+    whole |= {"stage": "all", "images_per_second": 2.0, "iou": 0.5, "data_wait_percent": 3.0}
+    for key in whole:
+        own = {**whole, key: value} if value != "gone" else {k: whole[k] for k in whole if k != key}
+        lines = [json.dumps(each) for each in (whole, own, whole)]
+        run.history_path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        watch = Watch(run)
+        assert "stage" in watch.place() and watch.line() and watch.share_done() >= 0
+        config = {"batch_size": 4, "target_iou": 0.4}
+        figures = performance(run.records("epoch"), config, ["cpu"])
+        assert figures["best_iou"] == (0.5 if kind == "epoch" else None)
+        assert len(run.records()) >= 2
