@@ -34,7 +34,14 @@ from ..runs.run import Run
 from ..settings.config import EXPERTS, MIXED
 from .canvas import stage_names
 from .experts import show_experts, show_levels, show_removed, show_routing
-from .predictions import preview_of, read_pair, show_overlay, show_predictions, show_threshold
+from .predictions import (
+    counted,
+    preview_of,
+    read_pair,
+    show_overlay,
+    show_predictions,
+    show_threshold,
+)
 from .ranking import GROUPS, ORDERS, describe, evenly, ordered
 
 UNCERTAINTY = "uncertainty = sum of p (1 - p) / sum of p over the pixels: 0 sure, 1 all in doubt"
@@ -65,8 +72,9 @@ class Explored:
         return f"Explored({len(self.pairs)} images: {self.note})"
 
     def map_of(self, image: str | int) -> Array:
-        """Return the map of an image at its mask's size, (H, W) uint8 of 0...255."""
-        return self.kept[self._row(image)].probability
+        """Return the map of an image at its mask's size, (H, W) uint8 of 0...255, as it counts."""
+        row = self._row(image)
+        return counted(self.kept[row].probability, self.pairs[row])
 
     def files_of(self, image: str | int) -> tuple[Array, Array, str]:
         """Return image and mask as stored, and the name."""

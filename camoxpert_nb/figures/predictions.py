@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..data.images import Array, our_mark, read_grey, read_image
-from ..data.masks import read_objects
+from ..data.masks import IGNORED, object_share, read_labels, read_objects
 from ..data.pairs import Pair
+from ..data.reading import NOTHING_IGNORED
 from ..errors import InputError
 from ..evaluation.metrics import Cut, cut
 from .canvas import STYLE, WIDTH, Names, Picture, empty_picture, plain
@@ -39,7 +40,7 @@ CUT = "the map is stretched to 0...1, then cut at 0.5"
 def show_pairs(images: Sequence[Array], masks: Sequence[Array], names: Names) -> Figure:
     """Draw a sample of a data set: each image with its object's outline, and its mask.
 
-    `images`: (H, W, 3) uint8 each, `masks`: (H, W) of 0 and 1 each; sizes may differ.
+    `images`: (H, W, 3) uint8 each, `masks`: (H, W) of 0, 1 and IGNORED each; sizes may differ.
     """
     if not len(images):
         return empty_picture("Image and mask", "There is no image to show.")
@@ -49,9 +50,11 @@ def show_pairs(images: Sequence[Array], masks: Sequence[Array], names: Names) ->
     cells = axes.reshape(-1, 2)[: len(images)]
     for (left, right), image, mask, name in zip(cells, images, masks, names, strict=True):
         left.imshow(image)
-        right.imshow(mask, cmap="gray", vmin=0, vmax=1)
-        outline(left, mask)
-        size = f"{mask.shape[1]} x {mask.shape[0]} px, object {mask.mean():.1%}"
+        right.imshow(np.array([0.0, 1.0, 0.5])[mask], cmap="gray", vmin=0, vmax=1)
+        outline(left, (mask == 1).view(np.uint8))
+        size = f"{mask.shape[1]} x {mask.shape[0]} px, object {object_share(mask):.1%}"
+        if (mask == IGNORED).any():
+            size += f", {(mask == IGNORED).mean():.1%} ignored (grey)"
         left.set_title(f"{short(name)}\n{size}", fontsize=7.5)
     figure.suptitle(f"n = {len(images)} images, the mask's outline in yellow")
     return figure
@@ -173,10 +176,19 @@ def read_pair(pair: Pair) -> tuple[Array, Array]:
     return fitted(image, mask.shape), mask
 
 
+def counted(probability: Array, pair: Pair) -> Array:
+    """Return a map (H, W) with nothing found, its lowest value, in pixels that count nowhere."""
+    if pair.how.ignore == NOTHING_IGNORED:
+        return probability
+    ignored = read_labels(pair) == IGNORED
+    return np.where(ignored, probability.min(), probability).astype(np.uint8)
+
+
 def preview_of(pairs: Sequence[Pair], maps: Sequence[Array]) -> dict[str, Any]:
     """Return what `show_predictions` draws: pairs and their maps, all at the masks' own sizes."""
     images, masks = zip(*map(read_pair, pairs), strict=True) if pairs else ((), ())
     names = [pair.name for pair in pairs]
+    maps = [counted(each, pair) for each, pair in zip(maps, pairs, strict=True)]
     return {"names": names, "image": images, "mask": masks, "probability": maps}
 
 

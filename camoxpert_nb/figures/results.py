@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from ..data.images import read_image
 from ..data.layouts import ImageSet
-from ..data.masks import read_objects
+from ..data.masks import read_labels
 from ..evaluation.judge import Judged
 from ..evaluation.published import OURS, TEST_IMAGES, compared_with_published, why_not_comparable
 from ..evaluation.scores import LABELS
@@ -130,7 +130,7 @@ def draw_pairs(sets: Sequence[ImageSet], path: Path) -> Path:
     return save(
         show_pairs(
             [read_image(pair.image) for pair in shown],
-            [read_objects(pair) for pair in shown],
+            [read_labels(pair) for pair in shown],
             [pair.name for pair in shown],
         ),
         path,

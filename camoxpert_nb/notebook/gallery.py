@@ -206,7 +206,7 @@ class OwnPicture(Panel):
 
 def gallery(scored: Any, maps: Path | str = "", rows: int = 4) -> Gallery:
     """Return a gallery of an `explore.Explored`, or of a `judge.Judged` and its folder of maps."""
-    from ..figures.predictions import fitted
+    from ..figures.predictions import counted, fitted
     from ..figures.ranking import describe
 
     if not maps:
@@ -214,7 +214,8 @@ def gallery(scored: Any, maps: Path | str = "", rows: int = 4) -> Gallery:
 
     def map_of(row: int) -> Array:
         pair = scored.pairs[row]
-        return fitted(read_grey(Path(maps) / f"{pair.name}.png"), mask_size(pair))
+        stored = read_grey(Path(maps) / f"{pair.name}.png")
+        return counted(fitted(stored, mask_size(pair)), pair)
 
     return Gallery(describe(scored.scores.per_image, scored.pairs), scored.pairs, map_of, rows)
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 from camoxpert_nb.data.images import read_image
 from camoxpert_nb.data.layouts import Pair
+from camoxpert_nb.data.masks import read_labels
+from camoxpert_nb.data.reading import MaskReading
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation.metrics import measure
 from camoxpert_nb.figures import predictions
@@ -210,3 +212,22 @@ def test_an_image_is_read_at_its_masks_size(tmp_path: Path) -> None:
     image, mask = predictions.read_pair(Pair("a", tmp_path / "a.png", tmp_path / "b.png", "set"))
     assert image.shape == (30, 40, 3)
     assert mask.shape == (30, 40)
+
+
+def test_what_counts_nowhere_is_drawn_so(tmp_path: Path, scene: Any) -> None:
+    """The IoU of a figure is the one that is scored, and a sample shows what is ignored."""
+    image, probability, mask = scene
+    stored = mask * np.uint8(100)
+    stored[20:26, 5:25] = 255
+    for name, values in (("a.jpg", image), ("a.png", stored)):
+        Image.fromarray(values).save(tmp_path / name)
+    how = MaskReading(object="nonzero", ignore=255)
+    pair = Pair("a", tmp_path / "a.jpg", tmp_path / "a.png", "set", how)
+    shown = predictions.preview_of([pair], [probability])
+    scored = measure(probability, mask, stored == 255).values["iou"]
+    assert f"IoU {scored:.2f}" in words(predictions.show_predictions(shown))
+    plain = measure(probability, mask).values["iou"]
+    assert abs(plain - scored) > 0.05  # so that the one above says something
+    sample = predictions.show_pairs([image], [read_labels(pair)], ["a"])
+    draw(sample)
+    assert "10.0% ignored (grey)" in words(sample)
