@@ -23,6 +23,7 @@ _REACH = 160  # pixels: farther away, distance changes the weight of an error by
 _STRIP = 64  # rows that stay in the processor's cache
 _NEARBY = 40  # pixels: up to here looking at every distance is faster than the exact map
 _FAR = 127  # stands for any distance above _NEARBY, and leaves room to add to it in 8 bits
+_INEXACT = 1.02  # the 5 x 5 distance map is too small by at most 1.8 %, in the direction (2, 1)
 _CELL = 4  # pixels: how finely it is looked how far from the object something was found
 
 
@@ -73,8 +74,8 @@ def _reach(found: Array, mask: Array) -> int:
 
     Pixels of two cells are at most the cells' distance and a diagonal apart.
     """
-    objects, coarse = _cells(mask), (slice(None, None, _CELL),) * 2
-    apart = cv2.distanceTransform(1 - objects, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    coarse = (slice(None, None, _CELL),) * 2
+    apart = _INEXACT * cv2.distanceTransform(1 - _cells(mask), cv2.DIST_L2, cv2.DIST_MASK_5)
     reach = 2 * _RADIUS
     for layer in (found[coarse], _cells(found)):  # a sample tells of most maps that they are full
         farthest = apart[layer > 0].max(initial=0)
@@ -130,7 +131,9 @@ def _forgiven(found: Array, squared: Squares) -> float:
     total = 0.0
     for top in range(0, len(found), _STRIP):
         strip = slice(top, top + _STRIP)
-        decay = _DECAY.take(squared[strip].ravel(), mode="wrap")  # "raise" would copy first
+        if not found[strip].any():
+            continue
+        decay = _DECAY.take(squared[strip].ravel(), mode="clip")  # "raise" would take twice as long
         total += float(found[strip].ravel().astype(np.float64) @ decay)
     return total
 
