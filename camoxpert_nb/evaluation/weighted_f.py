@@ -21,6 +21,7 @@ _RADIUS = 3  # the error is blurred with a 7 x 7 gaussian
 _EDGE = _RADIUS + 1
 _REACH = 160  # pixels: farther away, distance changes the weight of an error by less than 3e-10
 _STRIP = 64  # rows that stay in the processor's cache
+_IN_CACHE = 100_000  # pixels of 16 bits, for narrow and wide maps alike
 _NEARBY = 40  # pixels: up to here looking at every distance is faster than the exact map
 _FAR = 127  # stands for any distance above _NEARBY, and leaves room to add to it in 8 bits
 _INEXACT = 1.02  # the 5 x 5 distance map is too small by at most 1.8 %, in the direction (2, 1)
@@ -106,8 +107,9 @@ def _squared_nearby(mask: Array, reach: int) -> Squares:
         np.minimum(down[step:], moved[:-step], out=down[step:])
         np.minimum(down[:-step], moved[step:], out=down[:-step])
     squared = np.multiply(down, down, dtype=np.uint16)
-    for top in range(0, len(squared), _STRIP):
-        line = squared[top : top + _STRIP].ravel()
+    rows = max(1, _IN_CACHE // squared.shape[1])
+    for top in range(0, len(squared), rows):
+        line = squared[top : top + rows].ravel()
         beside = np.empty_like(line[2:])
         for odd in range(1, 2 * reach, 2):
             np.minimum(line[:-2], line[2:], out=beside)
