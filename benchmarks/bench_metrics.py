@@ -147,7 +147,8 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     print(
-        f"{'object: map':<38}{'ours ms':>9}{'pysodmetrics ms':>17}{'ratio':>8}{'largest difference':>21}"
+        f"{'object: map':<38}{'ours ms':>9}{'pysodmetrics ms':>17}{'ratio':>8}"
+        f"{'largest difference':>21}"
     )
     results = {}
     for what, image, mask in pairs(*options.size):

@@ -73,11 +73,12 @@ def _squared_distance(found: Array, mask: Array) -> Squares:
 def _reach(found: Array, mask: Array) -> int:
     """Return a distance beyond which nothing was found, or one above _NEARBY.
 
-    Pixels of two cells are at most the cells' distance and a diagonal apart.
+    Pixels of two cells are at most the cells' distance and a diagonal apart. That is never less
+    than the blur needs (_RADIUS and a diagonal).
     """
     coarse = (slice(None, None, _CELL),) * 2
     apart = _INEXACT * cv2.distanceTransform(1 - _cells(mask), cv2.DIST_L2, cv2.DIST_MASK_5)
-    reach = 2 * _RADIUS
+    reach = 0
     for layer in (found[coarse], _cells(found)):  # a sample tells of most maps that they are full
         farthest = apart[layer > 0].max(initial=0)
         reach = max(reach, math.ceil(_CELL * (farthest + math.sqrt(2))))

@@ -15,7 +15,7 @@ from scipy.ndimage import distance_transform_edt
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation.metrics import MEASURES, cut, measure
 from camoxpert_nb.evaluation.metrics_of_batches import batch_iou, batch_mae
-from camoxpert_nb.evaluation.weighted_f import _reach, _squared_distance
+from camoxpert_nb.evaluation.weighted_f import _reach, _squared_distance, _squared_nearby
 
 Array = NDArray[np.uint8]
 
@@ -226,6 +226,9 @@ def test_squared_distances_are_exact_wherever_something_was_found(seed: int) -> 
             needed = (found > 0) | (distance <= 18)  # the blur's window reaches sqrt(18) pixels
             np.testing.assert_array_equal(squared[needed], distance[needed])
             assert (squared >= distance).all()
+        for reach in (1, 2, 7, 40):
+            near = distance <= reach**2
+            np.testing.assert_array_equal(_squared_nearby(mask, reach)[near], distance[near])
 
 
 def test_the_distance_looked_at_is_no_less_than_that_of_what_was_found() -> None:
