@@ -1,7 +1,7 @@
 """How good a map is: the measures of camouflaged object detection, exactly those of the field.
 
 Every measure equals pysodmetrics 1.6 on the same 8-bit map (the tests hold them side by side) and
-is computed 7 to 25 times as fast (LOG.md). S, E, F, IoU, Dice and MAE need no pixels, only how
+is computed 8 to 48 times as fast (LOG.md). S, E, F, IoU, Dice and MAE need no pixels, only how
 often each of the 256 levels occurs inside and outside the object in each quadrant: one histogram.
 """
 
@@ -178,14 +178,18 @@ def _histogram(image: Array, mask: Array) -> Floats:
     The map off the object is set to 0 and counted: two counts without a mask take less time than
     one with a mask. OpenCV counts in float32: exact up to 16.7 million pixels of one level.
     """
-    if image.size == 0:  # the centroid is on the last row or column
-        return np.zeros((2, 256))
-    every, inside = (
-        cv2.calcHist([layer], [0], None, [256], [0, 256]).ravel().astype(np.float64)
-        for layer in (image, image * mask)
-    )
-    inside[0] -= mask.size - cv2.countNonZero(mask)
-    return np.stack([every - inside, inside])
+    left, top, width, height = cv2.boundingRect(mask)
+    box = slice(top, top + height), slice(left, left + width)
+    inside = _count(image[box] * mask[box])
+    inside[0] -= height * width - cv2.countNonZero(mask)
+    return np.stack([_count(image) - inside, inside])
+
+
+def _count(image: Array) -> Floats:
+    """Return how often each level occurs: (256,)."""
+    if image.size == 0:  # no object; or its centroid is on the last row or column
+        return np.zeros(256)
+    return cv2.calcHist([image], [0], None, [256], [0, 256]).ravel().astype(np.float64)
 
 
 def _mean(image: Array | None, levels: Floats, part: Part, counts: Floats) -> float:

@@ -10,10 +10,12 @@ import py_sod_metrics as toolbox
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation.metrics import MEASURES, cut, measure
 from camoxpert_nb.evaluation.metrics_of_batches import batch_iou, batch_mae
+from camoxpert_nb.evaluation.weighted_f import _reach, _squared_distance, _squared_nearby
 
 Array = NDArray[np.uint8]
 
@@ -182,6 +184,64 @@ def test_tiny_images_equal_pysodmetrics() -> None:
         expected = oracle(image, mask)[0]
         found = values_of(image, mask)
         assert {key: found[key] for key in MEASURES} == pytest.approx(expected, abs=1e-9)
+
+
+def scenes(rng: np.random.Generator) -> Iterator[Array]:
+    """Objects with many equally near pixels, whole rows and columns of them, and odd sizes."""
+    height, width = (int(side) for side in rng.integers(5, 120, 2))
+    yield blobs(rng, height, width, int(rng.integers(1, 30)), int(rng.integers(2, 12)))
+    grid = np.zeros((height, width), np.uint8)
+    grid[:: int(rng.integers(2, 9)), :: int(rng.integers(2, 9))] = 1  # ties everywhere between
+    yield grid
+    yield np.maximum(grid, blobs(rng, height, width, 2, 9))
+    lines = np.zeros((height, width), np.uint8)
+    lines[rng.integers(0, height, 2)] = 1
+    lines[:, rng.integers(0, width, 2)] = 1
+    yield lines
+    yield 1 - grid
+    yield (rng.random((height, width)) < rng.choice([0.002, 0.3, 0.9])).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_weighted_f_equals_pysodmetrics_however_far_something_was_found(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for mask in scenes(rng):
+        reach = int(rng.integers(0, 60))  # on both sides of where another distance map begins
+        around = cv2.dilate(mask, np.ones((2 * reach + 1,) * 2, np.uint8))
+        image = np.asarray(rng.integers(0, 256, mask.shape) * around, np.uint8)
+        expected = toolbox.WeightedFmeasure()
+        expected.step(image, mask * np.uint8(255))
+        wanted = expected.get_results()["wfm"]
+        assert values_of(image, mask)["weighted_f"] == pytest.approx(wanted, rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_squared_distances_are_exact_wherever_something_was_found(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for mask in filter(np.any, scenes(rng)):
+        distance = np.rint(distance_transform_edt(mask == 0) ** 2)
+        for reach in (0, 3, 12, 30, 200):
+            found = ((distance <= reach**2) & (rng.random(mask.shape) < 0.2)).astype(np.uint8)
+            squared = _squared_distance(found, mask)
+            needed = (found > 0) | (distance <= 18)  # the blur's window reaches sqrt(18) pixels
+            np.testing.assert_array_equal(squared[needed], distance[needed])
+            assert (squared >= distance).all()
+        for reach in (1, 2, 7, 40):
+            near = distance <= reach**2
+            np.testing.assert_array_equal(_squared_nearby(mask, reach)[near], distance[near])
+
+
+def test_the_distance_looked_at_is_no_less_than_that_of_what_was_found() -> None:
+    mask = np.zeros((130, 130), np.uint8)
+    mask[65, 65] = 1
+    distance = distance_transform_edt(mask == 0)
+    for row, column in np.ndindex(33, 33):  # all directions, and all places in a cell
+        found = np.zeros_like(mask)
+        found[65 + row, 65 - column] = 1
+        reach = _reach(found, mask)
+        assert (
+            distance[65 + row, 65 - column] <= reach <= distance[65 + row, 65 - column] * 1.02 + 12
+        )
 
 
 def test_an_object_in_the_last_corner_has_numbers_where_pysodmetrics_has_nan() -> None:
