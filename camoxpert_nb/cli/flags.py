@@ -88,9 +88,14 @@ class _Once(argparse.Action):
 
 
 class _OnceOnOff(argparse.BooleanOptionalAction):
-    """--this and --no-this; both together are refused."""
+    """--this and --no-this, and --auto-this for what may be open; two of them are refused."""
 
     given: str | None = None
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        also = options.pop("also", [])
+        super().__init__(option_strings, dest, **options)
+        self.option_strings = [*self.option_strings, *also]
 
     def __call__(
         self,
@@ -99,11 +104,12 @@ class _OnceOnOff(argparse.BooleanOptionalAction):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        on = not str(option_string).startswith("--no-")
-        if self.given not in (None, str(on)):
-            raise argparse.ArgumentError(self, "given both on and off: leave one out.")
-        self.given = str(on)
-        super().__call__(parser, namespace, values, option_string)
+        text = str(option_string)
+        said = None if text.startswith("--auto-") else not text.startswith("--no-")
+        if self.given not in (None, str(said)):
+            raise argparse.ArgumentError(self, "given in two ways (on, off, auto): leave one out.")
+        self.given = str(said)
+        setattr(namespace, self.dest, said)
 
 
 class Parser(argparse.ArgumentParser):
@@ -168,7 +174,8 @@ def add_command(
 
 def add_preset(sub: argparse.ArgumentParser) -> None:
     """Add what settings begin with."""
-    sub.add_argument("--preset", default="auto", help=f"auto, {', '.join(PRESETS)}")
+    help = f"{', '.join(PRESETS)}; by default auto, without a GPU and a data set demo"
+    sub.add_argument("--preset", default="", help=help)
     help = "a run's config.json instead of a preset"
     sub.add_argument("--config", type=FILE, default="", help=help)
 
@@ -186,6 +193,8 @@ def _add_setting(group: Any, item: dataclasses.Field[Any]) -> None:
     shape: dict[str, Any] = {"help": item.metadata["help"], "default": argparse.SUPPRESS}
     if kind is bool:
         shape["action"] = _OnceOnOff
+        if optional:
+            shape["also"] = [flag_of(f"auto_{item.name}")]
     else:
         path = item.metadata.get("path")
         shape["type"] = _or_none(kind) if optional else PathKind(path, True) if path else kind

@@ -16,6 +16,7 @@ from ..settings.config import Config, plain_type
 
 ITEMS = {item.name: item for item in dataclasses.fields(Config) if item.name != "preset"}
 LABEL = {"description_width": "160px"}
+BY_RECIPE = "by the recipe"
 
 
 def names_of(group: str) -> list[str]:
@@ -34,6 +35,9 @@ def make_field(name: str) -> widgets.ValueWidget:
     }
     if "choices" in item.metadata:
         field = widgets.Dropdown(options=list(item.metadata["choices"]), **look)
+    elif kind is bool and optional:
+        choices = [("on", True), ("off", False), (BY_RECIPE, None)]
+        field = widgets.Dropdown(options=choices, **look)
     elif kind is bool:
         field = widgets.Checkbox(**look)
     elif kind is int and not optional:
@@ -80,11 +84,9 @@ def help_of(name: str) -> str:
     return ITEMS[name].metadata["help"] + (f" ({unit})" if unit else "")
 
 
-def note(name: str, changes: dict[str, Any], usual: Config) -> str:
-    """Return a setting's help and, where it was changed, what the preset has, as HTML."""
-    before = as_text(getattr(usual, name)) or "empty"
-    mark = f" <b>preset: {html.escape(before)}</b>" if name in changes else ""
-    return muted(help_of(name)) + mark
+def note(name: str, mark: str) -> str:
+    """Return a setting's help and, set off from it, what the preset or the recipe has, as HTML."""
+    return muted(help_of(name)) + (f" <b>{html.escape(mark)}</b>" if mark else "")
 
 
 def muted(text: str) -> str:

@@ -121,7 +121,8 @@ def test_nothing_means_as_in_stage_one(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "typed", "said"),
     [
-        ("epochs", 10, "--stage1-epochs 30 is more than --epochs 10"),
+        ("epochs", 0, "--epochs is 0, but must be at least 1"),
+        ("stage1_epochs", "150", "--stage1-epochs 150 is more than --epochs 140"),
         ("lr", "fast", "--lr is 'fast', but must be a number"),
         ("img_size", 8, "--img-size is 8, but must be at least 32"),
         ("stage2_batch_size", "1.5", "--stage2-batch-size is '1.5', but must be a number"),
@@ -233,5 +234,6 @@ def test_devices_are_those_that_the_settings_and_the_machine_leave(
     assert count_devices(Config(gpus="1")) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert count_devices(Config()) == 1
-    assert choice.propose("some/images").preset == "single-gpu-optimized"
-    assert choice.propose("some/images", devices=2).preset == "balanced-2gpu"
+    one, two = choice.propose("some/images"), choice.propose("some/images", devices=2)
+    assert one.preset == two.preset == "auto"
+    assert (one.batch_size, two.batch_size, two.stage2_batch_size) == (12, 16, 12)
