@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import types
 import typing
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..outside.reading import read_json
-from .checks import check_limits, flag_of, near, typed
+from .checks import check_limits, check_together, flag_of, near, typed
 from .presets import BATCH_SIZE, PRESETS
 from .recipe import in_proportion
 
@@ -211,7 +210,7 @@ class Config:
             value = typed(item, getattr(self, item.name), *plain_type(item))
             object.__setattr__(self, item.name, value)
             check_limits(item, value)
-        _check_together(self)
+        check_together(self)
 
     def replace(self, **changes: Any) -> Config:
         """Return a copy with these settings changed; InputError for an unknown or bad one."""
@@ -251,6 +250,7 @@ class Config:
 
 
 PATHS = [item.name for item in dataclasses.fields(Config) if "path" in item.metadata]
+SWITCHES = [item.name for item in dataclasses.fields(Config) if item.type == "bool"]
 
 
 def make_config(preset: str = "balanced-2gpu", **changes: Any) -> Config:
@@ -293,6 +293,8 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
     for name, value in values.items():
         if isinstance(value, bool):
             words.append(flag_of(name) if value else flag_of(f"no_{name}"))
+        elif value is None and name in SWITCHES:
+            words.append(flag_of(f"auto_{name}"))
         else:
             empty = value is None or (name in PATHS and not value)
             words += [flag_of(name), NONE if empty else str(value)]
@@ -312,30 +314,6 @@ def plain_type(item: dataclasses.Field[Any]) -> tuple[type, bool]:
 @lru_cache(maxsize=1)  # asked for each setting of each form
 def _hints() -> dict[str, Any]:
     return typing.get_type_hints(Config)
-
-
-def _check_together(config: Config) -> None:
-    if not re.fullmatch(r"auto|nonzero|\d+(,\d+)*", config.mask_object):
-        raise InputError(
-            f"--mask-object is '{config.mask_object}'; give auto, nonzero, or the mask values "
-            "that are object, as 1 or 1,3."
-        )
-    first = config.stage1_epochs or 0
-    if first > config.epochs:
-        raise InputError(
-            f"--stage1-epochs {first} is more than --epochs {config.epochs}, which "
-            "counts both stages. Raise --epochs or lower --stage1-epochs."
-        )
-    for flag, rate in (("--lr", config.lr), ("--stage2-lr", config.stage2_lr)):
-        if rate is not None and config.min_lr >= rate:
-            raise InputError(
-                f"--min-lr {config.min_lr:g} is not below {flag} {rate:g}, so the learning rate "
-                "would rise instead of fall. Lower --min-lr (1e-5 is usual)."
-            )
-    if config.skip_stage1 and first == config.epochs:
-        raise InputError(
-            f"--skip-stage1 leaves nothing to train: all {config.epochs} epochs are stage one."
-        )
 
 
 def _refuse_unknown(changes: Mapping[str, Any]) -> None:

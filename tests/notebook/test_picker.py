@@ -13,11 +13,14 @@ from camoxpert_nb.cli import train as cli_train
 from camoxpert_nb.data.counting import count_images
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.machine.cards import find_card
+from camoxpert_nb.machine.devices import Devices
 from camoxpert_nb.notebook import choice
 from camoxpert_nb.notebook.choice import chosen, command_line, count_devices
 from camoxpert_nb.notebook.picker import ConfigPicker
 from camoxpert_nb.notebook.picker_fields import ITEMS
 from camoxpert_nb.settings.config import PRESETS, Config, make_config
+from camoxpert_nb.settings.decide import decide
+from camoxpert_nb.settings.recipe import DECIDED
 
 OTHER = {  # a usable value for each setting that a rule below does not give
     "dataset_path": "elsewhere",
@@ -103,6 +106,91 @@ def test_form_and_command_line_make_the_same_settings_of_a_rate(
     assert picker.command_line() == "camoxpert train --preset balanced-2gpu --lr 0.001"
     picker.fields["lr"].value = "0.00065"
     assert picker.config == make_config("balanced-2gpu")
+
+
+def values_of(picker: ConfigPicker, *names: str) -> list[str]:
+    return [picker.fields[name].value for name in names]
+
+
+def test_stages_move_with_the_epochs_until_somebody_sets_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    picker = ConfigPicker(preset="balanced-2gpu")
+    lengths = ("stage1_epochs", "warmup_epochs")
+    assert values_of(picker, *lengths) == ["30", "10"]
+    picker.fields["epochs"].value = 6
+    assert values_of(picker, *lengths) == ["1", "0"] and picker.problem == ""
+    assert picker.config == make_config("balanced-2gpu", epochs=6)
+    assert picker.command_line() == "camoxpert train --preset balanced-2gpu --epochs 6"
+    assert "<b>stage1_epochs</b>" not in picker.changed.value
+    assert "would augment by 0.25" in picker.outlook.value
+
+    picker.fields["stage1_epochs"].value = "2"
+    for epochs in (20, 0, 10**9, 140):  # on the way stand numbers that cannot be
+        picker.fields["epochs"].value = epochs
+    assert values_of(picker, *lengths) == ["2", "10"]
+    assert picker.config == make_config("balanced-2gpu", stage1_epochs=2)
+    assert from_command(picker.command_line(), monkeypatch) == picker.config
+    picker.fields["epochs"].value = 1
+    assert "--stage1-epochs 2 is more than --epochs 1" in picker.problem
+    picker.fields["stage1_epochs"].value = "0"
+    assert picker.problem == "" and picker.config.epochs == 1
+
+
+def test_the_form_shows_what_the_recipe_will_decide(
+    camouflage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picker = ConfigPicker(dataset_path=str(camouflage))
+    assert picker.config.preset == "auto" and picker.fields["augment"].value == ""
+    for epochs in (6, 60):
+        picker.fields["epochs"].value = epochs
+        found = decide(picker.config, count_images(picker.config).train, 1)
+        for name in DECIDED:
+            said = f"recipe: {getattr(found, name)}"
+            assert said in picker.helps[name].value and f"({said})" in str(picker)
+            if name != "progressive_unfreeze":
+                assert picker.fields[name].placeholder == said
+    assert from_command(picker.command_line(), monkeypatch) == picker.config
+
+    picker.fields["augment"].value = "0.5"
+    picker.fields["progressive_unfreeze"].value = True
+    picker.fields["epochs"].value = 6
+    assert picker.config.augment == 0.5 and picker.config.progressive_unfreeze
+    assert "recipe" not in picker.helps["augment"].value
+    assert "<b>augment</b> 0.5" in picker.changed.value
+    assert from_command(picker.command_line(), monkeypatch) == picker.config
+    picker.save_button.click()
+    assert chosen(picker.path) == picker.config
+    picker.fields["augment"].value = ""
+    assert picker.config.augment is None
+
+
+def test_a_preset_of_the_guide_can_leave_a_setting_to_the_recipe(
+    camouflage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picker = ConfigPicker(preset="single-gpu", dataset_path=str(camouflage))
+    picker.fields["augment"].value = ""
+    picker.fields["progressive_unfreeze"].value = None
+    assert "recipe: 1.0" in picker.helps["augment"].value
+    line = picker.command_line()
+    assert "--augment none" in line and "--auto-progressive-unfreeze" in line
+    assert from_command(line, monkeypatch) == picker.config
+
+
+@pytest.mark.parametrize("gib", [[], [11.0], [14.6], [14.6, 14.6]])
+def test_auto_in_the_form_is_auto_on_the_command_line(
+    gib: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(choice, "_listed_gpus", lambda: gib)
+    monkeypatch.setattr(Devices, "memory", lambda self: gib)
+    picker = ConfigPicker(preset="tiny")
+    picker.preset.value = "auto"
+    assert picker.command_line() == "camoxpert train --preset auto"
+    assert picker.changed.value.endswith("nothing")
+    assert from_command(picker.command_line(), monkeypatch) == picker.config
+    picker.fields["batch_size"].value = 5
+    assert picker.command_line() == "camoxpert train --preset auto --batch-size 5"
 
 
 def test_many_changes_at_once_reach_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
