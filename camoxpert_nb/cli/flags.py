@@ -16,7 +16,7 @@ from ..outside import paths
 from ..outside.refused import naming
 from ..runs.latest import place_of
 from ..settings.checks import flag_of
-from ..settings.config import GROUPS, NONE, PRESETS, Config, plain_type
+from ..settings.config import AUTO, GROUPS, NONE, OPEN, PRESETS, Config, plain_type
 
 Options = dict[str, Any]
 DEVICES = ("auto", "cuda", "cpu")
@@ -197,7 +197,10 @@ def _add_setting(group: Any, item: dataclasses.Field[Any]) -> None:
             shape["also"] = [flag_of(f"auto_{item.name}")]
     else:
         path = item.metadata.get("path")
-        shape["type"] = _or_none(kind) if optional else PathKind(path, True) if path else kind
+        words = (NONE, AUTO) if item.name in OPEN else (NONE,)
+        shape["type"] = (
+            _or_none(kind, words) if optional else PathKind(path, True) if path else kind
+        )
         shape["metavar"] = {int: "N", float: "X", str: "TEXT"}[kind]
     group.add_argument(flag_of(item.name), dest=item.name, **shape)
 
@@ -269,9 +272,9 @@ def write_json(path: str, values: Any) -> None:
             Path(path).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
-def _or_none(kind: type) -> Callable[[str], Any]:
+def _or_none(kind: type, words: Sequence[str]) -> Callable[[str], Any]:
     def read(text: str) -> Any:
-        return None if text == NONE else kind(text)
+        return None if text.lower() in words else kind(text)
 
     read.__name__ = kind.__name__  # argparse names it when a text does not fit
     return read

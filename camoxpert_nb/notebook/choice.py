@@ -31,7 +31,7 @@ def propose(dataset_path: str = "", devices: int | None = None) -> Config:
     Without a data set that is a demo of half a minute. `devices` is found out when not given.
     """
     if not dataset_path:
-        return make_config("demo", epochs=4, stage1_epochs=1)
+        return make_config("demo", epochs=4, stage1_epochs=1, warmup_epochs=1)
     return on_this_machine("auto", devices, dataset_path=dataset_path)
 
 

@@ -12,7 +12,7 @@ import ipywidgets as widgets
 from ..errors import InputError
 from ..figures.style import RED
 from ..settings.checks import flag_of
-from ..settings.config import Config, plain_type
+from ..settings.config import AUTO, NONE, OPEN, Config, plain_type
 
 ITEMS = {item.name: item for item in dataclasses.fields(Config) if item.name != "preset"}
 LABEL = {"description_width": "160px"}
@@ -67,7 +67,7 @@ def value_of(name: str, shown: Any) -> Any:
     text = shown.strip()
     if kind is str:
         return text
-    if optional and text in ("", "none"):
+    if optional and text.lower() in ("", NONE, *([AUTO] if name in OPEN else [])):
         return None
     try:
         return kind(text)

@@ -23,6 +23,7 @@ from .presets import BATCH_SIZE, PRESETS
 from .recipe import in_proportion
 
 NONE = "none"  # on the command line: no value, or no path
+AUTO = "auto"  # the same of what the recipe can decide
 FORMAT = 1  # of config.json; raised when an older kit could misread a newer file
 EXPERTS = ("texture", "attention", "hybrid", "edge", "context", "frequency", "contrast")
 MIXED = (8, 16)  # strides with a mixture: at 4 it costs most and gains nothing, at 32 too little
@@ -52,6 +53,8 @@ def option(group: str, default: Any, help: str, **limits: Any) -> Any:
     Limits: `low` and `high` (inclusive), `above` (exclusive), `choices`, `unit`. With `open` it may
     be None until `decide` gives it a value; its type says what it is from then on.
     """
+    if limits.get("open"):
+        help += "; auto: by the recipe"
     return field(default=default, metadata={"group": group, "help": help, **limits})
 
 
@@ -250,6 +253,7 @@ class Config:
 
 
 PATHS = [item.name for item in dataclasses.fields(Config) if "path" in item.metadata]
+OPEN = [item.name for item in dataclasses.fields(Config) if "open" in item.metadata]
 SWITCHES = [item.name for item in dataclasses.fields(Config) if item.type == "bool"]
 
 
@@ -297,7 +301,8 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
             words.append(flag_of(f"auto_{name}"))
         else:
             empty = value is None or (name in PATHS and not value)
-            words += [flag_of(name), NONE if empty else str(value)]
+            nothing = AUTO if name in OPEN else NONE
+            words += [flag_of(name), nothing if empty else str(value)]
     return words
 
 

@@ -45,7 +45,7 @@ def _kept(was: Config, now: Config) -> list[str]:
     if was.preset == "auto":
         lines.append(
             f"the recipe's numbers stay those of {was.epochs} epochs; to have one decided anew, "
-            "give none: --augment none"
+            "as --augment auto"
         )
     return lines
 

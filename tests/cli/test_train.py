@@ -114,7 +114,7 @@ def test_a_resume_can_have_one_number_decided_anew(auto: str, tmp_path: Path) ->
     folder = tmp_path / "run"
     assert run(f"{auto} --epochs 1 --checkpoint-dir {folder}") == 0
     before = Config.load(folder / "config.json")
-    assert run(f"resume {folder} --epochs 20 --augment none") == 0
+    assert run(f"resume {folder} --epochs 20 --augment auto") == 0
     now = Config.load(folder / "config.json")
     assert now.augment == recipe(20, 100, 4)["augment"] > before.augment
     assert now == before.replace(epochs=20, augment=now.augment)

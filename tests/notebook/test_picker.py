@@ -161,8 +161,10 @@ def test_the_form_shows_what_the_recipe_will_decide(
     assert from_command(picker.command_line(), monkeypatch) == picker.config
     picker.save_button.click()
     assert chosen(picker.path) == picker.config
-    picker.fields["augment"].value = ""
-    assert picker.config.augment is None
+    for text in ("", "auto", "none"):
+        picker.fields["augment"].value = "0.5"
+        picker.fields["augment"].value = text
+        assert picker.config.augment is None
 
 
 def test_a_preset_of_the_guide_can_leave_a_setting_to_the_recipe(
@@ -173,7 +175,7 @@ def test_a_preset_of_the_guide_can_leave_a_setting_to_the_recipe(
     picker.fields["progressive_unfreeze"].value = None
     assert "recipe: 1.0" in picker.helps["augment"].value
     line = picker.command_line()
-    assert "--augment none" in line and "--auto-progressive-unfreeze" in line
+    assert "--augment auto" in line and "--auto-progressive-unfreeze" in line
     assert from_command(line, monkeypatch) == picker.config
 
 
