@@ -261,7 +261,7 @@ def make_config(preset: str = "balanced-2gpu", **changes: Any) -> Config:
     """Return a preset's settings with these changes; InputError for an unknown preset."""
     if preset not in PRESETS:
         raise InputError(
-            f"no preset '{preset}'. Presets: {', '.join(PRESETS)}{near(preset, PRESETS)}."
+            f"no preset '{preset}'. Presets: {', '.join(PRESETS)}{near(preset.lower(), PRESETS)}."
         )
     return with_changes(Config(preset=preset, **PRESETS[preset]), changes)
 
