@@ -16,7 +16,7 @@ from ..outside import paths
 from ..outside.refused import naming
 from ..runs.latest import place_of
 from ..settings.checks import flag_of
-from ..settings.config import GROUPS, NONE, PRESETS, Config, plain_type
+from ..settings.config import AUTO, GROUPS, NONE, OPEN, PRESETS, Config, plain_type
 
 Options = dict[str, Any]
 DEVICES = ("auto", "cuda", "cpu")
@@ -88,9 +88,14 @@ class _Once(argparse.Action):
 
 
 class _OnceOnOff(argparse.BooleanOptionalAction):
-    """--this and --no-this; both together are refused."""
+    """--this and --no-this, and --auto-this for what may be open; two of them are refused."""
 
     given: str | None = None
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        also = options.pop("also", [])
+        super().__init__(option_strings, dest, **options)
+        self.option_strings = [*self.option_strings, *also]
 
     def __call__(
         self,
@@ -99,11 +104,12 @@ class _OnceOnOff(argparse.BooleanOptionalAction):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        on = not str(option_string).startswith("--no-")
-        if self.given not in (None, str(on)):
-            raise argparse.ArgumentError(self, "given both on and off: leave one out.")
-        self.given = str(on)
-        super().__call__(parser, namespace, values, option_string)
+        text = str(option_string)
+        said = None if text.startswith("--auto-") else not text.startswith("--no-")
+        if self.given not in (None, str(said)):
+            raise argparse.ArgumentError(self, "given in two ways (on, off, auto): leave one out.")
+        self.given = str(said)
+        setattr(namespace, self.dest, said)
 
 
 class Parser(argparse.ArgumentParser):
@@ -168,7 +174,8 @@ def add_command(
 
 def add_preset(sub: argparse.ArgumentParser) -> None:
     """Add what settings begin with."""
-    sub.add_argument("--preset", default="auto", help=f"auto, {', '.join(PRESETS)}")
+    help = f"{', '.join(PRESETS)}; by default auto, without a GPU and a data set demo"
+    sub.add_argument("--preset", default="", help=help)
     help = "a run's config.json instead of a preset"
     sub.add_argument("--config", type=FILE, default="", help=help)
 
@@ -186,9 +193,14 @@ def _add_setting(group: Any, item: dataclasses.Field[Any]) -> None:
     shape: dict[str, Any] = {"help": item.metadata["help"], "default": argparse.SUPPRESS}
     if kind is bool:
         shape["action"] = _OnceOnOff
+        if optional:
+            shape["also"] = [flag_of(f"auto_{item.name}")]
     else:
         path = item.metadata.get("path")
-        shape["type"] = _or_none(kind) if optional else PathKind(path, True) if path else kind
+        words = (NONE, AUTO) if item.name in OPEN else (NONE,)
+        shape["type"] = (
+            _or_none(kind, words) if optional else PathKind(path, True) if path else kind
+        )
         shape["metavar"] = {int: "N", float: "X", str: "TEXT"}[kind]
     group.add_argument(flag_of(item.name), dest=item.name, **shape)
 
@@ -260,9 +272,9 @@ def write_json(path: str, values: Any) -> None:
             Path(path).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
-def _or_none(kind: type) -> Callable[[str], Any]:
+def _or_none(kind: type, words: Sequence[str]) -> Callable[[str], Any]:
     def read(text: str) -> Any:
-        return None if text == NONE else kind(text)
+        return None if text.lower() in words else kind(text)
 
     read.__name__ = kind.__name__  # argparse names it when a text does not fit
     return read

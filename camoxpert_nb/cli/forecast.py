@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import InputError
@@ -44,7 +44,7 @@ def refuse_mixed(options: Options) -> None:
         )
 
 
-def forecast(options: Options, choose: Callable[[Options], Any]) -> int:
+def forecast(options: Options, choose: Callable[[Options, Sequence[float]], Any]) -> int:
     """Say what the training that `choose` makes of the flags would cost on other GPUs.
 
     Raises InputError for an unknown card.
@@ -52,15 +52,10 @@ def forecast(options: Options, choose: Callable[[Options], Any]) -> int:
     on, images = options.pop("on"), options.pop("images")
     from ..forecast.forecast import forecast_on
     from ..machine.cards import find_card
-    from ..settings.presets import suggest
 
     card, count = find_card(on)
-    reason = ""
-    if options["preset"] == "auto" and not options["config"]:
-        options["preset"], why = suggest([card.gib] * count, own_images=True)
-        reason = f"preset {options['preset']} chosen: {why}"
-    order = choose(options)
+    order = choose(options, [card.gib] * count)
     found = forecast_on(order.config, on, images or 0)
-    print("\n".join(filter(None, [reason, found["text"]])))
+    print("\n".join(filter(None, [order.reason, found["text"]])))
     write_json(order.json, found)
     return 0

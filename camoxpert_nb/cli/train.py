@@ -11,7 +11,7 @@ import io
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,8 @@ from ..errors import STOPPED, InputError, RankFailed
 from ..runs.process import discard_empty, new_folder
 from ..runs.run import Run
 from ..settings.checks import flag_of
-from ..settings.config import EXPERTS, Config, as_flags, make_config
+from ..settings.config import EXPERTS, Config, as_flags, make_config, with_changes
+from ..settings.presets import suggest
 from .evaluate import evaluate, evaluate_flags
 from .flags import (
     NEW_FOLDER,
@@ -147,20 +148,25 @@ def demo(options: Options) -> int:
     return code
 
 
-def choose(options: Options) -> Order:
-    """Return what `train`'s flags ask for."""
+def choose(options: Options, memory: Sequence[float] | None = None) -> Order:
+    """Return what `train`'s flags ask for, here or on GPUs with so many GiB of `memory` each."""
     what = _what(options)
     preset, file = options.pop("preset"), options.pop("config")
     if source := options.pop("resume_from", ""):
         return _resumed(Path(source), options, what)
-    reason = ""
-    if not file and preset == "auto":
+    if file:
+        return Order(with_changes(Config.load(Path(file)), options), **what)
+    if preset not in ("", "auto"):
+        return Order(make_config(preset, **options), **what)
+    own = bool(preset or options.get("dataset_path") or memory)
+    if memory is None:
         from ..training.banner import auto_preset
 
-        preset, why = auto_preset(options.get("dataset_path", ""))
-        reason = f"preset {preset} chosen for this machine: {why}"
-    config = Config.load(Path(file)).replace(**options) if file else make_config(preset, **options)
-    return Order(config, reason=reason, **what)
+        found = auto_preset(options.get("device", ""), own_images=own)
+    else:
+        found = suggest(memory, own_images=own)
+    config = make_config(found.preset, **{**found.changes, **options})
+    return Order(config, reason=f"preset {found.preset} chosen: {found.reason}", **what)
 
 
 def _what(options: Options) -> dict[str, Any]:
@@ -225,7 +231,7 @@ def _of_this_machine(order: Order, given: Options, ranks: Ranks) -> Order:
         f"{ranks.name(ranks.rank)} was given {_flag(name, value)}; the first process's "
         f"{_shown(held[name])} holds"
         for name, value in asked.items()
-        if name not in OF_A_MACHINE and value != held[name]
+        if name not in OF_A_MACHINE and value != held[name] and (name != "preset" or value)
     ]
     told = ranks.gather([] if ranks.local_rank else lines)
     reason = "\n".join(filter(None, [order.reason, *(line for each in told for line in each)]))

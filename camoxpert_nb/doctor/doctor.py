@@ -25,10 +25,11 @@ from ..machine.devices import bare, choose_precision, cpu_count, pick_devices
 from ..machine.distributed import start_ranks
 from ..network.build import build_net
 from ..settings.config import Config, make_config
+from ..settings.decide import decide, effective_batches
 from ..training.cost import Steps, measure_step, noise, run_steps
 from ..training.memory import Limit, estimate_limit, limits_text, measure_limit
 from ..training.prepare import build_state, step_settings
-from ..training.schedule import build_plan, effective_batches
+from ..training.schedule import build_plan
 from ..training.state import TrainState
 from ..training.train import StepSettings
 from ..training.validate import validate
@@ -36,6 +37,7 @@ from .facts import Facts, MachineFinding, list_findings, read_facts, read_ram
 from .trial import PARTS, TIMEOUT, CheckResult, Trial, fix_for
 
 MAX_BATCH = 256  # images; nobody needs more
+PHOTOS = 4040  # of a training whose stages are tried: the field's usual ones
 TRIED = 4  # images in a step that tells what a CPU needs
 UNKNOWN_RAM = 4.0  # GiB, where the system does not tell
 
@@ -149,6 +151,7 @@ def find_limits(
     """
     devices = pick_devices(config.device, parallel="none", gpus=config.gpus)
     precision = choose_precision(devices, config.amp)
+    config = decide(config, PHOTOS, 1)
     state = build_state(config, build_net(config, empty=True), devices, precision)
     settings = replace(step_settings(config), accumulation=1)
     effective, limits = effective_batches(config, 1), list[Limit]()

@@ -16,6 +16,7 @@ from ..machine.devices import Precision, precision_of
 from ..network.backbone import Start
 from ..network.build import build_net
 from ..settings.config import Config
+from ..settings.decide import decide
 from ..training.budget import RESERVE, SESSION
 from ..training.memory import MARGIN
 from ..training.schedule import Plan, Stage, build_plan
@@ -50,6 +51,7 @@ def forecast_on(config: Config, on: str, images: int = 0) -> dict[str, Any]:
     card, count = find_card(on)
     gpus = count if config.parallel != "none" else 1
     train, held_out = _images(config, images)
+    config = decide(config, train, gpus)
     plan = build_plan(config, train, gpus)
     precision = precision_of(card.capability) if config.amp else Precision(None, "float32")
     counted = count_training(config, plan, precision)

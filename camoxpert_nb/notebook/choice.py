@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.selection import find_data
 from ..runs.run import NEXT
-from ..settings.config import Config, as_flags, differences, make_config
+from ..settings.config import Config, as_flags, make_config
+from ..settings.decide import FOLLOWING, decisions, open_settings, told
 from ..settings.presets import suggest
 from ..training.schedule import Plan
 
 Floats = NDArray[np.float64]
 
-FOLLOWING = ("lr_batch", "stage2_lr_batch")  # settings that follow from others
 POINTS = 240  # of a drawn learning rate: a curve as wide as a screen needs no more
 
 
@@ -29,10 +31,22 @@ def propose(dataset_path: str = "", devices: int | None = None) -> Config:
     Without a data set that is a demo of half a minute. `devices` is found out when not given.
     """
     if not dataset_path:
-        return make_config("demo", epochs=4, stage1_epochs=1)
+        return make_config("demo", epochs=4, stage1_epochs=1, warmup_epochs=1)
+    return on_this_machine("auto", devices, dataset_path=dataset_path)
+
+
+def on_this_machine(preset: str, devices: int | None = None, **changes: Any) -> Config:
+    """Return a preset's settings with these changes, as `camoxpert train --preset` makes them."""
+    usual = usual_here(preset, devices, changes.get("device", "auto"))
+    return make_config(preset, **{**usual, **changes})
+
+
+def usual_here(preset: str, devices: int | None = None, device: str = "auto") -> dict[str, Any]:
+    """Return what a preset has on this machine, or on its CPU: of `auto`, batches and size."""
+    if preset != "auto":
+        return {}
     memory = _visible_gpus() if devices is None else [0.0] * devices
-    preset, _reason = suggest(memory, own_images=True)
-    return make_config(preset, dataset_path=dataset_path)
+    return suggest([] if device == "cpu" else memory, own_images=True).changes
 
 
 def chosen(path: Path | str = NEXT, dataset_path: str = "") -> Config:
@@ -67,11 +81,29 @@ def rates(plan: Plan) -> tuple[Floats, dict[str, Floats]]:
 
 def command_line(config: Config) -> str:
     """Return the shell command that trains with these settings: what differs from the preset."""
-    changes = differences(config, make_config(config.preset))
-    # A rate that is given alone counts for the batch at hand: most often nothing is left to say.
-    given = {name: value for name, value in changes.items() if name not in FOLLOWING}
-    given |= differences(config, make_config(config.preset, **given))
+    given = told(config, usual_here(config.preset, device=config.device))
     return shlex.join(["camoxpert", "train", "--preset", config.preset, *as_flags(given)])
+
+
+def marks(config: Config, usual: Mapping[str, Any], photos: int, devices: int) -> dict[str, str]:
+    """Return words for settings: what the preset has where that was changed, what the recipe says.
+
+    `usual` is the preset's on this machine; `photos` to train, 0 where they are not known.
+    """
+    base = make_config(config.preset, **usual)
+    scaled = make_config(config.preset, **{**usual, "epochs": config.epochs})
+    words = {
+        name: f"preset: {_or(getattr(scaled if name in FOLLOWING else base, name), 'empty')}"
+        for name in told(config, usual)
+    }
+    found = decisions(config, photos, devices) if photos else {}
+    for name in open_settings(config):
+        words[name] = f"recipe: {found[name]}" if name in found else "by the recipe"
+    return words
+
+
+def _or(value: Any, empty: str) -> str:
+    return empty if value in (None, "") else str(value)
 
 
 def _visible_gpus() -> list[float]:

@@ -28,9 +28,12 @@ from ..figures.curves import Line, Panel, plot
 from ..figures.style import BLUE, ORANGE
 from ..runs.run import NEXT
 from ..settings.checks import flag_of
-from ..settings.config import GROUPS, PRESETS, Config, differences, make_config
-from ..training.schedule import Plan, build_plan, lr_warnings
-from .choice import command_line, count_devices, propose, rates
+from ..settings.config import GROUPS, PRESETS, Config, make_config
+from ..settings.decide import lr_warnings, short_run, told
+from ..settings.recipe import IN_PROPORTION
+from ..training.schedule import Plan, build_plan
+from . import choice
+from .choice import command_line, count_devices, on_this_machine, propose, rates
 from .dashboard import unattended, view_of
 from .picker_fields import (
     ITEMS,
@@ -87,7 +90,9 @@ class ConfigPicker:
         self.problem = ""
         if config is None:
             data = find_data(dataset_path)
-            config = make_config(preset, dataset_path=data) if preset else propose(data, devices)
+            config = propose(data, devices)
+            if preset:
+                config = on_this_machine(preset, devices, dataset_path=data)
         self._config = config
         if not self._config.preset:
             self._config = self._config.replace(preset=next(iter(PRESETS)))
@@ -157,13 +162,13 @@ class ConfigPicker:
         return "\n".join([self._settings(), "", *self._plain_outlook(), "", self.command_line()])
 
     def _settings(self) -> str:
-        base, lines = make_config(self._config.preset), [f"preset {self._config.preset}"]
+        found, lines = self._marks(), [f"preset {self._config.preset}"]
         for group in GROUPS:
             lines.append(f"\n{group}")
             for name in names_of(group):
-                value, usual = getattr(self._config, name), getattr(base, name)
-                mark = f" (preset: {as_text(usual)})" if value != usual else ""
-                lines.append(f"  {name:<22} {as_text(value):<14} {help_of(name)}{mark}")
+                value = as_text(getattr(self._config, name))
+                mark = f" ({found[name]})" if name in found else ""
+                lines.append(f"  {name:<22} {value:<14} {help_of(name)}{mark}")
         return "\n".join(lines)
 
     def _ipython_display_(self) -> None:
@@ -195,6 +200,7 @@ class ConfigPicker:
         self.preset.observe(lambda change: self._take_preset(change["new"]), "value")
         for name in ("lr", "stage2_lr"):
             self.fields[name].observe(lambda change, name=name: self._settle_batch(name), "value")
+        self.fields["epochs"].observe(lambda change: self._keep_shares(change["new"]), "value")
         for field in self.fields.values():
             field.observe(lambda change: self._read(), "value")
         self.save_button.on_click(lambda button: self.save())
@@ -214,7 +220,7 @@ class ConfigPicker:
     def _take_preset(self, preset: str) -> None:
         if not self._quiet:
             kept = {name: getattr(self._config, name) for name in PLACES}
-            self.config = make_config(preset, **kept)
+            self.config = on_this_machine(preset, self._devices, **kept)
 
     def _settle_batch(self, name: str) -> None:
         """Let a new rate count for the batch at hand, as on the command line."""
@@ -224,6 +230,20 @@ class ConfigPicker:
         own = self.fields[name].value != as_text(getattr(usual, name))
         with self._silence():
             self.fields[f"{name}_batch"].value = 0 if own else getattr(usual, f"{name}_batch")
+
+    def _keep_shares(self, epochs: int) -> None:
+        """Let what nobody set keep its share of the epochs, as on the command line."""
+        if self._quiet:  # what cannot be is answered by `_read`
+            return
+        own = told(self._config, self._usual_here())
+        with self._silence(), contextlib.suppress(InputError):
+            usual = make_config(self._config.preset, epochs=epochs)
+            for name in IN_PROPORTION:
+                if name not in own:
+                    self.fields[name].value = as_text(getattr(usual, name))
+
+    def _usual_here(self) -> dict[str, Any]:
+        return choice.usual_here(self._config.preset, self._devices, self._config.device)
 
     def _read(self) -> None:
         """Take over what the form says, or say why it cannot be."""
@@ -242,6 +262,7 @@ class ConfigPicker:
 
     def _accept(self, config: Config) -> None:
         self._config, self.problem = config, ""
+        self._seen = self._forecast()
         self.message.value = self.saved.value = self.estimated.value = ""
         changes = self._note_changes()
         named = ", ".join(f"<b>{name}</b> {html.escape(as_text(v))}" for name, v in changes.items())
@@ -250,12 +271,17 @@ class ConfigPicker:
         self.command.value = self.command_line()
 
     def _note_changes(self) -> dict[str, Any]:
-        """Say beside each field what it means and what the preset has; return what differs."""
-        usual = make_config(self._config.preset)
-        changes = differences(self._config, usual)
+        """Say beside each field what it means and what holds without it; return what differs."""
+        found = self._marks()
         for name, line in self.helps.items():
-            line.value = note(name, changes, usual)
-        return changes
+            line.value = note(name, found.get(name, ""))
+            if self.fields[name].has_trait("placeholder"):
+                self.fields[name].placeholder = found.get(name, "")  # seen where it is empty
+        return told(self._config, self._usual_here())
+
+    def _marks(self) -> dict[str, str]:
+        images, here = self._seen[0], self._usual_here()
+        return choice.marks(self._config, here, images.train if images else 0, self._count())
 
     def _start_estimate(self) -> None:
         self.estimate_button.disabled = True
@@ -289,7 +315,7 @@ class ConfigPicker:
             plan = build_plan(config, images.train, count)
         except InputError as error:
             return images, None, [str(error)]
-        return images, plan, lr_warnings(config, count)
+        return images, plan, [*lr_warnings(config, count), *short_run(config)]
 
     def _stages(self, plan: Plan) -> Iterator[Sequence[str]]:
         count, parts = self._count(), self._config.accumulation_steps
@@ -300,13 +326,13 @@ class ConfigPicker:
             yield tuple(map(str, (number, span, stage.name, *batch, stage.steps, f"{stage.lr:g}")))
 
     def _plain_outlook(self) -> list[str]:
-        images, plan, warnings = self._forecast()
+        images, plan, warnings = self._seen
         widths, rows = STAGE_COLUMNS.values(), self._stages(plan) if plan else ()
         lines = ["".join(map(str.ljust, cells, widths)).rstrip() for cells in rows]
         return [*([str(images)] if images else []), *lines, *warnings]
 
     def _outlook(self) -> str:
-        images, plan, warnings = self._forecast()
+        images, plan, warnings = self._seen
         drawn, stages = f"<div>{table(images.rows())}</div>" if images else "", ""
         if plan:
             head, *rows = self._stages(plan)

@@ -12,10 +12,11 @@ import ipywidgets as widgets
 from ..errors import InputError
 from ..figures.style import RED
 from ..settings.checks import flag_of
-from ..settings.config import Config, plain_type
+from ..settings.config import AUTO, NONE, OPEN, Config, plain_type
 
 ITEMS = {item.name: item for item in dataclasses.fields(Config) if item.name != "preset"}
 LABEL = {"description_width": "160px"}
+BY_RECIPE = "by the recipe"
 
 
 def names_of(group: str) -> list[str]:
@@ -34,6 +35,9 @@ def make_field(name: str) -> widgets.ValueWidget:
     }
     if "choices" in item.metadata:
         field = widgets.Dropdown(options=list(item.metadata["choices"]), **look)
+    elif kind is bool and optional:
+        choices = [("on", True), ("off", False), (BY_RECIPE, None)]
+        field = widgets.Dropdown(options=choices, **look)
     elif kind is bool:
         field = widgets.Checkbox(**look)
     elif kind is int and not optional:
@@ -63,7 +67,7 @@ def value_of(name: str, shown: Any) -> Any:
     text = shown.strip()
     if kind is str:
         return text
-    if optional and text in ("", "none"):
+    if optional and text.lower() in ("", NONE, *([AUTO] if name in OPEN else [])):
         return None
     try:
         return kind(text)
@@ -80,11 +84,9 @@ def help_of(name: str) -> str:
     return ITEMS[name].metadata["help"] + (f" ({unit})" if unit else "")
 
 
-def note(name: str, changes: dict[str, Any], usual: Config) -> str:
-    """Return a setting's help and, where it was changed, what the preset has, as HTML."""
-    before = as_text(getattr(usual, name)) or "empty"
-    mark = f" <b>preset: {html.escape(before)}</b>" if name in changes else ""
-    return muted(help_of(name)) + mark
+def note(name: str, mark: str) -> str:
+    """Return a setting's help and, set off from it, what the preset or the recipe has, as HTML."""
+    return muted(help_of(name)) + (f" <b>{html.escape(mark)}</b>" if mark else "")
 
 
 def muted(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a single setting may be: its type and its limits."""
+"""What settings may be: each by its type and limits, and all of a `Config` together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 import operator
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,31 @@ def check_limits(item: dataclasses.Field[Any], value: Any) -> None:
         usual = "" if item.default is None else f"; {item.default} is the default"
         raise InputError(
             f"{flag_of(item.name)} is {value}, but must be {wanted} ({limits['help']}{usual})."
+        )
+
+
+def check_together(config: Any) -> None:
+    """Raise InputError for settings of a `Config` that contradict each other."""
+    if not re.fullmatch(r"auto|nonzero|\d+(,\d+)*", config.mask_object):
+        raise InputError(
+            f"--mask-object is '{config.mask_object}'; give auto, nonzero, or the mask values "
+            "that are object, as 1 or 1,3."
+        )
+    first = config.stage1_epochs or 0
+    if first > config.epochs:
+        raise InputError(
+            f"--stage1-epochs {first} is more than --epochs {config.epochs}, which "
+            "counts both stages. Raise --epochs or lower --stage1-epochs."
+        )
+    for flag, rate in (("--lr", config.lr), ("--stage2-lr", config.stage2_lr)):
+        if rate is not None and config.min_lr >= rate:
+            raise InputError(
+                f"--min-lr {config.min_lr:g} is not below {flag} {rate:g}, so the learning rate "
+                "would rise instead of fall. Lower --min-lr (1e-5 is usual)."
+            )
+    if config.skip_stage1 and first == config.epochs:
+        raise InputError(
+            f"--skip-stage1 leaves nothing to train: all {config.epochs} epochs are stage one."
         )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import types
 import typing
 from collections.abc import Mapping
@@ -19,10 +18,12 @@ from typing import Any
 
 from ..errors import InputError
 from ..outside.reading import read_json
-from .checks import check_limits, flag_of, near, typed
+from .checks import check_limits, check_together, flag_of, near, typed
 from .presets import BATCH_SIZE, PRESETS
+from .recipe import in_proportion
 
 NONE = "none"  # on the command line: no value, or no path
+AUTO = "auto"  # the same of what the recipe can decide
 FORMAT = 1  # of config.json; raised when an older kit could misread a newer file
 EXPERTS = ("texture", "attention", "hybrid", "edge", "context", "frequency", "contrast")
 MIXED = (8, 16)  # strides with a mixture: at 4 it costs most and gains nothing, at 32 too little
@@ -49,8 +50,11 @@ ON_RESUME = {
 def option(group: str, default: Any, help: str, **limits: Any) -> Any:
     """Return a dataclass field with its group, help sentence and limits.
 
-    Limits: `low` and `high` (inclusive), `above` (exclusive), `choices`, `unit`.
+    Limits: `low` and `high` (inclusive), `above` (exclusive), `choices`, `unit`. With `open` it may
+    be None until `decide` gives it a value; its type says what it is from then on.
     """
+    if limits.get("open"):
+        help += "; auto: by the recipe"
     return field(default=default, metadata={"group": group, "help": help, **limits})
 
 
@@ -85,7 +89,9 @@ class Config:
     val_share: float = data(
         0.1, "share of the training images held out for validation", above=0.0, high=0.5
     )
-    augment: float = data(1.0, "strength of flips, crops, rotation and colour", low=0, high=1)
+    augment: float = data(
+        1.0, "strength of flips, crops, rotation and colour", low=0, high=1, open=True
+    )
     cache_dir: str = data(
         "", "where decoded images are kept; empty: the user's cache folder", path="new folder"
     )
@@ -105,10 +111,15 @@ class Config:
     deep_supervision: bool = network(True, "loss on every level of the decoder")
 
     epochs: int = schedule(140, "epochs of both stages together", low=1, high=MANY)
-    stage1_epochs: int = schedule(30, "epochs with the backbone frozen", low=0, high=MANY)
-    lr: float = schedule(6.5e-4, "learning rate of stage one", above=0.0, high=1.0)
+    stage1_epochs: int = schedule(
+        30, "epochs with the backbone frozen", low=0, high=MANY, open=True
+    )
+    lr: float = schedule(6.5e-4, "learning rate of stage one", above=0.0, high=1.0, open=True)
     stage2_lr: float | None = schedule(
-        None, "learning rate of stage two; none: as in stage one", above=0.0, high=1.0
+        None,
+        "learning rate of stage two; none: as in stage one, or as --lr by the recipe",
+        above=0.0,
+        high=1.0,
     )
     lr_batch: int = schedule(
         0, "effective batch that --lr is meant for; 0: the one it begins with", low=0, high=MANY
@@ -118,7 +129,7 @@ class Config:
         False, "scale the learning rates when the effective batch is another one"
     )
     backbone_lr_factor: float = schedule(
-        0.1, "backbone learning rate as a share of the decoder's", above=0.0, high=1.0
+        0.1, "backbone learning rate as a share of the decoder's", above=0.0, high=1.0, open=True
     )
     weight_decay: float = schedule(1e-4, "AdamW's weight decay", low=0.0, high=100.0)
     scheduler: str = schedule(
@@ -130,20 +141,28 @@ class Config:
         1e-5, "lowest learning rate of the decoder, others in proportion", low=0.0
     )
     warmup_epochs: int = schedule(
-        10, "linear warm-up of stage two (stage one: at most its first tenth)", low=0, high=MANY
+        10,
+        "linear warm-up of stage two (stage one: at most its first tenth)",
+        low=0,
+        high=MANY,
+        open=True,
     )
     t_mult: int = schedule(2, "growth of the period of cosine_restart", low=1, high=1000)
     progressive_unfreeze: bool = schedule(
-        True, "open the backbone from its deepest block on, in thirds of stage two"
+        True, "open the backbone from its deepest block on, in thirds of stage two", open=True
     )
     skip_stage1: bool = schedule(False, "begin with stage two")
     use_ema: bool = schedule(True, "keep a moving average of the weights")
-    ema_decay: float = schedule(0.999, "decay of that average", low=0.0, high=0.99999)
+    ema_decay: float = schedule(0.999, "decay of that average", low=0.0, high=0.99999, open=True)
     target_iou: float = schedule(0.72, "IoU to reach on validation", low=0.0, high=1.0)
 
     deep_weight: float = loss(1.0, "weight of the deep heads' loss", low=0.0, high=1000.0)
     uncertainty: float = loss(
-        0.0, "final weight of the uncertainty-aware loss, ramped up", low=0.0, high=1000.0
+        0.0,
+        "final weight of the uncertainty-aware loss, ramped up",
+        low=0.0,
+        high=1000.0,
+        open=True,
     )
     balance: float = loss(0.1, "weight of the experts' balance", low=0.0, high=1000.0)
     legacy_loss: bool = loss(
@@ -194,7 +213,7 @@ class Config:
             value = typed(item, getattr(self, item.name), *plain_type(item))
             object.__setattr__(self, item.name, value)
             check_limits(item, value)
-        _check_together(self)
+        check_together(self)
 
     def replace(self, **changes: Any) -> Config:
         """Return a copy with these settings changed; InputError for an unknown or bad one."""
@@ -234,15 +253,25 @@ class Config:
 
 
 PATHS = [item.name for item in dataclasses.fields(Config) if "path" in item.metadata]
+OPEN = [item.name for item in dataclasses.fields(Config) if "open" in item.metadata]
+SWITCHES = [item.name for item in dataclasses.fields(Config) if item.type == "bool"]
 
 
 def make_config(preset: str = "balanced-2gpu", **changes: Any) -> Config:
     """Return a preset's settings with these changes; InputError for an unknown preset."""
     if preset not in PRESETS:
         raise InputError(
-            f"no preset '{preset}'. Presets: {', '.join(PRESETS)}{near(preset, PRESETS)}."
+            f"no preset '{preset}'. Presets: {', '.join(PRESETS)}{near(preset.lower(), PRESETS)}."
         )
-    return Config().replace(**{"preset": preset, **PRESETS[preset], **with_rates(changes)})
+    return with_changes(Config(preset=preset, **PRESETS[preset]), changes)
+
+
+def with_changes(base: Config, changes: Mapping[str, Any]) -> Config:
+    """Return settings for a new run: `base` with these changes and what follows from them.
+
+    Stage one and warm-up keep their share of the epochs unless they are given.
+    """
+    return base.replace(**in_proportion(base.as_dict(), with_rates(changes)))
 
 
 def with_rates(changes: Mapping[str, Any], *, follows: bool = False) -> dict[str, Any]:
@@ -268,15 +297,20 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
     for name, value in values.items():
         if isinstance(value, bool):
             words.append(flag_of(name) if value else flag_of(f"no_{name}"))
+        elif value is None and name in SWITCHES:
+            words.append(flag_of(f"auto_{name}"))
         else:
             empty = value is None or (name in PATHS and not value)
-            words += [flag_of(name), NONE if empty else str(value)]
+            nothing = AUTO if name in OPEN else NONE
+            words += [flag_of(name), nothing if empty else str(value)]
     return words
 
 
 def plain_type(item: dataclasses.Field[Any]) -> tuple[type, bool]:
     """Return a setting's type without `None`, and whether it may be None."""
     hint = _hints()[item.name]
+    if "open" in item.metadata:
+        return hint, True
     if isinstance(hint, types.UnionType):
         return next(kind for kind in hint.__args__ if kind is not type(None)), True
     return hint, False
@@ -285,29 +319,6 @@ def plain_type(item: dataclasses.Field[Any]) -> tuple[type, bool]:
 @lru_cache(maxsize=1)  # asked for each setting of each form
 def _hints() -> dict[str, Any]:
     return typing.get_type_hints(Config)
-
-
-def _check_together(config: Config) -> None:
-    if not re.fullmatch(r"auto|nonzero|\d+(,\d+)*", config.mask_object):
-        raise InputError(
-            f"--mask-object is '{config.mask_object}'; give auto, nonzero, or the mask values "
-            "that are object, as 1 or 1,3."
-        )
-    if config.stage1_epochs > config.epochs:
-        raise InputError(
-            f"--stage1-epochs {config.stage1_epochs} is more than --epochs {config.epochs}, which "
-            "counts both stages. Raise --epochs or lower --stage1-epochs."
-        )
-    for flag, rate in (("--lr", config.lr), ("--stage2-lr", config.stage2_lr)):
-        if rate is not None and config.min_lr >= rate:
-            raise InputError(
-                f"--min-lr {config.min_lr:g} is not below {flag} {rate:g}, so the learning rate "
-                "would rise instead of fall. Lower --min-lr (1e-5 is usual)."
-            )
-    if config.skip_stage1 and config.stage1_epochs == config.epochs:
-        raise InputError(
-            f"--skip-stage1 leaves nothing to train: all {config.epochs} epochs are stage one."
-        )
 
 
 def _refuse_unknown(changes: Mapping[str, Any]) -> None:

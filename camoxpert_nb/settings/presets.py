@@ -6,9 +6,13 @@ A learning rate was chosen for the effective batch (`lr_batch`) on as many GPUs 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+from .recipe import DECIDED
 
 BATCH_SIZE = 16  # images per GPU where a preset names no other number
+# Own photos without a GPU: about half an hour for 800 of them on two cores.
+ON_CPU: dict[str, Any] = {"img_size": 192, "epochs": 6, "batch_size": 8}
 
 
 def _rates_for(gpus: int, **changes: Any) -> dict[str, Any]:
@@ -38,6 +42,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         weight_decay=0.05,
         warmup_epochs=3,
     ),
+    # Our own: what hangs on the length is open, and the recipe decides it (settings.recipe). What
+    # hangs on the machine is added by `suggest`.
+    "auto": dict.fromkeys(DECIDED),
     # Learns from scratch within minutes on two cores; see LOG.md for what was tried.
     "demo": {
         "img_size": 96,
@@ -70,17 +77,34 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def suggest(memory: Sequence[float], *, own_images: bool) -> tuple[str, str]:
-    """Return a preset for GPUs with so many GiB each (none: the CPU), and the reason.
+class Suggestion(NamedTuple):
+    """A preset for a machine, what it has there, and the reason."""
+
+    preset: str
+    changes: dict[str, Any]
+    reason: str
+
+
+def suggest(memory: Sequence[float], *, own_images: bool) -> Suggestion:
+    """Return what to begin with on GPUs with so many GiB each (none: the CPU).
 
     `own_images`: a data set was given.
     """
-    if len(memory) >= 2:
-        return "balanced-2gpu", f"{len(memory)} GPUs"
     if not memory and not own_images:
-        return "demo", "no GPU and no data set: a small network that a CPU trains in minutes"
+        why = "no GPU and no data set: a small network that a CPU trains in minutes"
+        return Suggestion("demo", {}, why)
     if not memory:
-        return "single-gpu", "no GPU; on a CPU these settings take long, --dry-run says how long"
-    if memory[0] >= 14:
-        return "single-gpu-optimized", f"one GPU with {memory[0]:.0f} GiB"
-    return "single-gpu", f"one GPU with {memory[0]:.0f} GiB, under 14"
+        size, epochs = ON_CPU["img_size"], ON_CPU["epochs"]
+        why = f"no GPU, so {size} px and {epochs} epochs: minutes for a few hundred photos, hours "
+        why += "for thousands (--dry-run measures it); --img-size and --epochs override"
+        return Suggestion("auto", dict(ON_CPU), why)
+    if len(memory) >= 2:
+        first, second = BATCH_SIZE, PRESETS["balanced-2gpu"]["stage2_batch_size"]
+        changes = {"batch_size": first, "stage2_batch_size": second}
+        why = f"{len(memory)} GPUs, batch {first} and {second} on each"
+        return Suggestion("auto", changes, why)
+    large = memory[0] >= 14
+    like = PRESETS["single-gpu-optimized" if large else "single-gpu"]
+    why = f"one GPU with {memory[0]:.0f} GiB{'' if large else ', under 14'}"
+    batch = like["batch_size"]
+    return Suggestion("auto", {"batch_size": batch}, f"{why}, batch {batch}")

@@ -12,10 +12,10 @@ from ..data.reading import Reading
 from ..errors import few
 from ..machine.devices import pick_devices
 from ..settings.config import Config
-from ..settings.presets import suggest
+from ..settings.decide import lr_warnings, recipe_lines, short_run
+from ..settings.presets import Suggestion, suggest
 from .budget import disk_forecast
 from .prepare import Training
-from .schedule import lr_warnings
 
 
 def banner(training: Training) -> str:
@@ -42,6 +42,7 @@ def banner(training: Training) -> str:
         *zip(("stage 1", ""), _part(training, 1), strict=False),
         *zip(("stage 2", ""), _part(training, 2), strict=False),
         ("epochs", f"{config.epochs}, {training.plan.steps_from(0)} steps"),
+        *zip(("recipe", "", ""), _recipe(training), strict=False),
         ("deep supervision", _on(config.deep_supervision)),
         ("checkpointing", _on(config.gradient_checkpointing)),
         ("progressive", _unfreezing(training)),
@@ -52,8 +53,8 @@ def banner(training: Training) -> str:
     lines += [f"{name:<17} {text}".rstrip() for name, text in rows]
     if not training.state.start.pretrained:
         lines.append("NOTE: the backbone starts from random weights. Expect a much lower IoU.")
-    lines += [f"NOTE: {sentence}." for sentence in lr_warnings(config, training.devices.count)]
-    lines += [f"NOTE: {change}." for change in training.changes]
+    doubts = [*lr_warnings(config, training.devices.count), *short_run(config)]
+    lines += [f"NOTE: {sentence}." for sentence in [*doubts, *training.changes]]
     lines += [f"NOTE: {note}." for note in first(data.notes)]
     if data.leaks:
         lines.append(f"WARNING: {_some(data.leaks)} training images are test images too.")
@@ -65,9 +66,15 @@ def banner(training: Training) -> str:
     return "\n".join(lines)
 
 
-def auto_preset(dataset_path: str) -> tuple[str, str]:
-    """Return the preset for this machine and the reason."""
-    return suggest(pick_devices().memory(), own_images=bool(dataset_path))
+def auto_preset(device: str, *, own_images: bool) -> Suggestion:
+    """Return what to begin with on this machine, or on its CPU alone."""
+    return suggest(
+        pick_devices("cpu" if device == "cpu" else "auto").memory(), own_images=own_images
+    )
+
+
+def _recipe(training: Training) -> list[str]:
+    return recipe_lines(training.asked, training.plan.images, training.plan.devices)
 
 
 def _disk(training: Training) -> str:

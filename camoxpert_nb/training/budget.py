@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..outside.reading import number_in
-from ..settings.config import Config
+from ..settings.config import Config, with_changes
 from .schedule import Plan, build_plan
 
 SESSION = 12 * 60.0  # minutes of a Kaggle session with GPUs
@@ -125,40 +125,30 @@ def fit_to_budget(
     minutes: float,
     between: float = 0.0,
 ) -> Config:
-    """Return the settings with as many epochs as fit into `minutes`, stages in proportion.
+    """Return the settings with as many epochs as fit into `minutes`, and what follows from them.
 
-    Raises InputError when not one epoch of each stage fits.
+    Raises InputError when not one epoch fits.
     """
-    fewest = 1 + (0 < config.stage1_epochs < config.epochs)
 
     def too_long(epochs: int) -> bool:
-        plan = build_plan(_with_epochs(config, epochs), images, devices)
+        plan = build_plan(with_changes(config, {"epochs": epochs}), images, devices)
         place = (plan.first_epoch_of_part(2) if config.skip_stage1 else 0, 0)
         return how_far(plan, seconds_per_image, minutes, between=between, place=place).sessions > 1
 
-    options = range(fewest, config.epochs + 1)
+    options = range(1, config.epochs + 1)
     fitting = bisect.bisect_left(options, True, key=too_long)
     if fitting:
-        return _with_epochs(config, options[fitting - 1])
+        return with_changes(config, {"epochs": options[fitting - 1]})
     raise InputError(
-        f"not even {fewest} epoch{'s' * (fewest > 1)} can be trained in {max(minutes, 0):.1f} "
-        "minutes. Lower --img-size, take a smaller --backbone, give more time (--time-budget), or "
-        "leave out --fit-to-budget: the run then stops in time and goes on in the next session."
+        f"not even one epoch can be trained in {max(minutes, 0):.1f} minutes. Lower --img-size, "
+        "take a smaller --backbone, give more time (--time-budget), or leave out --fit-to-budget: "
+        "the run then stops in time and goes on in the next session."
     )
 
 
 def clock(minutes: float) -> str:
     """Return minutes as hours and minutes: 11:40."""
     return "{}:{:02d}".format(*divmod(round(minutes), 60))
-
-
-def _with_epochs(config: Config, epochs: int) -> Config:
-    share = epochs / config.epochs
-    first = round(config.stage1_epochs * share)
-    if 0 < config.stage1_epochs < config.epochs:
-        first = min(max(first, 1), epochs - 1)
-    warmup = round(config.warmup_epochs * share)
-    return config.replace(epochs=epochs, stage1_epochs=first, warmup_epochs=warmup)
 
 
 GB = 1e9

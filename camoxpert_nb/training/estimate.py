@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..data.counting import doubts_about
-from ..settings.config import Config, differences, make_config
+from ..settings.config import Config
+from ..settings.decide import told
 from .budget import RESERVE, SESSION, fit_to_budget, how_far, minutes_gone, minutes_to_train
 from .cost import measure_costs
 from .prepare import Training
@@ -59,13 +60,13 @@ def dry_run_text(training: Training, estimated: Mapping[str, Any]) -> str:
 
     Raises InputError where the masks show nothing that can be learned.
     """
-    config, data = training.config, training.data
+    data = training.data
     doubts = doubts_about((*data.train, *data.validation), require=True)
     lines = [f"NOTE: of the masks looked at, {doubt}." for doubt in doubts]
     lines += ["", "learning rates (first, highest and last step of each stage)"]
     lines += [_rates(training, stage) for stage in training.plan.stages]
     lines += ["", estimated["text"]]
-    changed = differences(config, make_config(config.preset)) if config.preset else {}
+    changed = told(training.asked) if training.config.preset else {}
     lines += ["", "settings that differ from the preset"]
     lines += [f"  {name} = {value}" for name, value in changed.items()] or ["  none"]
     return "\n".join(lines)
@@ -76,7 +77,7 @@ def fitted(training: Training, began: float) -> Config:
 
     The time budget counts from `began`, as time.time() tells it.
     """
-    config, costs = training.config, measure_costs(training)
+    config, costs = training.asked, measure_costs(training)
     used = (time.time() - began) / 60  # by the steps just taken, too
     minutes = minutes_to_train(config.time_budget, used) - costs.decoding / 60
     return fit_to_budget(

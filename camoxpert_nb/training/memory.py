@@ -12,10 +12,11 @@ import torch
 from ..errors import TrainingError
 from ..machine.devices import GIB, bare
 from ..machine.distributed import ALONE
+from ..settings.decide import batches_per_device
 from .cost import StepCost, Steps, clean_up, measure_step, run_steps, untouched
 from .graph import StepGraph
 from .prepare import Training, step_settings
-from .schedule import Plan, Stage, batches_per_device
+from .schedule import Plan, Stage
 from .state import TrainState
 from .train import StepSettings
 

@@ -36,8 +36,9 @@ from ..network.losses import Supervised
 from ..runs.records import performance
 from ..runs.run import Run
 from ..settings.config import Config
+from ..settings.decide import decide
 from .graph import make_graph
-from .schedule import Plan, Stage, build_plan, settle_lr_batches
+from .schedule import Plan, Stage, build_plan
 from .state import TrainState, backbone_blocks, parameter_groups
 from .train import StepSettings
 
@@ -47,6 +48,7 @@ class Training:
     """All parts of one training, ready to start."""
 
     config: Config
+    asked: Config  # the settings before anything was decided by the recipe
     data: Data
     devices: Devices
     precision: Precision
@@ -121,7 +123,7 @@ def prepare(
     shown = progress if ranks.first else None
     data = ranks.in_turn(lambda: build_data(config, shown, known))
     _check_same_images(data, ranks)
-    config = settle_lr_batches(config, devices.count)
+    asked, config = config, decide(config, len(data.train), devices.count)
     plan = ranks.in_turn(lambda: build_plan(config, len(data.train), devices.count))
     requested = None if config.num_workers < 0 else config.num_workers
     workers, reason = choose_workers(requested, cpu_count(), ranks.local_world)
@@ -131,7 +133,8 @@ def prepare(
     if config.skip_stage1:
         state.epoch = plan.first_epoch_of_part(2)
     lines = _device_lines(devices, ranks)
-    return Training(config, data, devices, precision, plan, state, workers, reason, ranks, lines)
+    how = (devices, precision, plan, state, workers, reason, ranks, lines)
+    return Training(config, asked, data, *how)
 
 
 class Loaders:

@@ -18,8 +18,9 @@ from ..runs.checkpoint import bare_keys, load_checkpoint, settings_of
 from ..runs.history import ENDS
 from ..runs.process import new_folder
 from ..runs.run import Onlooker, Run
-from ..settings.checks import flag_of
-from ..settings.config import ON_RESUME, Config, differences, with_rates
+from ..settings.config import Config, differences, with_rates
+from ..settings.recipe import in_proportion
+from .changes import compare_settings
 from .prepare import Training, prepare, versions
 from .schedule import Origin, Plan, build_plan
 
@@ -47,6 +48,8 @@ def resumed_config(source: Path, changes: dict[str, Any]) -> Config:
         config = settings_of(_whole(source), source)
         folder = Path(changes.get("checkpoint_dir") or source.with_name(source.stem))
     taken = with_rates(changes, follows=not config.stage2_lr)
+    if (config.stage1_epochs or 0) > taken.get("epochs", config.epochs):  # it cannot be kept
+        taken = in_proportion(config.as_dict(), taken)
     return config.replace(**{**taken, "checkpoint_dir": _target(folder, changes)})
 
 
@@ -262,37 +265,6 @@ def _compare_images(training: Training, known: Split) -> list[str]:
             "images cannot be compared"
         )
     return changes
-
-
-def compare_settings(was: Config, now: Config, source: str) -> list[str]:
-    """Return a line for each setting that changed since `source` was saved.
-
-    Raises InputError for settings that need a new run.
-    """
-    changed = differences(now, was)
-    lines = {}
-    for kind, names in ON_RESUME.items():
-        listed = [
-            f"{flag_of(name)} {_shown(getattr(was, name))} -> {_shown(value)}"
-            for name, value in changed.items()
-            if name in names.split()
-        ]
-        if listed and kind == "a new run":
-            raise InputError(
-                f"{source} was trained with other settings ({', '.join(listed)}). A run goes on "
-                "with the network and the images it began with, or its scores would not be true. "
-                "Leave these flags out, or start a new run from its weights: --init-from."
-            )
-        lines[kind] = listed
-    goes_on = [f"goes on with {line}" for line in lines["taken over"] + lines["of the machine"]]
-    ignored = lines["no effect"]
-    return [*goes_on, *(f"{line} has no effect: the run began long ago" for line in ignored)]
-
-
-def _shown(value: Any) -> str:
-    return (
-        "none" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)
-    )
 
 
 def _origin(training: Training, was: Config) -> Origin | None:

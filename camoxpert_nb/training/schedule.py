@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 from ..settings.config import Config
+from ..settings.decide import batches_per_device, decide, lr_factors
 
 START_SHARE = 0.04  # of the learning rate, where a one-cycle schedule begins
 RISE = 0.1  # of a part, in which one-cycle rises where no warm-up is asked for
@@ -252,10 +253,11 @@ def _cosine(share: float) -> float:
 def build_plan(config: Config, images: int, devices: int, origin: Origin | None = None) -> Plan:
     """Return stages and learning rates for this many training images and devices.
 
-    `origin` is where a run took up these settings, if it began with others. Raises InputError when
-    a step needs more images than there are.
+    `origin` is where a run took up these settings, if it began with others. What is open in them is
+    decided by the recipe. Raises InputError when a step needs more images than there are.
     """
     _check_batches(config, images, devices)
+    config = decide(config, images, devices)
     batches = batches_per_device(config)
     factors = lr_factors(config, devices) if config.scale_lr else (1.0, 1.0)
     stages = plan_stages(
@@ -296,55 +298,3 @@ def _check_batches(config: Config, images: int, devices: int) -> None:
         f"Lower --batch-size and --stage2-batch-size to at most "
         f"{max(images // (devices * accumulated), 1)}{fewer}, or add images."
     )
-
-
-def batches_per_device(config: Config) -> tuple[int, int]:
-    """Return the images per device in stage one and two."""
-    return config.batch_size, config.stage2_batch_size or config.batch_size
-
-
-def effective_batches(config: Config, devices: int) -> tuple[int, int]:
-    """Return the images of an optimiser step in stage one and two."""
-    first, second = batches_per_device(config)
-    return first * devices * config.accumulation_steps, second * devices * config.accumulation_steps
-
-
-def settle_lr_batches(config: Config, devices: int) -> Config:
-    """Return the settings with the batches that the learning rates are meant for written down."""
-    first, second = effective_batches(config, devices)
-    return config.replace(
-        lr_batch=config.lr_batch or first, stage2_lr_batch=config.stage2_lr_batch or second
-    )
-
-
-def lr_factors(config: Config, devices: int) -> tuple[float, float]:
-    """Return effective batch / batch the learning rate is meant for, of stage one and two.
-
-    With `devices` other than they were meant for, learning rates scale linearly with it (Goyal et
-    al., "Accurate, Large Minibatch SGD", 2017).
-    """
-    first, second = effective_batches(config, devices)
-    return first / (config.lr_batch or first), second / (config.stage2_lr_batch or second)
-
-
-def lr_warnings(config: Config, devices: int) -> list[str]:
-    """Return a sentence for each stage whose learning rate is meant for another batch."""
-    sentences = []
-    facts = zip(
-        ("--lr", "--stage2-lr"),
-        (config.lr, config.stage2_lr or config.lr),
-        lr_factors(config, devices),
-        effective_batches(config, devices),
-        strict=True,
-    )
-    for flag, rate, factor, batch in facts:
-        if factor == 1.0:
-            continue
-        scaled = rate * factor
-        meant = f"{flag} {rate:g} is meant for a batch of {batch / factor:.0f}"
-        sentences.append(
-            f"{meant}; for {batch} it is scaled to {scaled:.3g} (--scale-lr)"
-            if config.scale_lr
-            else f"{meant}, this run has {batch}: in proportion {scaled:.3g}; --scale-lr applies it"
-        )
-    return sentences

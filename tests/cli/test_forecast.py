@@ -32,12 +32,13 @@ def test_the_preset_is_that_of_the_card(
 
     seen = []
     monkeypatch.setattr(
-        forecast, "forecast_on", lambda config, *rest: seen.append(config.preset) or {"text": "-"}
+        forecast, "forecast_on", lambda config, *rest: seen.append(config) or {"text": "-"}
     )
     for card in ("t4x2", "h100", "rtx3060"):
         assert cli.main(["train", "--dry-run", "--on", card]) == 0
-    assert seen == ["balanced-2gpu", "single-gpu-optimized", "single-gpu"]
-    assert "preset balanced-2gpu chosen: 2 GPUs" in capsys.readouterr().out
+    assert [config.batch_size for config in seen] == [16, 12, 8]
+    assert {config.preset for config in seen} == {"auto"}
+    assert "preset auto chosen: 2 GPUs, batch 16 and 12 on each" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -361,10 +361,15 @@ def test_auto_goes_by_the_hardware_and_says_why() -> None:
     from camoxpert_nb.settings.presets import suggest
 
     assert suggest([], own_images=False)[0] == "demo"
-    assert suggest([], own_images=True)[0] == "single-gpu"
-    assert suggest([14.6, 14.6], own_images=True) == ("balanced-2gpu", "2 GPUs")
-    assert suggest([14.6], own_images=True)[0] == "single-gpu-optimized"
-    assert suggest([11.0], own_images=True)[0] == "single-gpu"
+    for own in (False, True):
+        two, large, small = (suggest(gib, own_images=own) for gib in ([14.6] * 2, [14.6], [11.0]))
+        assert two.changes == {"batch_size": 16, "stage2_batch_size": 12}
+        assert (large.changes, small.changes) == ({"batch_size": 12}, {"batch_size": 8})
+        assert {two.preset, large.preset, small.preset} == {"auto"}
+        assert "2 GPUs" in two.reason and "15 GiB" in large.reason and "under 14" in small.reason
+    cpu = suggest([], own_images=True)
+    assert cpu.preset == "auto" and cpu.changes["img_size"] < 320 and cpu.changes["epochs"] < 20
+    assert "--img-size and --epochs" in cpu.reason
 
 
 def test_a_terminal_gets_one_moving_line_and_a_file_none() -> None:

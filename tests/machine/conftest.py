@@ -17,6 +17,7 @@ def pair_config(camouflage: Path, cache: Path) -> Config:
         backbone="test_convnext",
         device="cpu",
         epochs=4,
+        stage1_epochs=1,
         batch_size=4,
         val_share=0.2,  # 7 images: an odd number shows padding
     )

@@ -23,6 +23,7 @@ from camoxpert_nb.errors import InputError, PeerLost
 from camoxpert_nb.machine.distributed import Ranks, joined
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config
+from camoxpert_nb.settings.recipe import DECIDED
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import Loaders, prepare
 
@@ -49,6 +50,13 @@ def an_error_in_one(ranks: Ranks, config: Config) -> Any:
         ranks.in_turn(work)
     except (InputError, PeerLost) as error:
         return ranks.gather(type(error).__name__)
+
+
+def a_recipe(ranks: Ranks, config: Config) -> Any:
+    """What each rank decides of open settings, and for how many photos."""
+    training = prepare(config.replace(epochs=20, **dict.fromkeys(DECIDED)), ranks=ranks)
+    values = {name: getattr(training.config, name) for name in (*DECIDED, "stage2_lr")}
+    return {"values": ranks.gather(values), "photos": len(training.data.train)}
 
 
 def samples(ranks: Ranks, config: Config) -> Any:
@@ -145,6 +153,7 @@ SCENARIOS = (
     agreements,
     an_error_in_one,
     samples,
+    a_recipe,
     whole_training,
     going_on,
     a_signal_to_one,

@@ -22,6 +22,7 @@ from camoxpert_nb.machine.distributed import ALONE, _failed, start_ranks
 from camoxpert_nb.runs.holder import alive
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config
+from camoxpert_nb.settings.recipe import recipe
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import Loaders, prepare
 
@@ -72,6 +73,11 @@ def test_processes_agree(found: dict[str, Any]) -> None:
     assert agreed["any"] == [True, False]
     assert agreed["total"] == [2.0, 1.0]
     assert agreed["from_first"] == "rank 0"
+
+
+def test_all_processes_decide_the_same_recipe_for_the_batch_of_all(found: dict[str, Any]) -> None:
+    first, second = found["a_recipe"]["values"]
+    assert first == second == recipe(20, found["a_recipe"]["photos"], batch=2 * 4)
 
 
 def test_an_error_in_one_process_ends_all(found: dict[str, Any]) -> None:

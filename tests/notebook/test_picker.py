@@ -13,11 +13,14 @@ from camoxpert_nb.cli import train as cli_train
 from camoxpert_nb.data.counting import count_images
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.machine.cards import find_card
+from camoxpert_nb.machine.devices import Devices
 from camoxpert_nb.notebook import choice
 from camoxpert_nb.notebook.choice import chosen, command_line, count_devices
 from camoxpert_nb.notebook.picker import ConfigPicker
 from camoxpert_nb.notebook.picker_fields import ITEMS
 from camoxpert_nb.settings.config import PRESETS, Config, make_config
+from camoxpert_nb.settings.decide import decide
+from camoxpert_nb.settings.recipe import DECIDED
 
 OTHER = {  # a usable value for each setting that a rule below does not give
     "dataset_path": "elsewhere",
@@ -105,6 +108,93 @@ def test_form_and_command_line_make_the_same_settings_of_a_rate(
     assert picker.config == make_config("balanced-2gpu")
 
 
+def values_of(picker: ConfigPicker, *names: str) -> list[str]:
+    return [picker.fields[name].value for name in names]
+
+
+def test_stages_move_with_the_epochs_until_somebody_sets_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    picker = ConfigPicker(preset="balanced-2gpu")
+    lengths = ("stage1_epochs", "warmup_epochs")
+    assert values_of(picker, *lengths) == ["30", "10"]
+    picker.fields["epochs"].value = 6
+    assert values_of(picker, *lengths) == ["1", "0"] and picker.problem == ""
+    assert picker.config == make_config("balanced-2gpu", epochs=6)
+    assert picker.command_line() == "camoxpert train --preset balanced-2gpu --epochs 6"
+    assert "<b>stage1_epochs</b>" not in picker.changed.value
+    assert "would augment by 0.25" in picker.outlook.value
+
+    picker.fields["stage1_epochs"].value = "2"
+    for epochs in (20, 0, 10**9, 140):  # on the way stand numbers that cannot be
+        picker.fields["epochs"].value = epochs
+    assert values_of(picker, *lengths) == ["2", "10"]
+    assert picker.config == make_config("balanced-2gpu", stage1_epochs=2)
+    assert from_command(picker.command_line(), monkeypatch) == picker.config
+    picker.fields["epochs"].value = 1
+    assert "--stage1-epochs 2 is more than --epochs 1" in picker.problem
+    picker.fields["stage1_epochs"].value = "0"
+    assert picker.problem == "" and picker.config.epochs == 1
+
+
+def test_the_form_shows_what_the_recipe_will_decide(
+    camouflage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picker = ConfigPicker(dataset_path=str(camouflage))
+    assert picker.config.preset == "auto" and picker.fields["augment"].value == ""
+    for epochs in (6, 60):
+        picker.fields["epochs"].value = epochs
+        found = decide(picker.config, count_images(picker.config).train, 1)
+        for name in DECIDED:
+            said = f"recipe: {getattr(found, name)}"
+            assert said in picker.helps[name].value and f"({said})" in str(picker)
+            if name != "progressive_unfreeze":
+                assert picker.fields[name].placeholder == said
+    assert from_command(picker.command_line(), monkeypatch) == picker.config
+
+    picker.fields["augment"].value = "0.5"
+    picker.fields["progressive_unfreeze"].value = True
+    picker.fields["epochs"].value = 6
+    assert picker.config.augment == 0.5 and picker.config.progressive_unfreeze
+    assert "recipe" not in picker.helps["augment"].value
+    assert "<b>augment</b> 0.5" in picker.changed.value
+    assert from_command(picker.command_line(), monkeypatch) == picker.config
+    picker.save_button.click()
+    assert chosen(picker.path) == picker.config
+    for text in ("", "auto", "none"):
+        picker.fields["augment"].value = "0.5"
+        picker.fields["augment"].value = text
+        assert picker.config.augment is None
+
+
+def test_a_preset_of_the_guide_can_leave_a_setting_to_the_recipe(
+    camouflage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picker = ConfigPicker(preset="single-gpu", dataset_path=str(camouflage))
+    picker.fields["augment"].value = ""
+    picker.fields["progressive_unfreeze"].value = None
+    assert "recipe: 1.0" in picker.helps["augment"].value
+    line = picker.command_line()
+    assert "--augment auto" in line and "--auto-progressive-unfreeze" in line
+    assert from_command(line, monkeypatch) == picker.config
+
+
+@pytest.mark.parametrize("gib", [[], [11.0], [14.6], [14.6, 14.6]])
+def test_auto_in_the_form_is_auto_on_the_command_line(
+    gib: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(choice, "_listed_gpus", lambda: gib)
+    monkeypatch.setattr(Devices, "memory", lambda self: gib)
+    picker = ConfigPicker(preset="tiny")
+    picker.preset.value = "auto"
+    assert picker.command_line() == "camoxpert train --preset auto"
+    assert picker.changed.value.endswith("nothing")
+    assert from_command(picker.command_line(), monkeypatch) == picker.config
+    picker.fields["batch_size"].value = 5
+    assert picker.command_line() == "camoxpert train --preset auto --batch-size 5"
+
+
 def test_many_changes_at_once_reach_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {name: other_value(name, getattr(Config(), name)) for name in ITEMS}
     config = make_config("high-res-2gpu").replace(**changes | {"cache_dir": "with 'quotes' in it"})
@@ -121,7 +211,8 @@ def test_nothing_means_as_in_stage_one(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "typed", "said"),
     [
-        ("epochs", 10, "--stage1-epochs 30 is more than --epochs 10"),
+        ("epochs", 0, "--epochs is 0, but must be at least 1"),
+        ("stage1_epochs", "150", "--stage1-epochs 150 is more than --epochs 140"),
         ("lr", "fast", "--lr is 'fast', but must be a number"),
         ("img_size", 8, "--img-size is 8, but must be at least 32"),
         ("stage2_batch_size", "1.5", "--stage2-batch-size is '1.5', but must be a number"),
@@ -233,5 +324,6 @@ def test_devices_are_those_that_the_settings_and_the_machine_leave(
     assert count_devices(Config(gpus="1")) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert count_devices(Config()) == 1
-    assert choice.propose("some/images").preset == "single-gpu-optimized"
-    assert choice.propose("some/images", devices=2).preset == "balanced-2gpu"
+    one, two = choice.propose("some/images"), choice.propose("some/images", devices=2)
+    assert one.preset == two.preset == "auto"
+    assert (one.batch_size, two.batch_size, two.stage2_batch_size) == (12, 16, 12)

@@ -115,12 +115,18 @@ class TestFitToBudget:
     def test_what_fits_stays(self) -> None:
         assert fit_to_budget(GUIDE, 2736, 2, EVEN, math.inf) == GUIDE
 
-    def test_both_stages_keep_an_epoch(self) -> None:
+    def test_any_number_of_epochs_is_a_training(self) -> None:
         epoch = 1368 * 0.1 / 60
-        fitted = fit_to_budget(GUIDE, 2736, 2, EVEN, 2 * epoch)
-        assert (fitted.epochs, fitted.stage1_epochs) == (2, 1)
-        with pytest.raises(InputError, match="not even 2 epochs"):
-            fit_to_budget(GUIDE, 2736, 2, EVEN, epoch)
+        for epochs, first in ((1, 0), (2, 0), (3, 1)):
+            fitted = fit_to_budget(GUIDE, 2736, 2, EVEN, epochs * epoch)
+            assert (fitted.epochs, fitted.stage1_epochs) == (epochs, first)
+        with pytest.raises(InputError, match="not even one epoch"):
+            fit_to_budget(GUIDE, 2736, 2, EVEN, 0.9 * epoch)
+
+    def test_what_the_recipe_decides_follows_the_epochs_that_fit(self) -> None:
+        open_ = make_config("auto")
+        fitted = fit_to_budget(open_, 2736, 2, EVEN, 300)
+        assert fitted == open_.replace(epochs=fitted.epochs) and fitted.epochs < 140
 
     def test_a_skipped_stage_takes_no_time(self) -> None:
         alone = replace(GUIDE, skip_stage1=True)

@@ -31,6 +31,7 @@ def config(camouflage: Path, cache: Path) -> Config:
         cache_dir=str(cache),
         device="cpu",
         epochs=4,
+        stage1_epochs=1,
         accumulation_steps=2,
         progressive_unfreeze=True,
     )

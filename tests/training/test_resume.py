@@ -20,6 +20,7 @@ from camoxpert_nb.machine.distributed import ALONE
 from camoxpert_nb.runs.records import Watch
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import ON_RESUME, Config
+from camoxpert_nb.settings.recipe import DECIDED
 from camoxpert_nb.training.estimate import estimate
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import Training, prepare
@@ -369,3 +370,17 @@ def test_the_dry_run_of_a_resume_refuses_as_it_would_and_costs_what_is_left(tiny
 def test_stage_one_that_is_skipped_costs_nothing(tiny: Config) -> None:
     training = prepare(tiny.replace(epochs=5, stage1_epochs=4, skip_stage1=True))
     assert [row["epochs"] for row in estimate(training)["stages"]] == [1]
+
+
+def test_a_run_by_the_recipe_goes_on_with_the_very_numbers_it_began_with(
+    tiny: Config, tmp_path: Path
+) -> None:
+    config = tiny.replace(**dict.fromkeys(DECIDED), epochs=3, checkpoint_dir=str(tmp_path / "one"))
+    whole = fit(config)
+    cut = stop_at(config.replace(checkpoint_dir=str(tmp_path / "two")), 4)
+    begun = Config.load(cut.config_path)
+    assert None not in [getattr(begun, name) for name in DECIDED]
+    go_on(cut)
+    assert Config.load(cut.config_path) == begun and changes_of(cut) == []
+    weights = [run.load("last")["net"] for run in (whole, cut)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

@@ -10,15 +10,12 @@ from torch import nn
 
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.settings.config import make_config
+from camoxpert_nb.settings.decide import decide, effective_batches, lr_factors, lr_warnings
 from camoxpert_nb.training.schedule import (
     Origin,
     Plan,
     build_plan,
-    effective_batches,
-    lr_factors,
-    lr_warnings,
     plan_stages,
-    settle_lr_batches,
 )
 from camoxpert_nb.training.state import parameter_groups, set_open_blocks
 
@@ -274,9 +271,9 @@ def test_a_rate_that_was_given_is_meant_for_the_batch_at_hand() -> None:
 
 
 def test_a_run_remembers_what_its_rates_are_meant_for() -> None:
-    begun = settle_lr_batches(make_config("demo"), 1)
+    begun = decide(make_config("demo"), 80, 1)
     assert (begun.lr_batch, begun.stage2_lr_batch) == (16, 16)
-    assert settle_lr_batches(begun, 2) == begun
+    assert decide(begun, 80, 2) == begun
     assert lr_factors(begun, 2) == (2.0, 2.0)
 
 

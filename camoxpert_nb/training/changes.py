@@ -1,0 +1,56 @@
+"""What a run that goes on has other than before: taken over, without effect, or refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import InputError
+from ..settings.checks import flag_of
+from ..settings.config import ON_RESUME, Config, differences
+from ..settings.recipe import IN_PROPORTION
+
+
+def compare_settings(was: Config, now: Config, source: str) -> list[str]:
+    """Return a line for each setting that changed since `source` was saved.
+
+    Raises InputError for settings that need a new run.
+    """
+    changed = differences(now, was)
+    lines = {}
+    for kind, names in ON_RESUME.items():
+        listed = [
+            f"{flag_of(name)} {_shown(getattr(was, name))} -> {_shown(value)}"
+            for name, value in changed.items()
+            if name in names.split()
+        ]
+        if listed and kind == "a new run":
+            raise InputError(
+                f"{source} was trained with other settings ({', '.join(listed)}). A run goes on "
+                "with the network and the images it began with, or its scores would not be true. "
+                "Leave these flags out, or start a new run from its weights: --init-from."
+            )
+        lines[kind] = listed
+    goes_on = [f"goes on with {line}" for line in lines["taken over"] + lines["of the machine"]]
+    ignored = [f"{line} has no effect: the run began long ago" for line in lines["no effect"]]
+    return [*goes_on, *_kept(was, now), *ignored]
+
+
+def _kept(was: Config, now: Config) -> list[str]:
+    """Say what other epochs leave as it was, and how to change it."""
+    if was.epochs == now.epochs:
+        return []
+    kept = [name for name in IN_PROPORTION if getattr(was, name) == getattr(now, name)]
+    flags = " and ".join(f"{flag_of(name)} {getattr(now, name)}" for name in kept)
+    lines = [f"{flags} stay as the run began; give them to change them"] if kept else []
+    if was.preset == "auto":
+        lines.append(
+            f"the recipe's numbers stay those of {was.epochs} epochs; to have one decided anew, "
+            "as --augment auto"
+        )
+    return lines
+
+
+def _shown(value: Any) -> str:
+    return (
+        "none" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)
+    )

@@ -1,0 +1,114 @@
+"""From open settings to plain ones: what was given holds, what was not is decided once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from camoxpert_nb.settings.config import PRESETS, Config, make_config, with_changes
+from camoxpert_nb.settings.decide import decide, decisions, recipe_lines, short_run, told
+from camoxpert_nb.settings.recipe import DECIDED, recipe
+
+OTHER = {
+    "augment": 0.7,
+    "uncertainty": 0.0,
+    "lr": 3e-4,
+    "backbone_lr_factor": 1.0,
+    "ema_decay": 0.5,
+    "stage1_epochs": 3,
+    "warmup_epochs": 2,
+    "progressive_unfreeze": True,
+}
+
+
+def test_auto_leaves_open_what_the_recipe_decides_and_nothing_else() -> None:
+    config = make_config("auto", epochs=6, batch_size=8)
+    assert [name for name, value in config.as_dict().items() if value is None] == [
+        *(item for item in Config().as_dict() if item in (*DECIDED, "stage2_lr")),
+        "stage2_batch_size",
+    ]
+    settled = decide(config, 797, 1)
+    values = recipe(6, 797, 8)
+    assert {name: getattr(settled, name) for name in values} == values
+    assert decide(settled, 4040, 4) == settled  # decided once
+    assert (settled.lr_batch, settled.stage2_lr_batch) == (8, 8)
+
+
+def test_the_effective_batch_counts() -> None:
+    config = make_config("auto", stage2_batch_size=12)
+    assert decide(config, 4040, 2).lr == 6.5e-4
+    assert decide(config, 4040, 2).stage2_lr == 1.5e-4
+    assert decide(config.replace(accumulation_steps=2), 4040, 1).lr == 6.5e-4
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_a_value_that_is_given_holds(name: str) -> None:
+    config = decide(make_config("auto", epochs=6, batch_size=8, **{name: OTHER[name]}), 797, 1)
+    assert getattr(config, name) == OTHER[name]
+    values = recipe(6, 797, 8)
+    rest = [other for other in DECIDED if other != name]
+    assert {other: getattr(config, other) for other in rest} == {o: values[o] for o in rest}
+
+
+def test_a_rate_that_is_given_counts_for_both_stages() -> None:
+    config = decide(make_config("auto", epochs=6, lr=3e-4), 797, 1)
+    assert (config.lr, config.stage2_lr) == (3e-4, None)
+    config = decide(make_config("auto", epochs=6, batch_size=8, stage2_lr=3e-4), 797, 1)
+    assert (config.lr, config.stage2_lr) == (1e-3, 3e-4)
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_any_preset_can_leave_a_setting_to_the_recipe(name: str, tmp_path: Path) -> None:
+    config = make_config("single-gpu", epochs=6, **{name: None})
+    config.save(tmp_path / "config.json")
+    assert Config.load(tmp_path / "config.json") == config
+    assert decisions(config, 797, 1) == {name: recipe(6, 797, 8)[name]}
+    assert [name in line for line in recipe_lines(config, 797, 1)] == [False, True]
+
+
+def test_nothing_open_is_nothing_to_say() -> None:
+    config = make_config("balanced-2gpu")
+    assert decisions(config, 797, 1) == {} and recipe_lines(config, 797, 1) == []
+
+
+def test_the_recipe_is_told_with_what_it_is_for() -> None:
+    head, rates, stages = recipe_lines(make_config("auto", epochs=6, batch_size=8), 797, 1)
+    assert head == "for 6 epochs of 797 photos, 8 in a step:"
+    assert rates.startswith("augment 0.25, uncertainty 0.5, lr 0.001, stage2_lr 0.001")
+    assert stages == "stage1_epochs 0, warmup_epochs 0, progressive_unfreeze off"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"epochs": 6},
+        {"epochs": 40, "stage1_epochs": 5},
+        {"warmup_epochs": 1, "lr": 1.1e-3},
+        {"lr_batch": 7},
+        {"epochs": 4, "augment": None, "stage1_epochs": None},
+    ],
+)
+def test_what_is_told_makes_the_same_settings(preset: str, changes: dict[str, Any]) -> None:
+    config = make_config(preset, **changes)
+    assert make_config(preset, **told(config)) == config
+    assert set(told(config)) <= set(changes)
+
+
+def test_a_saved_run_keeps_its_shares_too() -> None:
+    saved = make_config("balanced-2gpu", dataset_path="photos")
+    short = with_changes(saved, {"epochs": 6})
+    assert (short.stage1_epochs, short.warmup_epochs, short.dataset_path) == (1, 0, "photos")
+    assert with_changes(saved, {"epochs": 6, "stage1_epochs": 3}).stage1_epochs == 3
+
+
+def test_a_preset_for_long_runs_says_what_a_short_one_needs() -> None:
+    for preset in ("balanced-2gpu", "max-speed-2gpu", "high-res-2gpu", "single-gpu", "accurate"):
+        assert "--preset auto" in short_run(make_config(preset, epochs=6))[0]
+        assert short_run(make_config(preset)) == []
+        assert short_run(make_config(preset, epochs=6, augment=0.5)) == []
+    for preset in ("auto", "demo", "tiny"):
+        assert short_run(make_config(preset, epochs=6)) == []

@@ -1,0 +1,127 @@
+"""The recipe: what is known at its anchors, and nothing that jumps or turns between them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from camoxpert_nb.settings import recipe as module
+from camoxpert_nb.settings.config import Config, make_config
+from camoxpert_nb.settings.recipe import DECIDED, advice, in_proportion, recipe
+
+EPOCHS = (1, 6, 20, 60, 140, 1000)
+PHOTOS = (20, 800, 4040, 40_000)
+BATCHES = (1, 8, 12, 32, 256)
+FALLING = ("lr", "stage2_lr", "backbone_lr_factor")
+COUNTED = ("stage1_epochs", "warmup_epochs")
+
+
+def test_the_short_run_that_was_measured_is_met() -> None:
+    found = recipe(6, 797, 8)
+    known: dict[str, Any] = {"augment": 0.25, "uncertainty": 0.5, "lr": 1e-3, "stage2_lr": 1e-3}
+    known |= {"backbone_lr_factor": 0.4, "stage1_epochs": 0, "warmup_epochs": 0}
+    assert known.items() <= found.items() and found["progressive_unfreeze"] is False
+    # The average's warm-up n / (n + 9) had reached this at the end of the 594 steps.
+    assert found["ema_decay"] == pytest.approx(594 / 603, abs=0.003)
+
+
+def test_the_guides_length_gets_its_augmentation_rates_and_stages() -> None:
+    found = recipe(140, 4040, 32, 24)
+    assert (found["augment"], found["lr"], found["stage2_lr"]) == (1.0, 6.5e-4, 1.5e-4)
+    assert found["backbone_lr_factor"] == 0.1 and found["progressive_unfreeze"]
+    assert 0 < found["stage1_epochs"] <= 30 and 0 < found["warmup_epochs"] <= 10
+    assert 0.999 <= found["ema_decay"] <= 0.9998  # the guide's, and the field's longest
+
+
+@pytest.mark.parametrize("photos", PHOTOS)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_every_value_is_one_that_settings_may_have(photos: int, batch: int) -> None:
+    for epochs in EPOCHS:
+        found = recipe(epochs, photos, batch)
+        config = Config().replace(epochs=epochs, **found)
+        assert {*DECIDED, "stage2_lr"} == {*found}
+        assert 0.25 <= config.augment <= 1 and 0.5 <= config.uncertainty <= 1
+        assert 2e-5 < found["stage2_lr"] <= config.lr <= module.MOST_LR
+        assert 0.9 <= config.ema_decay <= 0.9998
+        assert config.stage1_epochs + config.warmup_epochs <= max(0.2 * epochs, 0)
+
+
+@pytest.mark.parametrize("photos", PHOTOS)
+def test_with_more_epochs_nothing_turns_back_and_nothing_jumps(photos: int) -> None:
+    rows = [recipe(epochs, photos, 8) for epochs in range(1, 1001)]
+    for epochs, (less, more) in enumerate(itertools.pairwise(rows), start=1):
+        for name, value in less.items():
+            change = more[name] - value
+            assert change <= 0 if name in FALLING else change >= 0, (name, epochs)
+        for name in COUNTED:
+            assert more[name] - less[name] <= 1, (name, epochs)
+        grown = (epochs + 1) / epochs  # the longer by that factor, the less may change
+        for name in FALLING:
+            assert less[name] / more[name] < 1.02 * grown, (name, epochs)
+        assert more["augment"] - less["augment"] < 0.75 * (grown - 1), epochs
+
+
+def test_with_more_photos_rates_fall_and_the_average_looks_back_further() -> None:
+    for epochs in EPOCHS:
+        rows = [recipe(epochs, photos, 8) for photos in PHOTOS]
+        for less, more in itertools.pairwise(rows):
+            assert all(more[name] <= less[name] for name in FALLING)
+            assert more["ema_decay"] >= less["ema_decay"]
+            assert more["augment"] == less["augment"]  # which hangs on passes
+
+
+def test_the_batch_changes_rates_by_its_root_and_no_length() -> None:
+    small, large = recipe(140, 4040, 8), recipe(140, 4040, 32)
+    assert large["lr"] == pytest.approx(2 * small["lr"], rel=0.01)
+    same = [name for name in DECIDED if name not in ("lr", "ema_decay")]
+    assert [small[name] for name in same] == [large[name] for name in same]
+    assert recipe(1, 20, 512)["lr"] == module.MOST_LR
+    assert recipe(140, 4040, 32, 8)["stage2_lr"] == recipe(140, 4040, 8)["stage2_lr"]
+
+
+def test_a_row_more_is_a_point_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module.PASSES, 20, module.ByPasses(augment=0.3, uncertainty=0.8))
+    assert recipe(20, 800, 8)["augment"] == 0.3
+    assert 0.25 < recipe(12, 800, 8)["augment"] < 0.3 < recipe(30, 800, 8)["augment"] < 1
+
+
+def test_stages_keep_their_share_of_any_number_of_epochs() -> None:
+    values = {"epochs": 140, "stage1_epochs": 30, "warmup_epochs": 10}
+    expected = {1: (0, 0), 2: (0, 0), 6: (1, 0), 7: (1, 0), 14: (3, 1), 140: (30, 10)}
+    for epochs, lengths in (expected | {280: (60, 20), 139: (30, 10)}).items():
+        found = in_proportion(values, {"epochs": epochs})
+        assert (found["stage1_epochs"], found["warmup_epochs"]) == lengths, epochs
+    assert in_proportion(values, {"lr": 1.0}) == {"lr": 1.0}
+    given = {"epochs": 6, "stage1_epochs": 4}
+    assert in_proportion(values, given) == {**given, "warmup_epochs": 0}
+    nothing_left = {**values, "stage1_epochs": 140}
+    assert in_proportion(nothing_left, {"epochs": 6})["stage1_epochs"] == 6
+    still_open = {**values, "stage1_epochs": None}
+    assert in_proportion(still_open, {"epochs": 6}) == {"epochs": 6, "warmup_epochs": 0}
+
+
+@pytest.mark.parametrize("preset", ["balanced-2gpu", "single-gpu", "accurate", "demo", "tiny"])
+def test_any_number_of_epochs_works_alone(preset: str) -> None:
+    usual = make_config(preset)
+    assert make_config(preset, epochs=usual.epochs) == usual
+    for epochs in (*range(1, 60), 139, 141, 1000):
+        config = make_config(preset, epochs=epochs)
+        assert config.stage1_epochs < config.epochs
+        share = usual.stage1_epochs / usual.epochs
+        assert abs(config.stage1_epochs - share * epochs) <= 0.5
+        assert config.replace(stage1_epochs=0, warmup_epochs=0) == usual.replace(
+            epochs=epochs, stage1_epochs=0, warmup_epochs=0
+        )
+
+
+@pytest.mark.parametrize("epochs", [0, -1, True, 2.5, "6", None])
+def test_what_is_no_number_of_epochs_is_refused_by_its_name(epochs: Any) -> None:
+    with pytest.raises(Exception, match="epochs"):
+        make_config("balanced-2gpu", epochs=epochs)
+
+
+def test_only_a_short_run_with_strong_augmentation_is_advised() -> None:
+    assert "--preset auto would augment by 0.25 instead of 1" in advice(1.0, 6)
+    assert advice(0.25, 6) == advice(1.0, 140) == advice(1.0, 60) == ""
