@@ -4,7 +4,8 @@ A queue is a file of JSON lines, one training each:
 
     {"name": "constant", "network": "constant", "fold": 0, "seed": 1, "settings": {"augment": 0.25}}
 
-`network` is one of NETWORKS, by default CamoXpert; `settings` are the command line's. The photos
+`network` is one of NETWORKS, by default CamoXpert; `settings` are the command line's, and null
+leaves one to the recipe (`queue --set epochs=20 augment=null lr=null`). The photos
 are cut into folds by a hash of their names: a training is scored, mirrored images and all measures
 too, on its fold's photos, which it never sees; the last weights count, so that nothing is chosen
 by them. Each training leaves one JSON in the folder of results, and is not done twice. The loop is

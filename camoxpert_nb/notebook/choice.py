@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..data.selection import find_data
 from ..runs.run import NEXT
-from ..settings.config import Config, as_flags, make_config
+from ..settings.config import OPEN, Config, as_flags, make_config
 from ..settings.decide import FOLLOWING, decisions, open_settings, told
 from ..settings.presets import suggest
 from ..training.schedule import Plan
@@ -92,18 +92,15 @@ def marks(config: Config, usual: Mapping[str, Any], photos: int, devices: int) -
     """
     base = make_config(config.preset, **usual)
     scaled = make_config(config.preset, **{**usual, "epochs": config.epochs})
-    words = {
-        name: f"preset: {_or(getattr(scaled if name in FOLLOWING else base, name), 'empty')}"
-        for name in told(config, usual)
-    }
+    words = {}
+    for name in told(config, usual):
+        value = getattr(scaled if name in FOLLOWING else base, name)
+        empty = "by the recipe" if name in OPEN else "empty"
+        words[name] = f"preset: {empty if value in (None, '') else value}"
     found = decisions(config, photos, devices) if photos else {}
     for name in open_settings(config):
         words[name] = f"recipe: {found[name]}" if name in found else "by the recipe"
     return words
-
-
-def _or(value: Any, empty: str) -> str:
-    return empty if value in (None, "") else str(value)
 
 
 def _visible_gpus() -> list[float]:

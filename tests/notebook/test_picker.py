@@ -156,7 +156,8 @@ def test_the_form_shows_what_the_recipe_will_decide(
     picker.fields["progressive_unfreeze"].value = True
     picker.fields["epochs"].value = 6
     assert picker.config.augment == 0.5 and picker.config.progressive_unfreeze
-    assert "recipe" not in picker.helps["augment"].value
+    assert "recipe: " not in picker.helps["augment"].value
+    assert "preset: by the recipe" in picker.helps["augment"].value
     assert "<b>augment</b> 0.5" in picker.changed.value
     assert from_command(picker.command_line(), monkeypatch) == picker.config
     picker.save_button.click()
