@@ -23,9 +23,12 @@ from .flags import Options, Parser, check_paths, flag_text
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     lend_home()
-    with patient():
+    with patient() as failures:
         options = vars(_parser().parse_args(arguments))
         code = _run(options.pop("command"), options)
+    if failures:
+        print(f"camoxpert: the output could not be written ({failures[0]})", file=sys.stderr)
+        code = code or 1
     if "WORLD_SIZE" in os.environ:  # as torchrun sets it, or whoever starts several by hand
         from ..machine.distributed import leave
 

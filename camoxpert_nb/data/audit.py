@@ -25,6 +25,7 @@ from .copies import groups, looks
 from .findings import KINDS, NO_OBJECT, Finding, settle
 from .layouts import Found
 from .masks import look, object_share
+from .pairing import same
 from .pairs import ImageSet, Pair, is_noncam
 
 TINY = 0.03  # object share below which the field calls an object tiny
@@ -117,9 +118,15 @@ def find_copies(places: Mapping[str, Sequence[Pair]]) -> list[tuple[tuple[str, P
     files = [(place, pair.image) for place, pairs in places.items() for pair in pairs]
     return [
         copies
-        for same_size in _groups(files, lambda path: path.stat().st_size)
+        for same_size in _groups(files, _size)
         for copies in _groups(same_size, lambda path: hashlib.sha256(path.read_bytes()).digest())
     ]
+
+
+def _size(path: Path) -> int:
+    if not path.is_file():  # to read a pipe may wait for ever
+        raise FileNotFoundError(path)
+    return path.stat().st_size
 
 
 def _groups(
@@ -165,6 +172,7 @@ def _paragraph(finding: Finding, shown: int | None) -> str:
 class _Checked(NamedTuple):
     problems: list[tuple[str, str]]  # kind, and the file's name with the detail
     share: float  # of the picture that is object, 0...1; nan if a file cannot be read
+    named: frozenset[int] = frozenset()  # the values of --mask-object that this mask has
 
 
 def _check_all(pairs: Sequence[Pair], progress: Progress | None) -> list[_Checked]:
@@ -183,14 +191,15 @@ def _check_all(pairs: Sequence[Pair], progress: Progress | None) -> list[_Checke
 def _check(pair: Pair) -> _Checked:
     """Decode both files; another size than the image's is harmless where the shape is the same."""
     try:
-        _, labels, problems = look(pair)
+        _, labels, problems, named = look(pair)
     except InputError as error:
         name = pair.image.name if str(error).startswith(str(pair.image)) else pair.mask.name
         reason = f"{name} (cannot be read ({error.__cause__ or error}))"
         return _Checked([("unreadable", reason)], math.nan)
     share = math.nan if any(kind == "shape" for kind, _ in problems) else object_share(labels)
     kept = [each for each in problems if not (is_noncam(pair) and each[0] in NO_OBJECT)]
-    return _Checked([(kind, f"{pair.mask.name} ({detail})") for kind, detail in kept], share)
+    items = [(kind, f"{pair.mask.name} ({detail})") for kind, detail in kept]
+    return _Checked(items, share, named)
 
 
 def _of_masks(place: str, pairs: Sequence[Pair], checked: Sequence[_Checked]) -> list[Finding]:
@@ -200,6 +209,10 @@ def _of_masks(place: str, pairs: Sequence[Pair], checked: Sequence[_Checked]) ->
         for kind, item in each.problems:
             kinds[kind].append(item)
     settled = settle(kinds, len(pairs), sum(map(is_noncam, pairs)))
+    wanted = {value for pair in pairs for value in pair.how.values}
+    absent = sorted(wanted.difference(*(each.named for each in checked)))
+    if absent and "unnamed" not in settled:
+        settled["unnamed"] = [f"no mask has the value {value}" for value in absent]
     return [Finding(kind, place, tuple(items)) for kind, items in settled.items()]
 
 
@@ -220,7 +233,13 @@ def _orphans(image_set: ImageSet) -> list[Finding]:
         "image alone": image_set.images_without_mask,
         "mask alone": image_set.masks_without_image,
     }
-    alone = [(k, path.relative_to(root).as_posix()) for k, paths in kinds.items() for path in paths]
+    twins = {same(pair.image.name): pair.image.name for pair in image_set.pairs}
+    alone = []
+    for kind, paths in kinds.items():
+        for path in paths:
+            twin = twins.get(same(path.name), "") if kind == "image alone" else ""
+            why = f" ({twin} has the mask of that name)" if twin else ""
+            alone.append((kind, path.relative_to(root).as_posix() + why))
     alone += [("second", line) for line in image_set.second]
     return _by_kind(image_set.name, alone)
 

@@ -200,7 +200,7 @@ class _Decoded(NamedTuple):
 def _decode(pair: Pair, channels: int, size: int) -> _Decoded | str:
     """Return the decoded pair, or the sentence that says what is wrong with it."""
     try:
-        image, labels, problems = look(pair)
+        image, labels, problems, _ = look(pair)
         if not same_shape(image.shape, labels.shape):
             return str(refuse(pair.mask, labels.shape, pair.image, image.shape))
     except InputError as error:

@@ -42,8 +42,8 @@ KINDS = {
     "inverted": Kind(
         "masks that look inverted: their border is object",
         "warn",
-        "If the objects are black, read them with --mask-invert. Look at them: camoxpert data DIR "
-        "--picture FILE.",
+        "If the objects are black, read them with --mask-invert; if that flag is given, leave it "
+        "out. Look at them: camoxpert data DIR --picture FILE.",
     ),
     "leak": Kind(
         "images that are both in training and in test",

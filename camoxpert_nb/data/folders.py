@@ -23,11 +23,19 @@ UNREAD = {
     "save them as JPEG or PNG": (
         *(".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".raw", ".dng", ".cr2", ".nef"),
         *(".arw", ".psd", ".svg", ".exr", ".hdr", ".pdf", ".dcm", ".nii", ".mha", ".mat", ".npy"),
-        *(".npz", ".mp4", ".avi", ".mov", ".mkv"),
+        *(".npz", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".h5", ".hdf5", ".parquet", ".svgz"),
+        *(".tfrecord", ".jpeg2000", ".jxr", ".fits"),
     ),
     "unpack the archive": (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz"),
     "masks are read from image files only: draw these outlines as PNG": (".json", ".xml"),
 }
+# Of systems, not of people: hidden, deleted, thumbnails of a network disk.
+HIDDEN = (
+    *(".", "__macosx", "#recycle", "$recycle.bin", "@eadir", "@recycle", "lost+found"),
+    *("system volume information", "thumbs.db"),
+)
+# Copies that editors, browsers and downloads leave: x.jpg~, x.jpg.1, x.jpg.crdownload.
+LEFT_BEHIND = re.compile(r"[.](jpe?g|png|bmp|tiff?|webp|gif)[\w.~-]{0,12}$", re.IGNORECASE)
 LISTS = (".txt", ".csv", ".tsv", ".lst")
 DEPTH = 16  # /kaggle/input/datasets/<owner>/<slug>/<folder>/COD10K-v3/Train/Image needs 7
 
@@ -84,7 +92,7 @@ def _scan(path: Path, real: str, above: tuple[str, ...], depth: int) -> Folder:
     entries, problem = _entries(path)
     for entry in entries:
         name = entry.name.lower()
-        if name.startswith((".", "__macosx")):
+        if name.startswith(HIDDEN):
             hidden += _hidden(entry)
             continue
         if name.endswith(SUFFIXES):

@@ -7,6 +7,7 @@ taken for a new image nor another image of the same name for an old one.
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ def digests(paths: Iterable[Path]) -> dict[Path, str]:
 def _digest(path: Path) -> str:
     try:
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # to read a pipe may wait for ever
+            return str(path)
         return _digest_of(path, status.st_size, status.st_mtime_ns)
     except OSError:
         return str(path)

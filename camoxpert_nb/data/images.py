@@ -6,6 +6,7 @@ resizes, because it is six times faster and its area filter does not alias.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -214,6 +215,8 @@ def grey_of(image: Image.Image, mode: str = "L") -> Array:
 def opened(path: Path) -> Iterator[Image.Image]:
     """Open a file for Pillow; whatever turns out to be wrong with it becomes an InputError."""
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise OtherKind("it is a pipe, device or folder, expected an ordinary file")
         with reading(Path(path)), Image.open(path) as image:
             yield image
     except BROKEN as error:

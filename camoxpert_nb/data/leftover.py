@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, few
-from .folders import SUFFIXES, Folder, advice_for, some
+from .folders import LEFT_BEHIND, SUFFIXES, Folder, advice_for, some
 from .pairing import same
 from .reading import Reading
 from .spellings import IMAGES, MASKS, holds_masks, holds_other_annotations
 
 if TYPE_CHECKING:
     from .matching import Match
+
+
+REMAINS = "remains"  # of images, in the place of a suffix
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,14 @@ def _unread(folder: Folder, place: str, listed: Set[Path], *, harmless: bool) ->
     for name in folder.others:
         if folder.path / name in listed:
             continue
-        kinds[Path(name).suffix.lower()].append(name)
+        left = LEFT_BEHIND.search(name)
+        kinds[REMAINS if left else Path(name).suffix.lower()].append(name)
     for suffix, names in sorted(kinds.items()):
         advice = advice_for(suffix)
-        if advice:
+        if suffix == REMAINS:
+            reason = "files that look like images of another ending: rename them if they are meant"
+            yield Unused(place, len(names), reason, tuple(names[:3]))
+        elif advice:
             outline = suffix in (".json", ".xml", ".gz", ".mat")
             reason = f"{suffix[1:].upper()} files, which are not read: {advice}"
             yield Unused(place, len(names), reason, tuple(names[:3]), harmless and outline)
@@ -100,6 +107,8 @@ def nothing_found(tree: Folder, rows: Sequence[str], reading: Reading) -> InputE
     kinds = ". ".join(str(each) for each in unused_files(tree, []) if "not read" in each.reason)
     if not folders:
         other = f" Found: {kinds}." if kinds else ""
+        if hidden := [name for folder in tree.walk() for name in folder.hidden]:
+            other += f" {len(hidden)} hidden images are not used ({few(hidden)}): give that folder."
         return InputError(
             f"{tree.path}: no image files ({' '.join(SUFFIXES)}) here or in the "
             f"{sum(1 for _ in tree.walk()) - 1} folders below.{other}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from typing import Any
 
 from ..errors import few
 from .folders import SUFFIXES, Folder
+from .pairing import same
 from .spellings import said, words
 
-TEXTS = (".txt", ".lst", ".csv", ".tsv", ".json")
+TEXTS = (".txt", ".lst", ".csv", ".tsv", ".list", ".ids", ".names", "")
 NOT_READ = (
     *(".xlsx", ".xls", ".ods", ".parquet", ".pkl", ".pickle", ".yaml", ".yml", ".npy", ".mat"),
     *(".jsonl", ".xml", ".h5", ".feather", ".db"),
@@ -29,8 +31,12 @@ NAMES = (
     *("image", "images", "img", "filename", "file", "name", "path", "id", "imageid", "imagename"),
     *("imagepath", "imgpath", "imgname", "filepath", "photo", "picture", "stem", "key", "names"),
 )
+ENDINGS = ("id", "name", "file", "path", "image", "img", "key")  # of isic_id, image_key, ...
 COLUMNS = ("split", "splits", "set", "subset", "partition", "phase", "fold", "usage", "dataset")
+INDICES = ("dataset", "data", "index", "metadata", "meta", "files", "list", "names", "images")
 OF_SPLITS = {"split", "splits", "subset", "subsets", "partition", "partitions", "fold", "folds"}
+
+_FRACTION = re.compile(r"[-+]?\d*[.]\d+(e[-+]?\d+)?$", re.IGNORECASE)
 
 Rows = list[list[str]]
 
@@ -50,16 +56,16 @@ class NameList:
 
 def lists_in(folder: Folder) -> Iterator[NameList]:
     """Yield the lists of a folder: of each file that its name or a column says to be one."""
+    images = {same(name) for name in folder.images}
     for name in (*folder.lists, *folder.others):
-        path, kind = folder.path / name, Path(name).suffix.lower()
-        stem = Path(name).stem
+        path, kind, stem = folder.path / name, Path(name).suffix.lower(), Path(name).stem
         speaks = bool(said(stem) or OF_SPLITS & set(words(stem)))
         if kind in NOT_READ and speaks:
             problem = f"{kind[1:].upper()} files are not read as lists: save it as CSV or text"
             yield NameList(path, "", problem=problem)
-        elif kind == ".json" and speaks:
-            yield from _of_json(path, said(stem))
-        elif kind in TEXTS[:-1] and (speaks or kind in (".csv", ".tsv")):
+        elif kind == ".json" and (speaks or stem.lower() in INDICES) and same(name) not in images:
+            yield from _of_json(path, said(stem), speaks)
+        elif kind in TEXTS and (speaks or kind in (".csv", ".tsv")):
             yield from _of_text(path, said(stem), speaks)
 
 
@@ -68,37 +74,54 @@ def _of_text(path: Path, split: str, speaks: bool) -> Iterator[NameList]:
     if not rows:
         return
     table = list(_of_table(path, rows))
+    speaks_of_splits = bool(OF_SPLITS & set(words(path.stem)))
     if table:
         yield from table
+    elif speaks_of_splits and all(len(row) > 1 and row[-1].isdigit() for row in rows):
+        problem = f"its column of {few(sorted({row[-1] for row in rows}))} is not understood: "
+        yield NameList(path, "", problem=problem + "write train, val or test in it")
+    elif split and (numbers := _measured(rows)):
+        problem = f"it holds numbers ({few(numbers)}), so it may be no list: save the names alone"
+        yield NameList(path, "", problem=problem)
     elif split:
         yield NameList(path, split, tuple(row[0] for row in _without_head(rows)))
     elif speaks:
         yield NameList(path, "", problem="it has no column of splits (split: train, val or test)")
 
 
-def _of_json(path: Path, split: str) -> Iterator[NameList]:
+def _measured(rows: Rows) -> list[str]:
+    """Return the columns of a table with a head that hold fractions, as scores do."""
+    if _without_head(rows) is rows:
+        return []
+    columns = zip(*(row for row in rows if len(row) == len(rows[0])), strict=True)
+    return [head for head, *cells in columns if cells and all(map(_FRACTION.match, cells))]
+
+
+def _of_json(path: Path, split: str, speaks: bool) -> Iterator[NameList]:
     """Yield what a JSON file says: names, names by split, the split of each name, or records."""
     try:
         values = json.loads(_text(path))
     except (ValueError, RecursionError) as error:
-        yield NameList(path, "", problem=f"it is not JSON ({error})")
+        if speaks:
+            yield NameList(path, "", problem=f"it is not JSON ({error})")
         return
     if isinstance(values, dict) and {"annotations", "shapes", "categories"} & set(values):
         return  # outlines (COCO, LabelMe), of which is said elsewhere that they are not read
     found = list(_of_values(path, values, split))
     problem = "expected a list of names, names by split, or records with a split"
-    yield from found or [NameList(path, "", problem=problem)]
+    yield from found or ([NameList(path, "", problem=problem)] if speaks else [])
 
 
 def _of_values(path: Path, values: Any, split: str) -> Iterator[NameList]:
-    if isinstance(values, dict) and values and all(isinstance(v, list) for v in values.values()):
-        unsaid = [key for key in values if not said(key)]
+    lists = {k: v for k, v in values.items() if _is_names(v)} if isinstance(values, dict) else {}
+    if lists and any(map(said, lists)):  # beside them stand a description, labels, ...
+        unsaid = [key for key in lists if not said(key)]
         if unsaid:
             yield NameList(path, "", problem=f"what it calls {few(unsaid)} is no split")
             return
-        for key, each in values.items():
+        for key, each in lists.items():
             yield NameList(path, said(key), tuple(map(_name_of, each)))
-    elif isinstance(values, dict) and all(isinstance(v, str) for v in values.values()):
+    elif isinstance(values, dict) and values and all(isinstance(v, str) for v in values.values()):
         yield from _by_split(path, values.items())
     elif isinstance(values, list) and values and all(isinstance(v, dict) for v in values):
         head = list(values[0])
@@ -108,6 +131,12 @@ def _of_values(path: Path, values: Any, split: str) -> Iterator[NameList]:
         yield from table or named
     elif isinstance(values, list) and split:
         yield NameList(path, split, tuple(map(_name_of, values)))
+
+
+def _is_names(value: Any) -> bool:
+    """Say whether a JSON value may be the images of a split; a number of them is none."""
+    kinds = (str, dict, list)
+    return isinstance(value, list) and all(isinstance(each, kinds) for each in value)
 
 
 def _name_of(value: Any) -> str:
@@ -125,7 +154,7 @@ def _of_table(path: Path, rows: Rows) -> Iterator[NameList]:
     names, splits = _column_of_names(head, body), _column_of_splits(head, body)
     if names is None or splits is None:
         telling = [cell for cell in rows[0] if len(head) > 1 and _key(cell) in _TELLING]
-        if names is not None and telling:
+        if telling:
             problem = f"its column {telling[0]} is not understood: write train, val or test in it"
             yield NameList(path, "", problem=problem)
     elif short := [row for row in rows[1:] if len(row) != len(head)]:
@@ -155,7 +184,8 @@ def _by_split(path: Path, items: Iterable[tuple[str, str]]) -> Iterator[NameList
 def _column_of_names(head: Sequence[str], body: Rows) -> int | None:
     known = [place for place, cell in enumerate(head) if cell in NAMES]
     like = [p for p in range(len(head)) if body and all(_is_file(row[p]) for row in body)]
-    return next(iter((*known, *like)), None)
+    ids = [place for place, cell in enumerate(head) if cell.endswith(ENDINGS)]
+    return next(iter((*known, *like, *ids)), None)
 
 
 def _column_of_splits(head: Sequence[str], body: Rows) -> int | None:
@@ -184,6 +214,7 @@ def _is_file(cell: str) -> bool:
 def _rows(path: Path) -> Rows:
     """Return the cells of each line that holds something."""
     lines = [line for line in _text(path).splitlines() if line.strip()]
+    lines = [line for line in lines if line.lstrip()[0] != "#" or _is_file(line.strip())]
     if not lines:
         return []
     delimiter = max(",;\t", key=lines[0].count)

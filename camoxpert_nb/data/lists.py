@@ -6,6 +6,7 @@ that is there, and the folders do not say otherwise. Else it is named, with the 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,12 @@ from .list_files import NameList
 from .pairs import ImageSet, Pair
 from .spellings import SPLITS, begins_or_ends, said
 
+Index = dict[str, set[Pair]]  # the images by each end of their path
+OF_LISTS = (  # folders of lists, which speak of the images beside them
+    *("imagesets", "segmentation", "main", "lists", "list", "splits", "split", "folds", "info"),
+    *("image_sets", "filelists", "txt", "csv", "meta", "metadata", "annotations"),
+)
+_NUMBER = re.compile(r"\s+-?\d+$")
 OTHERWISE = "the folders say otherwise"
 
 
@@ -26,12 +33,13 @@ def obey(
     """Return the sets split as the lists say, a sentence on each, and the pairs left out."""
     notes: list[str] = []
     left: list[Pair] = []
-    changed = []
-    for one in sets:
+    changed, indices = [], [_index(one) for one in sets]
+    for place, one in enumerate(sets):
+        others = indices[:place] + indices[place + 1 :]
         own = [each for each in listed if _home(each.path, tree.path) in _above(one.root)]
         near = max((len(_home(each.path, tree.path).parts) for each in own), default=0)
         own = [each for each in own if len(_home(each.path, tree.path).parts) == near]
-        after, said_of_it, out = _apply(one, own)
+        after, said_of_it, out = _apply(one, own, indices[place], others)
         notes += [note for note in said_of_it if note not in notes]
         left += out
         changed.append(after)
@@ -51,8 +59,9 @@ def by_file_names(sets: Sequence[ImageSet]) -> tuple[tuple[ImageSet, ...], tuple
     notes, changed = [], []
     for one in sets:
         sides: dict[str, list[Pair]] = {split: [] for split in SPLITS}
+        every = any(begins_or_ends(pair.name, True) == "train" for pair in one.train)
         for pair in one.train:
-            sides[_by_file_name(pair, one.root)].append(pair)
+            sides[_by_file_name(pair, one.root, every)].append(pair)
         train, validation, test = (tuple(sides[split]) for split in SPLITS)
         held = [f"{len(sides[split])} {split}" for split in ("validation", "test") if sides[split]]
         whole = not (one.validation or one.test)
@@ -66,12 +75,15 @@ def by_file_names(sets: Sequence[ImageSet]) -> tuple[tuple[ImageSet, ...], tuple
     return tuple(changed), tuple(notes)
 
 
-def _by_file_name(pair: Pair, root: Path) -> str:
-    """Return what an image's own name says, unless a folder says that it trains."""
+def _by_file_name(pair: Pair, root: Path, every: bool) -> str:
+    """Return what an image's own name says, unless a folder says that it trains.
+
+    every: other images are called tr_..., so that te_... says something.
+    """
     folders = (root.name, *pair.image.parent.relative_to(root).parts)
     if any(said(folder) == "train" for folder in folders):
         return "train"
-    return begins_or_ends(pair.name) or "train"
+    return begins_or_ends(pair.name, every) or "train"
 
 
 def _above(root: Path) -> tuple[Path, ...]:
@@ -80,24 +92,26 @@ def _above(root: Path) -> tuple[Path, ...]:
 
 def _home(path: Path, top: Path) -> Path:
     """Return the folder whose images a list speaks of: ImageSets/Main/x.txt lies two below."""
-    folder = path.parent
-    while folder != top and folder.name.lower() in (
-        *("imagesets", "segmentation", "main", "lists", "list", "splits", "split", "folds"),
-        *("image_sets", "filelists", "txt", "csv", "meta", "metadata", "annotations", "info"),
-    ):
-        folder = folder.parent
-    return folder
+    above = [folder for folder in path.parents if folder.is_relative_to(top) and folder != top]
+    of_lists = [folder for folder in above if folder.name.lower() in OF_LISTS]
+    return of_lists[-1].parent if of_lists else path.parent
 
 
-def _apply(one: ImageSet, lists: Sequence[NameList]) -> tuple[ImageSet, list[str], list[Pair]]:
-    """Return a set as the lists split it, a sentence for each, and the pairs that none names."""
+def _apply(
+    one: ImageSet, lists: Sequence[NameList], index: Index, others: Sequence[Index]
+) -> tuple[ImageSet, list[str], list[Pair]]:
+    """Return a set as the lists split it, a sentence for each, and the pairs that none names.
+
+    index, others: the images of this set and of others by name, which a list may name as well.
+    """
     if not lists:
         return one, [], []
-    index = _index(one)
     sides: dict[str, set[Pair]] = {split: set() for split in SPLITS}
     notes, whole = [], {split: set(_side(one, split)) for split in SPLITS}
     for each in sorted(lists, key=lambda each: "trainval" in each.path.stem.lower()):
-        pairs, why = (set(), each.problem) if each.problem else _named(each, index)
+        pairs, why = (set(), each.problem) if each.problem else _named(each, index, others)
+        if not (pairs or why):  # it speaks of others alone
+            continue
         named = {pair for other in sides if other != each.split for pair in sides[other]}
         if not why and (shared := named & pairs):
             why = f"{len(shared)} of its images are in another list: {_few(shared)}"
@@ -129,9 +143,9 @@ def _few(pairs: set[Pair]) -> str:
     return few(sorted(pair.name for pair in pairs))
 
 
-def _index(one: ImageSet) -> dict[str, set[Pair]]:
+def _index(one: ImageSet) -> Index:
     """Return the pairs by each end of their image's path without its suffix."""
-    index: dict[str, set[Pair]] = {}
+    index: Index = {}
     for pair in one.pairs:
         parts = (*pair.image.parts[1:-1], pair.name)
         for start in range(len(parts) - 1, max(len(parts) - 6, -1), -1):
@@ -143,7 +157,7 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold()
 
 
-def _named(each: NameList, index: dict[str, set[Pair]]) -> tuple[set[Pair], str]:
+def _named(each: NameList, index: Index, others: Sequence[Index]) -> tuple[set[Pair], str]:
     """Return the pairs that a list names, and why it does not fit, if it does not."""
     pairs: set[Pair] = set()
     missing: list[str] = []
@@ -152,26 +166,29 @@ def _named(each: NameList, index: dict[str, set[Pair]]) -> tuple[set[Pair], str]
         found = _look_up(line, index)
         if len(found) == 1:
             pairs |= found
-        else:
+        elif found or not any(_look_up(line, other) for other in others):
             (twice if found else missing).append(line)
     if missing:
         count = f"{len(missing)} of its {len(each.lines)} lines name no image with a mask here"
         return set(), f"{count}: {few(missing)}"
     if twice:
         return set(), f"{len(twice)} of its lines fit several images: {few(twice)}"
-    return pairs, "" if pairs else "it is empty"
+    return pairs, "" if each.lines else "it is empty"
 
 
-def _look_up(line: str, index: dict[str, set[Pair]]) -> set[Pair]:
+def _look_up(line: str, index: Index) -> set[Pair]:
     """Return what a line fits, by as much of its path as is there."""
     text = _plain(line.strip().strip('"').replace("\\", "/")).lstrip("./")
-    first, _, flag = text.rpartition(" ")
-    flagged = [first.strip()] if flag in ("0", "1", "-1") else []  # VOC: whether an object is there
-    for each in (text, *flagged):
+    found = [text]
+    while cut := _NUMBER.sub("", found[-1]) or "":  # VOC: whether an object is there, its class
+        if cut == found[-1]:
+            break
+        found.append(cut)
+    for each in found:
         for suffix in SUFFIXES:
             each = each.removesuffix(suffix)
         parts = each.split("/")
         for start in range(len(parts)):
-            if found := index.get("/".join(parts[start:])):
-                return found
+            if pairs := index.get("/".join(parts[start:])):
+                return pairs
     return set()

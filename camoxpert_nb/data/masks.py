@@ -61,6 +61,7 @@ class Look(NamedTuple):
     image: Array
     labels: Array  # (H, W) of 0, 1 and IGNORED
     problems: tuple[tuple[str, str], ...]
+    named: frozenset[int] = frozenset()  # the values of --mask-object that the mask has
 
 
 def read_labels(pair: Pair) -> Array:
@@ -154,7 +155,8 @@ def look(pair: Pair) -> Look:
         problems.append(("border", f"{border:.0%} of its border is object"))
     if pair.how.ignore != NOTHING_IGNORED and not (labels == IGNORED).any():
         problems.append(("not ignored", f"no pixel is {pair.how.ignore}; {_values(mask)}"))
-    return Look(image, labels, tuple(problems))
+    named = frozenset(value for value in pair.how.values if (mask.values == value).any())
+    return Look(image, labels, tuple(problems), named)
 
 
 def _why_empty(mask: Mask, how: MaskReading) -> tuple[str, str]:
@@ -163,7 +165,9 @@ def _why_empty(mask: Mask, how: MaskReading) -> tuple[str, str]:
         return "unnamed", f"{_values(mask)}; none of {how.object}"
     if mask.grey.max(initial=0) > 1 and how == PLAIN and not mask.colour:
         return "ids", f"{_values(mask)}, none above 128"
-    return "empty", "no pixel is object"
+    ignored = float((mask.values == how.ignore).mean())
+    why = f": {ignored:.0%} have the value of --ignore-label" if ignored else ""
+    return "empty", f"no pixel is object{why}"
 
 
 def object_share(labels: Array) -> float:

@@ -176,6 +176,7 @@ def _meant(tree: Folder, folders: Sequence[Folder], patterns: str, flag: str) ->
         wanted = pattern.replace("\\", "/").removeprefix("./").lower()
         paths = {f.real: f.path.relative_to(tree.path).as_posix().lower() for f in folders}
         own = [f for f in folders if fnmatch.fnmatchcase(paths[f.real], wanted)]
+        own = own or [f for f in folders if f"/{wanted}/" in f"/{paths[f.real]}/"]
         if not own:
             names = [f.path.relative_to(tree.path).as_posix() for f in folders]
             raise InputError(

@@ -126,14 +126,15 @@ def ends_so(name: str) -> bool:
     return bool(_split_of(known[-1])) or (known[0] in ("te", "tr", "vd") and len(known) == 2)
 
 
-def begins_or_ends(name: str) -> str:
+def begins_or_ends(name: str, every: bool = False) -> str:
     """Return the split that a file's name begins or ends with, as "val_001" and "7_val"; else "".
 
-    Of the shorter words only those that mean nothing else: "te" and "dev" are parts of many names.
+    Of the words only those that mean nothing else, unless `every`: "te" begins many names.
     In between a word tells where a photo came from: DUTS trains on "ILSVRC2012_test_00000004".
     """
     found = words(name)
-    ends = {_split_of(word) for word in (*found[:1], *found[-1:]) if word in _IN_FILES}
+    ends = {_split_of(word) for word in (*found[:1], *found[-1:]) if every or word in _IN_FILES}
+    ends.discard("")
     return ends.pop() if len(ends) == 1 else ""
 
 

@@ -5,11 +5,14 @@ What is printed there may be lost; the work goes on, and files hold what matters
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
+
+LEFT = (errno.EPIPE, errno.EIO, errno.EBADF)  # whoever read has gone: `| head`, a lost terminal
 
 
 class Patient:
@@ -17,6 +20,7 @@ class Patient:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._lost = stream, False
+        self.failure: OSError | None = None  # why it was lost, where nobody wanted that
         with suppress(AttributeError, OSError, ValueError):  # characters it lacks are spelled out
             stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
 
@@ -41,8 +45,10 @@ class Patient:
             return
         try:
             function()
-        except (OSError, ValueError):  # a closed pipe, a lost terminal, a full disk; or closed
+        except (OSError, ValueError) as error:  # a closed pipe, a lost terminal, a full disk
             self._lost = True
+            if isinstance(error, OSError) and error.errno not in LEFT:
+                self.failure = error
             self._drop()
 
     def _drop(self) -> None:
@@ -54,16 +60,21 @@ class Patient:
 
 
 @contextmanager
-def patient() -> Iterator[None]:
-    """Have both standard streams take everything while a command works."""
+def patient() -> Iterator[list[OSError]]:
+    """Have both standard streams take everything while a command works.
+
+    The list holds afterwards why the output could not be written, unless nobody reads it any more.
+    """
     _fill()
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (Patient(each or _nowhere()) for each in before)
+    own, failures = [Patient(each or _nowhere()) for each in before], list[OSError]()
+    sys.stdout, sys.stderr = own
     try:
-        yield
+        yield failures
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in own:
             stream.flush()
+        failures += [stream.failure for stream in own if stream.failure]
         sys.stdout, sys.stderr = before
 
 

@@ -25,9 +25,9 @@ def is_after(record: Record, epoch: int, step: int) -> bool:
     if record["kind"] not in ("step", "epoch"):
         return False
     if record["kind"] == "epoch":
-        return bool(record["epoch"] > epoch)
-    before = record["epoch"] - 1  # epochs that were over by then
-    return bool(before > epoch or (before == epoch and record["step"] > step))
+        return bool(record.get("epoch", 0) > epoch)
+    before = record.get("epoch", 0) - 1  # epochs that were over by then
+    return bool(before > epoch or (before == epoch and record.get("step", 0) > step))
 
 
 def parsed(lines: bytes) -> Iterator[Record]:

@@ -74,6 +74,11 @@ def check_together(config: Any) -> None:
             f"--mask-object is '{config.mask_object}'; give auto, nonzero, or the mask values "
             "that are object, as 1 or 1,3."
         )
+    if str(config.ignore_label) in config.mask_object.split(","):
+        raise InputError(
+            f"--mask-object {config.mask_object} and --ignore-label {config.ignore_label} name the "
+            "same value: it is either object or counts nowhere. Leave it out of one of them."
+        )
     first = config.stage1_epochs or 0
     if first > config.epochs:
         raise InputError(

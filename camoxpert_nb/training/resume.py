@@ -139,7 +139,7 @@ def prepare_for(
     It goes on if that is asked for (`resume`) and there is a checkpoint. `net` is prepare's.
     """
     going_on = ranks.from_first(lambda: resume and _can_go_on(run))
-    known = Split.load(ranks.from_first(lambda: run.load_json("split") if going_on else {}))
+    known = Split.load(ranks.from_first(lambda: _split_of(run) if going_on else {}))
     training = prepare(config, progress, net, ranks=ranks, empty=going_on, known=known)
     return training, known if going_on else None
 
@@ -152,7 +152,7 @@ def _can_go_on(run: Run) -> bool:
     if run.has("last"):
         return True
     records = run.records()
-    epochs = [each["epoch"] for each in records if each["kind"] in ("step", "epoch")]
+    epochs = [each for each in records if each["kind"] in ("step", "epoch")]
     ended = [each for each in records if each["kind"] in ENDS or each.get("epoch", 0) > 1]
     if ended or (run.has("best") and not epochs):
         done = len(run.records("epoch"))
@@ -161,6 +161,17 @@ def _can_go_on(run: Run) -> bool:
             f"on where it was. {_way_on(run)}"
         )
     return False
+
+
+def _split_of(run: Run) -> dict[str, Any]:
+    """Return what a run's split.json holds; InputError where it is gone: then nobody knows."""
+    if not (run.folder / "split.json").exists():
+        raise InputError(
+            f"{run.folder} has no split.json any more: which images trained it and which it held "
+            "out is not known, and its scores would not be true. Put the file back, or begin a "
+            f"new run from its weights: `camoxpert train --init-from {run.folder / 'last.pt'}`."
+        )
+    return run.load_json("split")
 
 
 def _way_on(run: Run) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -253,3 +254,65 @@ def test_hidden_images_are_counted_and_named(root):
         ("JPEGImages", 1, True),
     ]
     assert "im 1-checkpoint.jpg" in str(found.unused[1])
+
+
+LINES_OF_PROGRAMS = {  # a list of im 1 and im 2 as other programs write it
+    "DAVIS": ("ImageSets/480p/val.txt", "/JPEGImages/{0}.jpg /SegmentationClass/{0}.png"),
+    "Oxford pets": ("annotations/test.txt", "{0} 1 1 1"),
+    "a comment": ("val.txt", "# chosen by hand\n{0}"),
+    "without a suffix": ("test", "{0}"),
+    "another suffix": ("val.list", "{0}.jpg"),
+    "MONAI": ("dataset.json", None),
+    "ISIC": ("metadata.csv", None),
+}
+
+
+@pytest.mark.parametrize("program", LINES_OF_PROGRAMS)
+def test_lists_of_many_programs(root, program):
+    place, line = LINES_OF_PROGRAMS[program]
+    names = ["im 1", "im 2"]
+    if program == "MONAI":
+        images = [{"image": f"JPEGImages/{name}.jpg", "label": "x"} for name in names]
+        text = json.dumps({"name": "x", "labels": {"0": "x"}, "validation": images})
+    elif program == "ISIC":
+        text = "isic_id,age,phase\n" + "".join(
+            f"im {n},{30 + n},{'holdout' if n < 3 else 'train'}\n" for n in range(1, 9)
+        )
+    else:
+        text = "\n".join(line.format(name) for name in names)
+    write(root / place, text)
+    train, validation, test = sides(look_through(root))
+    assert validation + test == ["1", "2"] and len(train) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("list_eval_partition.txt", "im 1.jpg 0\nim 2.jpg 2\n", "its column of 0, 2"),
+        ("test_results.csv", "image,iou\nim 1,0.31\nim 2,.5\n", "it holds numbers (iou)"),
+    ],
+)
+def test_what_only_looks_like_a_list_moves_no_image(root, name, text, reason):
+    write(root / name, text)
+    found = look_through(root)
+    assert len(sides(found)[0]) == 8
+    assert name in found.lists[0] and reason in found.lists[0]
+
+
+def test_a_list_above_two_sets_names_images_of_both(root):
+    other = root.parent / "other"
+    shutil.copytree(root, other)
+    for path in [*other.rglob("*.jpg"), *other.rglob("*.png")]:
+        path.rename(path.with_stem(path.stem.replace("im", "pic")))
+    write(root.parent / "val.txt", "im 1", "pic 2")
+    found = look_through(root.parent)
+    assert [[pair.name for pair in one.validation] for one in found.sets] == [["pic 2"], ["im 1"]]
+    assert len(found.lists) == 1 and "is obeyed" in found.lists[0]
+
+
+def test_short_words_count_where_others_say_train(root):
+    renamed(root, "tr_1", "tr_2", "tr_3", "tr_4", "te_1", "te_2", "eval 1", "7")
+    (one,) = look_through(root).sets
+    assert [len(side) for side in (one.train, one.validation, one.test)] == [5, 0, 3]
+    renamed(root, "team", *(f"te_{n}" for n in range(11, 18)))
+    assert len(look_through(root).sets[0].train) == 8

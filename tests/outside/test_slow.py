@@ -35,7 +35,8 @@ def test_a_file_that_never_comes_is_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     fine, hanging = tmp_path / "fine.png", tmp_path / "hanging.png"
-    Image.new("L", (4, 4)).save(fine)
+    for path in (fine, hanging):
+        Image.new("L", (4, 4)).save(path)
     answers, whole = threading.Event(), Image.open
 
     def wait(path: Path) -> Image.Image:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import camoxpert_nb
 
@@ -47,3 +48,14 @@ def test_an_output_that_nobody_takes_ends_nothing(shell: str, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "done").exists()
     assert b"Broken" not in done.stderr and b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a disk that is full")
+def test_a_full_disk_behind_the_output_is_an_error(tmp_path: Path) -> None:
+    """Of a pipe that nobody reads any more nothing is said."""
+    for name in ("a.jpg", "a_mask.png"):
+        Image.new("L", (32, 32)).save(tmp_path / name)
+    command = [sys.executable, "-m", "camoxpert_nb", "data", str(tmp_path)]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode != 0 and "could not be written" in ended.stderr
