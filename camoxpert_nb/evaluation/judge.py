@@ -147,7 +147,7 @@ def judge(
 
 def validation_threshold(
     run: Run,
-    dataset_path: Path | str | Sequence[Path] = (),
+    dataset_path: Path | str | Sequence[Path | str] = (),
     *,
     device: str = "auto",
     views: Views = PLAIN,
@@ -174,10 +174,10 @@ def validation_threshold(
     return Threshold(value, iou, scores.n - scores.n_empty)
 
 
-def _held_out(run: Run, folders: Sequence[Path]) -> Chosen:
+def _held_out(run: Run, folders: Sequence[Path | str]) -> Chosen:
     """Return the images that the run held out, of the first folder that has some."""
     trained = str(run.load_json("summary").get("data", {}).get("root", ""))
-    places = [*folders, *([Path(trained)] if trained else [])]
+    places = [Path(each).expanduser() for each in (*folders, trained) if str(each)]
     for folder in places:
         with suppress(InputError):  # no such folder, or none of the images is there
             (one,) = choose_pairs(run, folder, "validation", noncam=False)

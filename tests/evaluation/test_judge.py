@@ -158,7 +158,8 @@ def test_the_threshold_is_the_best_on_validation_and_knows_no_test_image(
         with Image.open(path) as image:
             inverted = 255 - np.asarray(image.convert("L"))
         Image.fromarray(inverted).save(path)
-    assert validation_threshold(run, spoiled, device="cpu") == found
+    for given in (spoiled, [spoiled], [str(spoiled)]):
+        assert validation_threshold(run, given, device="cpu") == found
     (test,) = judge(run, camouflage, device="cpu", threshold=True)
     values = test.to_json()
     assert values["validation_threshold"]["value"] == found.value
