@@ -1,13 +1,12 @@
 """Looking through a data set before a number from it is trusted.
 
 Every image and mask is decoded once, in threads (Pillow lets go of Python's lock while it
-decodes); copies are found by sha256, computed only for files of equal size, and pictures that are
-nearly the same by their looks (`copies`). What can be found is a row of `findings.KINDS`.
+decodes); copies are found by their contents, read only for files of equal size, and pictures that
+are nearly the same by their looks (`copies`). What can be found is a row of `findings.KINDS`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections import defaultdict
@@ -23,6 +22,7 @@ from ..errors import InputError
 from .cache import Progress
 from .copies import groups, looks
 from .findings import KINDS, NO_OBJECT, Finding, settle
+from .identity import digest
 from .layouts import Found
 from .masks import look, object_share
 from .pairing import same
@@ -88,8 +88,7 @@ def audit(
 
     Nothing that is wrong with a file raises: it becomes a finding. Images are compared by the
     bytes of their files and by their looks (`store` is that of `copies.looks`), within each split
-    and between all of them. Of what
-    `layouts.look_through` found, what is not used is a finding too.
+    and between all of them. Of what `layouts.look_through` found, what is not used is one too.
     """
     sides: dict[str, tuple[ImageSet, str]] = {}
     findings = _left_over(found) if isinstance(found, Found) else []
@@ -118,15 +117,9 @@ def find_copies(places: Mapping[str, Sequence[Pair]]) -> list[tuple[tuple[str, P
     files = [(place, pair.image) for place, pairs in places.items() for pair in pairs]
     return [
         copies
-        for same_size in _groups(files, _size)
-        for copies in _groups(same_size, lambda path: hashlib.sha256(path.read_bytes()).digest())
+        for same_size in _groups(files, lambda path: path.stat().st_size)
+        for copies in _groups(same_size, digest)
     ]
-
-
-def _size(path: Path) -> int:
-    if not path.is_file():  # to read a pipe may wait for ever
-        raise FileNotFoundError(path)
-    return path.stat().st_size
 
 
 def _groups(

@@ -25,10 +25,11 @@ def digests(paths: Iterable[Path]) -> dict[Path, str]:
     """Return 16 hex digits for each file's contents; a file that cannot be read has its path."""
     paths = list(paths)
     with ThreadPoolExecutor() as threads:  # reading and hashing let go of Python's lock
-        return dict(zip(paths, threads.map(_digest, paths), strict=True))
+        return dict(zip(paths, threads.map(digest, paths), strict=True))
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Return 16 hex digits for a file's contents, or its path if it cannot be read."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # to read a pipe may wait for ever

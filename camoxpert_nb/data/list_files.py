@@ -56,14 +56,15 @@ class NameList:
 
 def lists_in(folder: Folder) -> Iterator[NameList]:
     """Yield the lists of a folder: of each file that its name or a column says to be one."""
-    images = {same(name) for name in folder.images}
     for name in (*folder.lists, *folder.others):
         path, kind, stem = folder.path / name, Path(name).suffix.lower(), Path(name).stem
         speaks = bool(said(stem) or OF_SPLITS & set(words(stem)))
         if kind in NOT_READ and speaks:
             problem = f"{kind[1:].upper()} files are not read as lists: save it as CSV or text"
             yield NameList(path, "", problem=problem)
-        elif kind == ".json" and (speaks or stem.lower() in INDICES) and same(name) not in images:
+        elif kind == ".json" and (speaks or stem.lower() in INDICES):
+            if any(same(image) == same(name) for image in folder.images):
+                continue  # the outlines of that image
             yield from _of_json(path, said(stem), speaks)
         elif kind in TEXTS and (speaks or kind in (".csv", ".tsv")):
             yield from _of_text(path, said(stem), speaks)

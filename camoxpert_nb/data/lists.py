@@ -31,6 +31,8 @@ def obey(
     tree: Folder, sets: Sequence[ImageSet], listed: Sequence[NameList]
 ) -> tuple[tuple[ImageSet, ...], tuple[str, ...], tuple[Pair, ...]]:
     """Return the sets split as the lists say, a sentence on each, and the pairs left out."""
+    if not listed:
+        return tuple(sets), (), ()
     notes: list[str] = []
     left: list[Pair] = []
     changed, indices = [], [_index(one) for one in sets]
@@ -59,9 +61,8 @@ def by_file_names(sets: Sequence[ImageSet]) -> tuple[tuple[ImageSet, ...], tuple
     notes, changed = [], []
     for one in sets:
         sides: dict[str, list[Pair]] = {split: [] for split in SPLITS}
-        every = any(begins_or_ends(pair.name, True) == "train" for pair in one.train)
-        for pair in one.train:
-            sides[_by_file_name(pair, one.root, every)].append(pair)
+        for pair, split in zip(one.train, _by_file_name(one), strict=True):
+            sides[split].append(pair)
         train, validation, test = (tuple(sides[split]) for split in SPLITS)
         held = [f"{len(sides[split])} {split}" for split in ("validation", "test") if sides[split]]
         whole = not (one.validation or one.test)
@@ -75,15 +76,22 @@ def by_file_names(sets: Sequence[ImageSet]) -> tuple[tuple[ImageSet, ...], tuple
     return tuple(changed), tuple(notes)
 
 
-def _by_file_name(pair: Pair, root: Path, every: bool) -> str:
-    """Return what an image's own name says, unless a folder says that it trains.
+def _by_file_name(one: ImageSet) -> list[str]:
+    """Return what each training image's own name says, unless a folder says that it trains.
 
-    every: other images are called tr_..., so that te_... says something.
+    Short words count where other images are called tr_..., so that te_... says something.
     """
-    folders = (root.name, *pair.image.parent.relative_to(root).parts)
-    if any(said(folder) == "train" for folder in folders):
-        return "train"
-    return begins_or_ends(pair.name, every) or "train"
+    words = [begins_or_ends(pair.name, True) for pair in one.train]
+    every = "train" in words
+    trains = {folder: _trains(folder, one.root) for folder in {p.image.parent for p in one.train}}
+    return [
+        (word and not trains[pair.image.parent] and begins_or_ends(pair.name, every)) or "train"
+        for pair, word in zip(one.train, words, strict=True)
+    ]
+
+
+def _trains(folder: Path, root: Path) -> bool:
+    return any(said(name) == "train" for name in (root.name, *folder.relative_to(root).parts))
 
 
 def _above(root: Path) -> tuple[Path, ...]:
@@ -180,9 +188,7 @@ def _look_up(line: str, index: Index) -> set[Pair]:
     """Return what a line fits, by as much of its path as is there."""
     text = _plain(line.strip().strip('"').replace("\\", "/")).lstrip("./")
     found = [text]
-    while cut := _NUMBER.sub("", found[-1]) or "":  # VOC: whether an object is there, its class
-        if cut == found[-1]:
-            break
+    while (cut := _NUMBER.sub("", found[-1])) != found[-1]:  # VOC: is an object there, its class
         found.append(cut)
     for each in found:
         for suffix in SUFFIXES:

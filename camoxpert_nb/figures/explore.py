@@ -84,7 +84,8 @@ class Explored:
         """Draw n images with their maps and errors: "worst", "best", "uncertain" or "random"."""
         rows = ordered(self.table, by, n, seed)
         title = f"{len(rows)} of {len(self.table)} images, {ORDERS[by][2]},"
-        shown = preview_of([self.pairs[row] for row in rows], [self.map_of(row) for row in rows])
+        maps = [self.kept[row].probability for row in rows]
+        shown = preview_of([self.pairs[row] for row in rows], maps)
         shown["names"] = self.table["name"][rows].tolist()
         shown["notes"] = [f"uncertainty {each:.2f}" for each in self.table["uncertainty"][rows]]
         return show_predictions(shown, rows=n, title=title, note=f"\n{UNCERTAINTY}")

@@ -185,7 +185,7 @@ def counted(probability: Array, pair: Pair) -> Array:
 
 
 def preview_of(pairs: Sequence[Pair], maps: Sequence[Array]) -> dict[str, Any]:
-    """Return what `show_predictions` draws: pairs and their maps, all at the masks' own sizes."""
+    """Return what `show_predictions` draws: pairs and their maps as they count, at mask size."""
     images, masks = zip(*map(read_pair, pairs), strict=True) if pairs else ((), ())
     names = [pair.name for pair in pairs]
     maps = [counted(each, pair) for each, pair in zip(maps, pairs, strict=True)]

@@ -41,6 +41,7 @@ class BySteps(NamedTuple):
 # of"). The last ones are the guide's 140 epochs of 4,040 photos and published recipes. A row
 # between them is one more line.
 PASSES = {
+    # Of the uncertainty loss at 192 px, in one fold (benchmarks/ACCURACY.md).
     6: ByPasses(augment=0.25, uncertainty=2.0),
     # The guide's and everybody's full augmentation; ZoomNeXt's weight of the uncertainty loss.
     140: ByPasses(augment=1.0, uncertainty=1.0),
