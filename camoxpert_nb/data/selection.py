@@ -23,7 +23,7 @@ from .copies import Look, alike, groups, looks
 from .identity import Split, below, digests
 from .layouts import Found, find_datasets, look_through
 from .pairs import ImageSet, Pair, is_noncam
-from .reading import Reading
+from .reading import AUTOMATIC, Reading
 from .synthetic import make_synthetic
 
 COPIES = "copies of other training images"  # reasons to leave images out
@@ -305,14 +305,15 @@ def choose(found: Found, root: Path, config: Config) -> Data:
     return replace(data, notes=[*notes, *found.lists])
 
 
-def find_data(wanted: str = "") -> str:
+def find_data(wanted: str = "", reading: Reading = AUTOMATIC) -> str:
     """Return the data folder to use: `wanted`, else Kaggle's if image sets are mounted, else "".
 
-    Raises InputError when `wanted` holds no image with its mask.
+    reading: where images and masks lie below `wanted`, by default found out. Raises InputError
+    when `wanted` holds no image with its mask.
     """
     if wanted:
         folder = str(given(wanted, "the data folder"))
-        find_datasets(folder)
+        find_datasets(folder, reading)
         return folder
     try:
         return str(input_root()) if find_datasets(input_root()) else ""

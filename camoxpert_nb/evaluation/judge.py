@@ -23,7 +23,7 @@ from .compare import paired_differences
 from .predict import PLAIN, Kept, Predictor, Views
 from .scores import Scores, number
 from .scoring import evaluate
-from .which_images import Chosen, choose_pairs
+from .which_images import Chosen, choose_pairs, reading_for
 
 
 class Threshold(NamedTuple):
@@ -204,7 +204,7 @@ def data_of(run: Run, wanted: str = "") -> str:
     Raises InputError when the run does not say yet where its images came from.
     """
     if wanted:
-        return find_data(wanted)
+        return find_data(wanted, reading_for(run, Path(wanted))[0])
     known = run.load_json("summary").get("data", {}).get("root")
     if not known:
         raise InputError(

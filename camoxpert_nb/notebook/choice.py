@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.reading import Reading
 from ..data.selection import find_data
 from ..runs.run import NEXT
 from ..settings.config import OPEN, Config, as_flags, make_config
@@ -57,7 +58,9 @@ def chosen(path: Path | str = NEXT, dataset_path: str = "") -> Config:
     if not Path(path).exists():
         return propose(find_data(dataset_path))
     config = Config.load(Path(path))
-    return config.replace(dataset_path=find_data(dataset_path)) if dataset_path else config
+    if not dataset_path:
+        return config
+    return config.replace(dataset_path=find_data(dataset_path, Reading.of(config)))
 
 
 def count_devices(config: Config) -> int:

@@ -11,12 +11,14 @@ from PIL import Image, ImageOps
 
 from camoxpert_nb.data.identity import Split
 from camoxpert_nb.data.reading import MaskReading, Reading
-from camoxpert_nb.data.selection import build_data
+from camoxpert_nb.data.selection import build_data, find_data
 from camoxpert_nb.errors import InputError
+from camoxpert_nb.evaluation.judge import data_of
 from camoxpert_nb.evaluation.scoring import evaluate
 from camoxpert_nb.evaluation.which_images import choose_pairs, reading_for
+from camoxpert_nb.notebook.choice import chosen
 from camoxpert_nb.runs.run import Run
-from camoxpert_nb.settings.config import Config
+from camoxpert_nb.settings.config import Config, make_config
 
 
 def run_of(config: Config, folder: Path) -> Run:
@@ -146,3 +148,22 @@ def test_images_of_one_name_keep_theirs_apart(run: Run, camouflage: Path, tmp_pa
     names = unique_names(one.pairs)
     assert len(set(names)) == len(names) == 4
     assert all(name.startswith(("CVC-300/Imgs/", "Kvasir/Imgs/")) for name in names)
+
+
+def test_a_run_finds_its_data_as_it_was_told_where_they_lie(tmp_path: Path) -> None:
+    """Folders of other names than any known: the run's flags say which, in notebooks too."""
+    root = tmp_path / "data"
+    for folder, name in (("shots", "a.jpg"), ("truth", "a.png")):
+        (root / folder).mkdir(parents=True)
+        Image.new("L", (32, 32), 200).save(root / folder / name)
+    flags = {"dataset_path": str(root), "image_folder": "shots", "mask_folder": "truth"}
+    config = make_config("tiny", **flags)
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    run.save_config(config)
+    run.save_json("summary", {"data": {"root": str(root)}})
+    config.save(tmp_path / "next.json")
+    assert data_of(run, str(root)) == str(root)
+    assert chosen(tmp_path / "next.json", str(root)).dataset_path == str(root)
+    with pytest.raises(InputError, match="--image-folder"):
+        find_data(str(root))
