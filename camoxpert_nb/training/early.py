@@ -23,19 +23,20 @@ def why_over(config: Config, plan: Plan, state: TrainState) -> str:
     """
     if not state.best or state.epoch >= plan.epochs:
         return ""
-    best, epoch = state.best, state.epoch
+    best = state.best
     if config.stop_at_target and best["iou"] >= config.target_iou:
         return (
             f"the target is reached: IoU {best['iou']:.3f} at epoch {best['epoch']}, to reach "
             f"{config.target_iou:g}"
         )
-    since = last_better(best)
-    waited = epoch - max(since["epoch"], _stage_two(plan))
+    since, waited = last_better(best), _waited(plan, state)
     if not 0 < config.patience <= waited:
         return ""
+    lately = (
+        f"none of the last {waited} epochs was" if waited > 1 else f"epoch {state.epoch} is not"
+    )
     return (
-        f"in the last {waited} epochs none was better than epoch {since['epoch']} (IoU "
-        f"{since['iou']:.3f}) by more than chance"
+        f"{lately} better than epoch {since['epoch']} (IoU {since['iou']:.3f}) by more than chance"
     )
 
 
@@ -47,13 +48,14 @@ def refuse_over(config: Config, plan: Plan, state: TrainState) -> None:
     if config.stop_at_target and state.best["iou"] >= config.target_iou:
         way_on = "--no-stop-at-target, or a higher --target-iou"
     else:
-        way_on = f"--patience 0, or more than {config.patience}"
+        way_on = f"--patience 0, or more than {_waited(plan, state)}"
     raise Over(
         f"this run is over since epoch {state.epoch} of {plan.epochs}: {why}. To go on all the "
         f"same, give {way_on}."
     )
 
 
-def _stage_two(plan: Plan) -> int:
-    """Return how many epochs are over when stage two begins; 0 where there is none."""
-    return next((stage.first_epoch for stage in plan.stages if stage.part == 2), 0)
+def _waited(plan: Plan, state: TrainState) -> int:
+    """Return the epochs of stage two, if there is one, since a better score; negative before it."""
+    begins = next((stage.first_epoch for stage in plan.stages if stage.part == 2), 0)
+    return state.epoch - max(last_better(state.best)["epoch"], begins)

@@ -85,7 +85,7 @@ def test_patience_ends_a_training_whole(six: Config, scores: list[float]) -> Non
     assert epochs_of(run) == [1, 2, 3, 4]
     end, note = run.newest(), said[-2]
     assert end["kind"] == "end"
-    assert "in the last 2 epochs none was better than epoch 2 (IoU 0.600)" in end["why"]
+    assert "none of the last 2 epochs was better than epoch 2 (IoU 0.600)" in end["why"]
     assert end["why"] in note["message"]
     summary = run.load_json("summary")
     assert summary["finished"]
@@ -101,7 +101,9 @@ def test_an_early_end_is_gone_over_only_when_told(six: Config, scores: list[floa
     before = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
     for changes in ({}, {"patience": 1}):
         config = resumed_config(run.folder, changes)
-        with pytest.raises(InputError, match=r"over since epoch 3 of 6.*--patience 0, or more"):
+        with pytest.raises(
+            InputError, match=r"over since epoch 3 of 6.*--patience 0, or more than 2"
+        ):
             fit(config, resume=True)
     after = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
     assert before == after
