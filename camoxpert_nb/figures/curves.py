@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..settings.config import EXPERTS
-from .style import BLACK, BLUE, COLOURS, GREEN, RED, SKY, TERMS
+from .style import BLACK, BLUE, COLOURS, GREEN, ORANGE, RED, SKY, TERMS
 
 Records = Sequence[Mapping[str, Any]]
 Values = NDArray[np.float64]
@@ -66,12 +66,12 @@ def panels_of(
 
     `records` are of steps or of epochs, `x` is where each stands in epochs; `at` where each of
     `epochs` does. What was not recorded, as GPUs on a CPU, has no line; nor has a term that is off.
+    A validation curve that turns away from its training curve tells of over-fitting.
     """
     speed, waits = (_lines(at, epochs, {key: BLUE}, "last epoch") for key in (SPEED, WAITS))
-    losses = [line for line in _lines(x, records, TERMS) if np.nan_to_num(line.y).any()]
     return [
-        Panel("Training loss", "the sum and its terms", losses),
-        Panel("Validation IoU", "0 to 1", _iou(at, epochs, target)),
+        Panel("Training loss", "the sum of its terms", _losses(x, records, at, epochs)),
+        Panel("Validation and training IoU", "0 to 1", _iou(at, epochs, target)),
         Panel("Learning rate", "per group, not drawn while 0", _groups(x, records, "lr"), log=True),
         Panel("Expert share", "% of the weight", _shares(at, epochs), stacked=True),
         Panel("Training speed", "images/s", speed),
@@ -144,6 +144,20 @@ def _groups(x: Values, records: Records, key: str) -> list[Line]:
     return _lines(x, rows, dict(zip(names, (BLUE, RED, GREEN, *COLOURS), strict=False)))
 
 
+def _losses(x: Values, records: Records, at: Values, epochs: Records) -> list[Line]:
+    """The loss, its terms as they add up to it, and the structure term of the validation images.
+
+    A term that weighs nothing has no line. Older records have their terms without weights, and of
+    these only structure, whose weight is 1, can stand beside the sum.
+    """
+    weighted = [
+        record.get("weighted") or {"structure": record.get("structure")} for record in records
+    ]
+    terms = [line for line in _lines(x, weighted, TERMS) if np.nan_to_num(line.y).any()]
+    validation = _lines(at, epochs, {"val_loss": RED}, "structure, validation")
+    return [*_lines(x, records, {"loss": BLACK}), *terms, *validation]
+
+
 def _iou(at: Values, epochs: Records, target: float | None) -> list[Line]:
     lines = _lines(at, epochs, {"iou": SKY, "iou_ema": BLUE})
     if lines:
@@ -153,6 +167,7 @@ def _iou(at: Values, epochs: Records, target: float | None) -> list[Line]:
         lines.append(
             Line(f"best, epoch {at[best[0]]:g}:", at[best], better[best], BLACK, ring=True)
         )
+    lines += _lines(at, epochs, {"train_iou": ORANGE}, "training, as augmented")
     if lines and target is not None:
         lines.append(Line("target", np.array([0, at[-1]]), np.full(2, target), RED, dashed=True))
     return lines

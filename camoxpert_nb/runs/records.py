@@ -189,6 +189,8 @@ class Watch:
     def advice(self) -> str:
         """Say how to go on from here; nothing while the training goes on by itself."""
         folder, saved = self.name, self.run.has("last")
+        why = (self.records or [{}])[-1].get("why")
+        early = f"It ended early: {why}. " if why else ""
         go_on = f"press Resume, or type `camoxpert resume {folder}`"
         return {
             "empty": f"No run here yet: {folder}. It is shown as soon as one begins.",
@@ -196,8 +198,8 @@ class Watch:
             "stopped": f"Everything is saved. To go on: {go_on}."
             if saved
             else "It ended before anything was trained. Press Resume to start it again.",
-            "finished": f"Best weights: `{folder}/best.pt`. Score them: notebook 04_evaluate, or "
-            f"`camoxpert evaluate --run {folder} --dataset-path DIR`.",
+            "finished": f"{early}Best weights: `{folder}/best.pt`. Score them: notebook "
+            f"04_evaluate, or `camoxpert evaluate --run {folder} --dataset-path DIR`.",
             "died": f"What was saved last is whole. To go on from there: {go_on}."
             if saved
             else "Nothing was trained yet. Mend the cause, then press Resume or launch again.",

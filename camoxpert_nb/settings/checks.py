@@ -14,6 +14,8 @@ from typing import Any
 from ..errors import InputError
 from ..outside.paths import given
 
+NONE = "none"  # on the command line: no value, or no path
+LOGS = ("csv", "tensorboard", "wandb")  # where a training's numbers can go
 BOUNDS = (
     ("low", "at least", operator.ge),
     ("above", "above", operator.gt),
@@ -79,6 +81,7 @@ def check_together(config: Any) -> None:
             f"--mask-object {config.mask_object} and --ignore-label {config.ignore_label} name the "
             "same value: it is either object or counts nowhere. Leave it out of one of them."
         )
+    log_names(config.log)
     first = config.stage1_epochs or 0
     if first > config.epochs:
         raise InputError(
@@ -95,6 +98,18 @@ def check_together(config: Any) -> None:
         raise InputError(
             f"--skip-stage1 leaves nothing to train: all {config.epochs} epochs are stage one."
         )
+
+
+def log_names(text: str) -> tuple[str, ...]:
+    """Return what `--log` names, in lower case, each once; InputError for what is none of LOGS."""
+    names = [name.strip().lower() for name in text.replace(";", ",").split(",") if name.strip()]
+    for name in names:
+        if name not in (*LOGS, NONE):
+            raise InputError(
+                f"--log names '{name}'; it takes {', '.join(LOGS)}, several with commas"
+                f"{near(name, LOGS)}."
+            )
+    return tuple(dict.fromkeys(name for name in names if name != NONE))
 
 
 def near(name: str, known: Iterable[str]) -> str:

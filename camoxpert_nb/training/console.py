@@ -121,6 +121,8 @@ def ending(summary: dict[str, Any], folder: str) -> str:
             f"weights{_behind(best)}); target {summary['target_iou']:g} "
             + (f"reached at epoch {reached}" if reached else "not reached")
         )
+    if summary.get("ended_early"):
+        lines.append(f"ended early: {summary['ended_early']}")
     if summary["finished"]:
         lines.append(f"best weights: {folder}/best.pt. Score them on a test set:")
         lines.append(f"  camoxpert evaluate --run {folder} --dataset-path DIR")

@@ -43,7 +43,7 @@ def test_every_panel_is_whole_and_can_be_read_aloud() -> None:
     found = drawn(fabricated(50))
     assert list(found) == [
         "Training loss",
-        "Validation IoU",
+        "Validation and training IoU",
         "Learning rate",
         "Expert share",
         "Training speed",
@@ -56,8 +56,8 @@ def test_every_panel_is_whole_and_can_be_read_aloud() -> None:
         texts = [text.text for text in svg.findall(f"{SVG}text")]
         assert "epoch" in texts
         assert {"0", "50"} <= set(texts)
-    assert "best, epoch 50: 0.706" in str(found["Validation IoU"].get("aria-label"))
-    assert "target 0.6" in str(found["Validation IoU"].get("aria-label"))
+    assert "best, epoch 50: 0.706" in str(found["Validation and training IoU"].get("aria-label"))
+    assert "target 0.6" in str(found["Validation and training IoU"].get("aria-label"))
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 50])
