@@ -13,14 +13,6 @@ from ..errors import InputError
 from ..outside.paths import with_ending, writable_file
 from ..settings.checks import flag_of
 from .flags import (
-    EITHER,
-    FOLDER,
-    NEW_CSV,
-    NEW_FOLDER,
-    NEW_ONNX,
-    NEW_PICTURE,
-    RUN,
-    Options,
     add_command,
     add_device,
     add_images,
@@ -31,6 +23,7 @@ from .flags import (
     taken_reading,
     write_json,
 )
+from .parser import EITHER, FOLDER, NEW_CSV, NEW_FOLDER, NEW_ONNX, NEW_PICTURE, RUN, Options
 
 if TYPE_CHECKING:
     from ..evaluation.predict import Views
@@ -58,7 +51,7 @@ def add_commands(commands: Any) -> None:
     add_which(sub)
     sub = add_command(commands, "export", export)
     sub.add_argument("run", type=RUN, help="run folder whose best weights are exported")
-    sub.add_argument("--format", default="onnx", choices=("onnx",))
+    sub.add_argument("--format", default="onnx", choices=("onnx",), help="kind of file")
     sub.add_argument("--output", type=NEW_ONNX, default="", help="file; default: RUN/model.onnx")
     add_which(sub)
     sub = add_command(commands, "data", data)

@@ -17,7 +17,7 @@ from ..outside.paths import lend_home
 from ..outside.refused import sentence
 from ..outside.terminal import patient
 from . import evaluate, machine, train
-from .flags import Options, Parser, check_paths, flag_text
+from .parser import Options, Parser, check_paths, flag_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
