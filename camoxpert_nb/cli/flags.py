@@ -16,6 +16,7 @@ from ..settings.config import AUTO, GROUPS, NONE, OPEN, PRESETS, Config, plain_t
 from ..settings.table import help_of
 from .parser import FILE, FOLDER, NEW_JSON, READ, OnOff, Options, PathKind
 
+STDOUT = "-"
 DEVICES = ("auto", "cuda", "cpu")
 READING = (
     *("image_folder", "mask_folder", "mask_suffix", "mask_object", "mask_invert", "mask_exif"),
@@ -139,6 +140,14 @@ def add_device(sub: argparse.ArgumentParser) -> None:
 def add_json(sub: argparse.ArgumentParser, what: str) -> None:
     """Add a file for what a command finds."""
     sub.add_argument("--json", type=NEW_JSON, default="", help=f"file for {what}")
+
+
+def add_list_json(sub: argparse.ArgumentParser) -> None:
+    """Add the same for a command that prints a list: without a file JSON takes the list's place."""
+    help = "print JSON instead of the table, or write it to this file"
+    sub.add_argument(
+        "--json", type=NEW_JSON, nargs="?", const=STDOUT, default="", metavar="FILE", help=help
+    )
 
 
 def write_json(path: str, values: Any) -> None:
