@@ -9,13 +9,16 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..outside.terminal import columns, width
 from ..runs.place import list_runs, usual_places, when_text
 from ..runs.run import RUNS
 from .flags import STDOUT, add_command, add_list_json, write_json
 from .parser import FOLDER, Options
+
+if TYPE_CHECKING:
+    from ..network.choices import Choice
 
 Row = Mapping[str, Any]
 
@@ -25,6 +28,10 @@ def add_commands(commands: Any) -> None:
     sub = add_command(commands, "runs", runs)
     help = "folder to look through; default: where runs lie, runs/"
     sub.add_argument("folder", type=FOLDER, nargs="?", help=help)
+    add_list_json(sub)
+    sub = add_command(commands, "backbones", backbones)
+    help = "part of a name, as convnext, or with * and ?; default: a dozen that people choose"
+    sub.add_argument("pattern", nargs="?", default="", help=help)
     add_list_json(sub)
 
 
@@ -61,6 +68,52 @@ def _run_in_words(row: Row) -> dict[str, str]:
         "when": when_text(row["when"]),
         "data": row["data"] or "",
     }
+
+
+def backbones(options: Options) -> int:
+    """List timm's networks that can be a backbone, with what they cost; asks no network."""
+    from ..network.choices import SIDE, Choice, matching, measured
+
+    names = matching(options["pattern"])
+    headings = ["backbone", "parameters", "multiply-adds", "trained at", "weights", "licence"]
+    wide = [max(map(len, [*names, headings[0]])), *map(len, headings[1:4]), len("weights"), 0]
+    rows, no_backbone = [], 0
+    if not options["json"]:
+        print(_columns(headings, wide))
+    for found in measured(names):
+        if not isinstance(found, Choice):
+            no_backbone += 1
+            continue
+        rows.append(found._asdict())
+        if not options["json"]:
+            print(_columns(_choice_in_words(found), wide), flush=True)
+    if _as_json(options["json"], rows):
+        return 0
+    print(
+        f"Parameters in millions; multiply-adds in thousand millions, for an image of {SIDE} px; "
+        "weights: here, or on the hub. Train with --backbone NAME."
+    )
+    if no_backbone:
+        print(
+            f"{no_backbone} more match and cannot be used: a backbone needs features at strides 4, "
+            "8, 16 and 32, and takes images of any size."
+        )
+    return 0
+
+
+def _choice_in_words(found: Choice) -> list[str]:
+    side = f"{found.trained_at} px" if found.trained_at else ""
+    numbers = [f"{found.parameters:.1f}", f"{found.multiply_adds:.1f}"]
+    return [found.name, *numbers, side, found.weights, found.licence]
+
+
+def _columns(texts: Sequence[str], wide: Sequence[int]) -> str:
+    """Return a row, numbers to the right, which is printed before the next one is known."""
+    padded = [
+        text.rjust(size) if 0 < number < 4 else text.ljust(size)
+        for number, (text, size) in enumerate(zip(texts, wide, strict=True))
+    ]
+    return "  ".join(padded).rstrip()
 
 
 def table(rows: Sequence[Mapping[str, str]], *, cut: str = "", most: int = 0) -> list[str]:

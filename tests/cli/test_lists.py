@@ -51,3 +51,14 @@ def test_a_table_fits_where_a_column_can_be_cut(most: int) -> None:
     lines = table(rows, cut="data", most=most)
     assert max(map(width, lines)) <= most and lines[1].endswith("/CAMO")
     assert table(rows, cut="data")[1].endswith(rows[0]["data"])  # a file takes any width
+
+
+def test_backbones_are_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
+    heading, row, *rest = said("backbones resnet18d", capsys).splitlines()
+    assert heading.split()[0] == "backbone" and row.split()[0] == "resnet18d"
+    assert "apache-2.0" in row and "--backbone NAME" in rest[0]
+    assert "1 more match and cannot be used" in said("backbones swin_tiny_patch4_window7", capsys)
+    (found,) = json.loads(said("backbones resnet18d --json", capsys))
+    assert found["name"] == "resnet18d" and 11 < found["parameters"] < 12
+    assert cli.main(["backbones", "resnettt50"]) == 2
+    assert "resnet50" in capsys.readouterr().err
