@@ -122,9 +122,10 @@ class Scores:
         return values | {"note": self.note, "per_image": self.per_image.to_dict("records")}
 
 
-def labelled(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of scores with the field's names of measures over its columns."""
+def labelled(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows of scores as a table with the field's names of measures over its columns."""
     names = {**LABELS, **_COLUMNS}
+    table = rows if isinstance(rows, pd.DataFrame) else pd.json_normalize(list(rows))
     return table.rename(columns=lambda each: names.get(str(each).removeprefix("mean."), each))
 
 

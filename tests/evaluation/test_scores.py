@@ -171,3 +171,5 @@ def test_tables_for_people_have_the_fields_names() -> None:
         *("image", "S-measure (S_alpha)", "MAE", "MAE, not stretched", "x"),
     ]
     assert list(frame)[1] == "s_measure"  # the keys of files stay
+    rows = [{"group": "all", "n": 3, "mean": {"iou": 0.5, "max_e": None}, "interval": (0, 1)}]
+    assert list(labelled(rows)) == ["group", "images", "interval", "IoU", "max E"]
