@@ -55,9 +55,9 @@ fix: .venv/ready       ## what can be mended by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lab: .venv/ready       ## JupyterLab
+lab: .venv/ready       ## JupyterLab; the notebooks work in this folder, so runs/ is everybody's
 	$(BIN)/pip install --quiet --editable ".[notebook]"
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 bench: .venv/ready     ## speed against others, as ratios in one run (about 10 minutes)
 	$(BIN)/python benchmarks/bench_model.py

@@ -16,6 +16,7 @@ _HOMES = {
     "data.synthetic": "make_synthetic",
     "doctor.doctor": "check_machine find_limits",
     "evaluation.judge": "data_of judge validation_threshold",
+    "evaluation.scores": "labelled",
     "figures.explore": "explore",
     "figures.history": "show_history",
     "figures.predictions": "show_predictions",

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..outside.paths import readable, writable_folder
-from .flags import FILE, Options, add_command, add_json, add_preset, add_settings, write_json
+from .flags import add_command, add_json, add_preset, add_settings, write_json
+from .parser import FILE, Options
 from .train import choose
 
 

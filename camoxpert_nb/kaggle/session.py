@@ -26,6 +26,7 @@ from ..data.layouts import ImageSet, find_datasets
 from ..data.selection import input_root, select
 from ..data.synthetic import make_synthetic
 from ..errors import InputError
+from ..runs.place import enter_kit
 from ..runs.run import NEXT, RUNS, Run
 from ..settings.config import Config
 from ..training.budget import SESSION, clock, minutes_left
@@ -68,10 +69,11 @@ class Session:
 def begin() -> Session:
     """Look at the inputs, bring what this notebook needs, and say what was found.
 
-    Nothing is done where there are no inputs, as on a laptop.
+    Where there are no inputs, as on a laptop, only the current folder may become another one.
     """
     root, session = input_root(), Session()
     if not root.is_dir():
+        session.lines += filter(None, [enter_kit()])
         session.lines.append(f"not on Kaggle ({root} is not there): everything is looked for here")
         return session
     hand_over()

@@ -308,7 +308,8 @@ class Run:
         try:
             yield
         finally:
-            self.save_process(started or here)
+            if self.folder.is_dir():  # else it was removed, which another error says
+                self.save_process(started or here)
 
 
 class Onlooker(Run):

@@ -58,7 +58,8 @@ def check_limits(item: dataclasses.Field[Any], value: Any) -> None:
         raise InputError(f"{flag_of(item.name)} is {value}, but must be a finite number.")
     if "choices" in limits and value not in limits["choices"]:
         raise InputError(
-            f"{flag_of(item.name)} is '{value}'; it must be one of {', '.join(limits['choices'])}."
+            f"{flag_of(item.name)} is '{value}'; it must be one of {', '.join(limits['choices'])}"
+            f"{near(str(value), limits['choices'])}"
         )
     bounds = [(words, limits[key], holds) for key, words, holds in BOUNDS if key in limits]
     if not all(holds(value, bound) for _, bound, holds in bounds):
@@ -113,6 +114,15 @@ def log_names(text: str) -> tuple[str, ...]:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Return the known names that are like this one, as a question; "" if there are none."""
-    found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+    """Return the end of a sentence: the known names that are like this one, or a full stop.
+
+    Capitals, and - for _, make no other name.
+    """
+    folded = {_folded(each): each for each in known}
+    found = [_folded(name)] if _folded(name) in folded else []
+    found = found or difflib.get_close_matches(_folded(name), list(folded), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(folded[each] for each in found)}?" if found else "."
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "-").strip("-")

@@ -268,7 +268,7 @@ def make_config(preset: str = "balanced-2gpu", **changes: Any) -> Config:
     """Return a preset's settings with these changes; InputError for an unknown preset."""
     if preset not in PRESETS:
         raise InputError(
-            f"no preset '{preset}'. Presets: {', '.join(PRESETS)}{near(preset.lower(), PRESETS)}."
+            f"no preset '{preset}'. Presets: {', '.join(PRESETS)}{near(preset, PRESETS)}"
         )
     return with_changes(Config(preset=preset, **PRESETS[preset]), changes)
 
@@ -332,7 +332,7 @@ def _refuse_unknown(changes: Mapping[str, Any]) -> None:
     known = [item.name for item in dataclasses.fields(Config)]
     unknown = [name for name in changes if name not in known]
     if unknown:
-        hints = "".join(near(name, known) for name in unknown)
+        hint = max((near(name, known) for name in unknown), key=len)
         raise InputError(
-            f"unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}{hints}."
+            f"unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}{hint}"
         )

@@ -146,3 +146,13 @@ def test_images_of_one_name_keep_theirs_apart(run: Run, camouflage: Path, tmp_pa
     names = unique_names(one.pairs)
     assert len(set(names)) == len(names) == 4
     assert all(name.startswith(("CVC-300/Imgs/", "Kvasir/Imgs/")) for name in names)
+
+
+def test_images_held_out_are_called_validation_whatever_their_folder_is(
+    run: Run, camouflage: Path, tmp_path: Path
+) -> None:
+    for folder in (camouflage / "Train", camouflage):
+        (one,) = choose_pairs(run, folder, "validation")
+        assert (one.name, one.split) == (f"{camouflage.name} validation", "validation")
+    (one,) = choose_pairs(run, camouflage / "Train", "all")
+    assert one.name == camouflage.name and one.trained > 0
