@@ -12,16 +12,9 @@ from camoxpert_nb.data.layouts import find_datasets
 from camoxpert_nb.data.selection import select
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.kaggle import session
-from camoxpert_nb.kaggle.session import (
-    begin,
-    find_runs,
-    finished,
-    hand_over,
-    how_to_go_on,
-    input_root,
-    session_start,
-    sources,
-)
+from camoxpert_nb.kaggle.earlier import find_runs, finished, how_to_go_on
+from camoxpert_nb.kaggle.inputs import input_root, sources
+from camoxpert_nb.kaggle.session import begin, hand_over, session_start
 from camoxpert_nb.network.build import find_weights
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config

@@ -16,7 +16,9 @@ from nbclient import NotebookClient
 
 from camoxpert_nb.errors import InputError, TrainingError
 from camoxpert_nb.notebook import dashboard as dashboards
-from camoxpert_nb.notebook.dashboard import Dashboard, launch, unattended
+from camoxpert_nb.notebook.dashboard import Dashboard
+from camoxpert_nb.notebook.launch import launch
+from camoxpert_nb.notebook.shown import unattended
 from camoxpert_nb.runs import process
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config
