@@ -100,10 +100,10 @@ def picture(panel: Panel, right: float) -> str:
     if not svg:
         return ""
     data = base64.b64encode(svg.encode()).decode()
-    text = escape(f"{panel.title}: {', '.join(map(with_value, panel.lines))}")
+    words = svg.partition('aria-label="')[2].partition('"')[0]
     return (
-        f'<img role="img" alt="{text}" width="{WIDTH}" style="width:{WIDTH}px;max-width:100%" '
-        f'src="data:image/svg+xml;base64,{data}">'
+        f'<img role="img" alt="{words}" width="{WIDTH}" style="width:{WIDTH}px;max-width:100%" '
+        f'src="data:image/svg+xml;base64,{data}"/>'
     )
 
 
