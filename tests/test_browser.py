@@ -83,7 +83,6 @@ def test_a_training_is_watched_paused_reloaded_and_stopped(page: Lab) -> None:
     assert not panel.get_by_role("button", name="Resume").first.is_disabled()
 
 
-
 def test_the_form_answers_while_one_types(page: Lab) -> None:
     page.open("02_configure")
     page.run_to(FORM)
