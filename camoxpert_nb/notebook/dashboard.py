@@ -131,15 +131,15 @@ class Dashboard:
 
     def table(self) -> Kept:
         """Return the epochs in numbers; a cell that shows them shows all when the run ended."""
-        return Kept(self, partial(table_bundle, self))
+        return Kept(self.keep, partial(table_bundle, self.run))
 
     def figure(self) -> Kept:
         """Return the curves as one figure; a cell that shows it shows all when the run ended."""
-        return Kept(self, partial(figure_bundle, self))
+        return Kept(self.keep, partial(figure_bundle, self.run))
 
     def log(self, lines: int = 40) -> Kept:
         """Return the end of the log; a cell that shows it shows the last when the run ended."""
-        return Kept(self, partial(log_bundle, self, lines))
+        return Kept(self.keep, partial(log_bundle, self.run, lines))
 
     def close(self) -> None:
         """Take the dashboard off the page; the training goes on."""
