@@ -27,7 +27,9 @@ def add_commands(commands: Any) -> None:
     sub = add_command(commands, "kaggle", kaggle)
     sub.add_argument("what", choices=("build", "check"), help="make the folders, or check one")
     sub.add_argument("folder", nargs="?", default="kaggle/build", help="default kaggle/build")
-    sub.add_argument("--user", default="your-name", help="your name on Kaggle, as in addresses")
+    sub.add_argument(
+        "--user", default="", help="your name on Kaggle, as in addresses; build needs it"
+    )
     sub.add_argument("--data", nargs="*", metavar="OWNER/NAME", help="data sets to attach")
     sub.add_argument(
         "--weights", type=FILE, nargs="*", default=[], help="files of backbone weights to add"
