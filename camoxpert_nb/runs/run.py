@@ -114,8 +114,7 @@ class Run:
         epoch: how many are done; step: of the epoch in progress, the last that is kept.
         """
         kept = [each for each in self.records() if not is_after(each, epoch, step)]
-        text = "".join(json.dumps(record) + "\n" for record in kept)
-        self.save_text(self.history_path.name, text)
+        self.save_text(self.history_path.name, "".join(json.dumps(r) + "\n" for r in kept))
 
     # -- checkpoints and other whole files ---------------------------------------------------
 

@@ -22,7 +22,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("tran", "no command 'tran'; did you mean train?"),
+        ("tran", "no command 'tran'; did you mean train"),
         ("Evaluate", "no command 'Evaluate'; did you mean evaluate?"),
         ("batch_size", "did you mean batch-size?"),
         ("--verison", "no flag --verison; did you mean --version?"),
