@@ -41,7 +41,7 @@ class BySteps(NamedTuple):
 # of"). The last ones are the guide's 140 epochs of 4,040 photos and published recipes. A row
 # between them is one more line.
 PASSES = {
-    6: ByPasses(augment=0.25, uncertainty=0.5),
+    6: ByPasses(augment=0.25, uncertainty=2.0),
     # The guide's and everybody's full augmentation; ZoomNeXt's weight of the uncertainty loss.
     140: ByPasses(augment=1.0, uncertainty=1.0),
 }
@@ -72,7 +72,8 @@ def recipe(epochs: int, photos: int, batch: int, stage2_batch: int = 0) -> dict[
     """Return the settings for `epochs` of `photos` to train, with so many photos in a step.
 
     `stage2_batch` is that of stage two, 0: as in stage one. Holds DECIDED and "stage2_lr". With
-    more epochs rates and the backbone's factor fall or stay; all else rises or stays.
+    more epochs rates, the backbone's factor and the uncertainty's weight fall or stay; all else
+    rises or stays.
     """
     later, seen = stage2_batch or batch, epochs * max(photos, 1)
     steps = seen / EIGHT
@@ -149,7 +150,7 @@ def _read_off(table: Mapping[int, tuple[float, ...]], length: float) -> tuple[fl
 
 def _between(start: float, end: float, share: float) -> float:
     """Return a value on the way: in equal factors where it falls, in equal steps where it rises."""
-    if 0 < end < start:  # rates and factors
+    if 0 < end < start:  # rates, factors and weights
         return start * (end / start) ** share
     return start + (end - start) * share
 

@@ -76,7 +76,7 @@ def test_nothing_open_is_nothing_to_say() -> None:
 def test_the_recipe_is_told_with_what_it_is_for() -> None:
     head, rates, stages = recipe_lines(make_config("auto", epochs=6, batch_size=8), 797, 1)
     assert head == "for 6 epochs of 797 photos, 8 in a step:"
-    assert rates.startswith("augment 0.25, uncertainty 0.5, lr 0.001, stage2_lr 0.001")
+    assert rates.startswith("augment 0.25, uncertainty 2, lr 0.001, stage2_lr 0.001")
     assert stages == "stage1_epochs 0, warmup_epochs 0, progressive_unfreeze off"
 
 
