@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InputError
+from ..outside.reading import NO_IMAGES, in_words
 from ..outside.refused import naming
 from ..outside.slow import reading
 
@@ -219,9 +220,13 @@ def opened(path: Path) -> Iterator[Image.Image]:
             raise OtherKind("it is a pipe, device or folder, expected an ordinary file")
         with reading(Path(path)), Image.open(path) as image:
             yield image
-    except BROKEN as error:
+    except BROKEN as reason:
+        found = _other_kind(Path(path))
+        error = OtherKind(found) if found else reason
         if not Path(path).exists():
             text = f"{path}: no such file. Check the path, or the data set's download."
+        elif found:
+            text = f"{path}: cannot be read as an image: {found}."
         elif isinstance(error, OtherKind):
             text = f"{path}: cannot be used as it is ({error})."
         else:
@@ -230,3 +235,13 @@ def opened(path: Path) -> Iterator[Image.Image]:
                 "download it again, or remove the image and its mask from the data set."
             )
         raise InputError(text) from error
+
+
+def _other_kind(path: Path) -> str:
+    """Say of a file that is text, a web page, a pointer or nothing at all what it is, else ""."""
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                found = in_words(file.read(512))
+            return found if found in NO_IMAGES or "(0 bytes)" in found else ""
+    return ""

@@ -122,6 +122,7 @@ _MARKS = {
     b"Rar!": "it is a RAR archive: unpack it first",
     b"7z\xbc\xaf": "it is a 7z archive: unpack it first",
 }
+NO_IMAGES = (TEXT, _PAGE, _MARKS[LFS])  # what no picture is
 _MEND = "Get the file again, or mend it where it was edited by hand."
 
 

@@ -165,8 +165,11 @@ def _can_go_on(run: Run) -> bool:
 
 
 def _split_of(run: Run) -> dict[str, Any]:
-    """Return what a run's split.json holds; InputError where it is gone: then nobody knows."""
-    if not (run.folder / "split.json").exists():
+    """Return what a run's split.json holds; InputError where it is gone: then nobody knows.
+
+    A checkpoint that stands alone, without the history of its run, has none.
+    """
+    if run.history_path.exists() and not (run.folder / "split.json").exists():
         raise InputError(
             f"{run.folder} has no split.json any more: which images trained it and which it held "
             "out is not known, and its scores would not be true. Put the file back, or begin a "

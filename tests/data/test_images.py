@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +103,27 @@ def test_a_resized_mask_is_binary_and_keeps_its_area(size: int) -> None:
 def test_a_map_is_rounded_not_cut(tmp_path: Path) -> None:
     write_map(tmp_path / "new" / "map.png", np.array([[0.0, 0.5, 0.999, 1.0]]))
     assert read_grey(tmp_path / "new" / "map.png").tolist() == [[0, 128, 255, 255]]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid x\n", "pointer of Git LFS"),
+        (b"<!DOCTYPE html><html>denied</html>", "web page"),
+        (b"", "it is empty"),
+        (b"no image at all", "it is text"),
+    ],
+)
+def test_a_file_that_is_no_picture_is_told_by_what_it_is(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(InputError, match=words) as caught:
+        read_image(tmp_path / "x.jpg")
+    assert "damaged" not in str(caught.value)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.jpg")
+    with pytest.raises(InputError, match="expected an ordinary file"):
+        read_image(tmp_path / "x.jpg")
