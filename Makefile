@@ -26,8 +26,8 @@ gallery: .venv/ready   ## run every notebook in a browser and picture it (about 
 	$(BIN)/pip install --quiet --editable ".[browser]"
 	OMP_NUM_THREADS=1 $(BIN)/python tests/screenshots.py
 
-kaggle: .venv/ready    ## what to upload to Kaggle, into kaggle/build; KAGGLE_USER=name
-	$(BIN)/camoxpert kaggle build kaggle/build --user $(or $(KAGGLE_USER),your-name)
+kaggle: .venv/ready    ## what to upload to Kaggle, into kaggle/build; KAGGLE_USER=name, yours
+	$(BIN)/camoxpert kaggle build kaggle/build --user "$(KAGGLE_USER)"
 
 kaggle-check: build/venv-kaggle/ready  ## the same with Kaggle's older Jupyter, and as HTML
 	rm -rf build/kaggle && mkdir -p build/kaggle && cp notebooks/*.ipynb build/kaggle
@@ -55,9 +55,9 @@ fix: .venv/ready       ## what can be mended by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lab: .venv/ready       ## JupyterLab
+lab: .venv/ready       ## JupyterLab; the notebooks work in this folder, so runs/ is everybody's
 	$(BIN)/pip install --quiet --editable ".[notebook]"
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 bench: .venv/ready     ## speed against others, as ratios in one run (about 10 minutes)
 	$(BIN)/python benchmarks/bench_model.py

@@ -16,7 +16,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from camoxpert_nb.notebook.dashboard import Dashboard, launch
+from camoxpert_nb.notebook.dashboard import Dashboard
+from camoxpert_nb.notebook.launch import launch
 from camoxpert_nb.settings.config import make_config
 
 

@@ -1,7 +1,7 @@
 """The errors that are meant for the user; everything else is a defect of the kit.
 
 The command line prints their message without a traceback and ends with their exit code; a notebook
-shows them as ordinary exceptions.
+shows the message alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ class KitError(Exception):
 
     exit_code = 1
     silent = False  # whether somebody else says why
+
+    def _render_traceback_(self, *_: Any, **__: Any) -> list[str]:
+        """Return what a notebook shows of it: the sentence, without our lines of code."""
+        return str(self).splitlines() or [type(self).__name__]
 
 
 class InputError(KitError, ValueError):

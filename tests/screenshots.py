@@ -22,7 +22,7 @@ TELLING = {  # the first and the last cell of the part that is shown, by a piece
     "00_start_here": ("draw_pairs(sets", "draw_pairs(sets"),
     "01_gpu_check": ("check_machine(", "print(report.recommendation"),
     "02_configure": ("ConfigPicker(", "ConfigPicker("),
-    "03_train": ("launch(config", "launch(config"),
+    "03_train": ("launch(plan", "launch(plan"),
     "04_evaluate": ("judge(run, data)", "DataFrame({one.name"),
     "05_visualize": ("seen.levels", "seen.usage"),
 }

@@ -18,7 +18,7 @@ from browser import Lab, lab, until, what_is_missing
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import make_config
 
-START, FORM = "launch(config, ", "ConfigPicker("  # what the cells of panel and form hold
+START, FORM = "launch(plan", "ConfigPicker("  # what the cells of panel and form hold
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def step(run: Run) -> int:
 
 
 def until_it_moves(curve: Any) -> None:
-    before = curve.inner_html()
-    until(lambda: curve.inner_html() != before, "the curve to move")
+    before = curve.get_attribute("src")
+    until(lambda: curve.get_attribute("src") != before, "the curve to move")
 
 
 def until_it_holds(run: Run) -> int:
@@ -59,8 +59,9 @@ def until_it_holds(run: Run) -> int:
 
 def test_a_training_is_watched_paused_reloaded_and_stopped(page: Lab) -> None:
     page.open("03_train")
+    page.replace("LONG_ON_CPU = False", "LONG_ON_CPU = True")
     page.run_all()
-    page.wait_for_cells()
+    page.wait_for_cells(180)  # one step is measured first
     panel, run = page.cell(START), Run((page.folder / "runs" / "latest").resolve())
     curve = panel.get_by_role("img", name="Training loss")
     until_it_moves(curve)
@@ -76,10 +77,10 @@ def test_a_training_is_watched_paused_reloaded_and_stopped(page: Lab) -> None:
     page.reload()
     until_it_moves(curve)
     page.press("Stop", START)
-    panel.get_by_text("stopped", exact=True).wait_for()
+    panel.get_by_text("stopped", exact=True).first.wait_for()
     assert run.has("last") and run.training_pid() is None
     assert f"step {step(run)} of" in panel.inner_text()
-    assert not panel.get_by_role("button", name="Resume").is_disabled()
+    assert not panel.get_by_role("button", name="Resume").first.is_disabled()
 
 
 def test_the_form_answers_while_one_types(page: Lab) -> None:

@@ -10,17 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..outside.paths import with_ending, writable_file
+from ..outside.paths import with_ending, writable_file, writable_folder
 from ..settings.checks import flag_of
 from .flags import (
-    EITHER,
-    FOLDER,
-    NEW_CSV,
-    NEW_FOLDER,
-    NEW_ONNX,
-    NEW_PICTURE,
-    RUN,
-    Options,
     add_command,
     add_device,
     add_images,
@@ -31,6 +23,7 @@ from .flags import (
     taken_reading,
     write_json,
 )
+from .parser import EITHER, FOLDER, NEW_CSV, NEW_FOLDER, NEW_ONNX, NEW_PICTURE, RUN, Options
 
 if TYPE_CHECKING:
     from ..evaluation.predict import Views
@@ -58,7 +51,7 @@ def add_commands(commands: Any) -> None:
     add_which(sub)
     sub = add_command(commands, "export", export)
     sub.add_argument("run", type=RUN, help="run folder whose best weights are exported")
-    sub.add_argument("--format", default="onnx", choices=("onnx",))
+    sub.add_argument("--format", default="onnx", choices=("onnx",), help="kind of file")
     sub.add_argument("--output", type=NEW_ONNX, default="", help="file; default: RUN/model.onnx")
     add_which(sub)
     sub = add_command(commands, "data", data)
@@ -89,7 +82,9 @@ def evaluate_flags(sub: argparse.ArgumentParser) -> None:
     add_json(sub, "the scores, per image and in the mean")
     help = "file for the scores of each image, as a table"
     sub.add_argument("--csv", type=NEW_CSV, default="", help=help)
-    sub.add_argument("--report", action="store_true", help="write RUN/report.html")
+    sub.add_argument(
+        "--report", action="store_true", help="write RUN/report.html, kept in RUN/reports too"
+    )
 
 
 def _refuse_lone(options: Options) -> None:
@@ -125,7 +120,7 @@ def evaluate(options: Options) -> int:
 
 def compare(options: Options) -> int:
     """Score runs on the same images and say which differences are more than chance."""
-    from ..evaluation.compare import ablation, performance_table
+    from ..evaluation.compare import ablation, ablation_text, performance_table
     from ..evaluation.compare import compare as compare_tables
     from ..evaluation.judge import judge
     from ..runs.run import Run
@@ -157,8 +152,8 @@ def compare(options: Options) -> int:
         name: run.load_json("summary").get("best", {}).get("iou")
         for name, run in zip(names, runs, strict=True)
     }
-    console.say("\nbest validation IoU, runs that differ in nothing but their seed together")
-    console.say(ablation(settings, best).to_string(index=False))
+    console.say("\nbest validation IoU; runs that differ in nothing but their seed share a row")
+    console.say(ablation_text(ablation(settings, best)))
     return 0
 
 
@@ -240,13 +235,14 @@ def _score_run(options: Options, console: Console) -> None:
     """Score, print and write the scores; pictures come last, as nothing hangs on them."""
     from ..evaluation.judge import judge
     from ..evaluation.scores import write_csv
-    from ..figures.report import write_report
+    from ..figures.report import kept_as, write_report
     from ..figures.results import draw_tests
     from ..runs.run import Run
 
     run = Run(options["run"])
     if options["report"]:
         writable_file(run.folder / "report.html", "--report writes")
+        writable_folder(run.folder / "reports", "--report keeps reports in")
     judged = judge(
         run,
         [Path(path) for path in options["dataset_path"]],
@@ -267,7 +263,8 @@ def _score_run(options: Options, console: Console) -> None:
     _write_scores(options, console, [each.to_json() for each in judged])
     draw_tests(run, judged, console.say)
     if options["report"]:
-        console.say(f"report: {write_report(run, judged, say=console.say)}")
+        newest = write_report(run, judged, say=console.say)
+        console.say(f"report: {newest} (kept as {kept_as(run, judged)[0]})")
 
 
 def _write_scores(options: Options, console: Console, results: list[dict[str, Any]]) -> None:

@@ -5,156 +5,23 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.reading import Reading
-from ..errors import InputError
-from ..outside import paths
 from ..outside.refused import naming
-from ..runs.latest import place_of
 from ..settings.checks import flag_of
 from ..settings.config import AUTO, GROUPS, NONE, OPEN, PRESETS, Config, plain_type
+from ..settings.table import help_of
+from .parser import FILE, FOLDER, NEW_JSON, READ, OnOff, Options, PathKind
 
-Options = dict[str, Any]
+STDOUT = "-"
 DEVICES = ("auto", "cuda", "cpu")
 READING = (
     *("image_folder", "mask_folder", "mask_suffix", "mask_object", "mask_invert", "mask_exif"),
     "ignore_label",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class PathKind:
-    """What a flag's path must be: the `type` of each argument that takes one.
-
-    kind: "file", "folder", "file or folder", "run" or "run or file", which must be there; "new
-    file" or "new folder", which can be written. `optional`: the word "none" stands for no path.
-    """
-
-    kind: str
-    optional: bool = False
-    holds: str = ""  # of a new file: what it may replace, a key of paths.SIGNS
-
-    def __call__(self, text: str) -> str:
-        """Return the text as it is: paths are looked at together, by `check_paths`."""
-        return text
-
-    def checked(self, text: str, flag: str) -> str:
-        """Return the path, its `~` replaced; InputError, naming the flag, if it cannot be used."""
-        if self.optional and text == NONE:
-            return ""
-        if self.kind == "new file":
-            return str(paths.replaceable(paths.writable_file(text, flag), flag, self.holds))
-        if self.kind == "new folder":
-            return str(paths.writable_folder(text, flag))
-        if self.kind.startswith("run"):
-            kind = "folder" if self.kind == "run" else "file or folder"
-            return str(paths.readable(place_of(paths.given(text, flag)), flag, kind))
-        return str(paths.readable(text, flag, self.kind))
-
-
-FILE, FOLDER, EITHER = PathKind("file"), PathKind("folder"), PathKind("file or folder")
-RUN, RUN_OR_FILE = PathKind("run"), PathKind("run or file")
-NEW_JSON, NEW_CSV = PathKind("new file", holds="JSON"), PathKind("new file", holds="scores")
-NEW_PICTURE = PathKind("new file", holds="a picture")
-NEW_ONNX = PathKind("new file", holds="ONNX")
-NEW_FOLDER = PathKind("new folder")
-
-
-class _Once(argparse.Action):
-    """Keep a value. A flag given twice is refused, unless it takes several: then all count."""
-
-    given = False
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        before: Any = getattr(namespace, self.dest, None)
-        if self.given and isinstance(values, list):
-            values = [*before, *values]
-        elif self.given and values != before:
-            raise argparse.ArgumentError(
-                self, f"given twice, as {before} and as {values}: which one? Leave one out."
-            )
-        self.given = values is not self.default or bool(self.option_strings)
-        setattr(namespace, self.dest, values)
-
-
-class _OnceOnOff(argparse.BooleanOptionalAction):
-    """--this and --no-this, and --auto-this for what may be open; two of them are refused."""
-
-    given: str | None = None
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
-        also = options.pop("also", [])
-        super().__init__(option_strings, dest, **options)
-        self.option_strings = [*self.option_strings, *also]
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        text = str(option_string)
-        said = None if text.startswith("--auto-") else not text.startswith("--no-")
-        if self.given not in (None, str(said)):
-            raise argparse.ArgumentError(self, "given in two ways (on, off, auto): leave one out.")
-        self.given = str(said)
-        setattr(namespace, self.dest, said)
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that passes nothing over, and tells which arguments are paths ("paths")."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        for name in (None, "store"):
-            self.register("action", name, _Once)
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and add "paths" to what was found."""
-        found, rest = super().parse_known_args(args, namespace)
-        if not hasattr(found, "paths"):
-            found.paths = [each for each in self._actions if isinstance(each.type, PathKind)]
-        return found, rest
-
-
-def flag_text(argument: argparse.Action) -> str:
-    """Return an argument as people type it: --json, or RUN."""
-    return next(iter(argument.option_strings), argument.dest.upper())
-
-
-def check_paths(arguments: Sequence[argparse.Action], options: Options) -> None:
-    """Replace the paths among the options by what they mean; InputError for the first bad one.
-
-    Two outputs in one file are refused: the second would replace the first.
-    """
-    written: dict[str, str] = {}
-    for each in arguments:
-        if not (isinstance(each, _Once) and each.given and isinstance(each.type, PathKind)):
-            continue
-        value, flag = options[each.dest], flag_text(each)
-        if isinstance(value, list):
-            options[each.dest] = [each.type.checked(one, flag) for one in value]
-        else:
-            options[each.dest] = each.type.checked(value, flag)
-        if each.type.kind == "new file" and options[each.dest]:
-            path = os.path.normcase(os.path.realpath(options[each.dest]))
-            if path in written:
-                raise InputError(
-                    f"{written[path]} and {flag} name the same file, {options[each.dest]}: one "
-                    "would replace the other. Give each a file of its own."
-                )
-            written[path] = flag
 
 
 def add_command(
@@ -180,19 +47,27 @@ def add_preset(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--config", type=FILE, default="", help=help)
 
 
-def add_settings(sub: argparse.ArgumentParser) -> None:
-    """Add a flag for each setting; what is not given stays absent, so presets show through."""
+def add_settings(sub: argparse.ArgumentParser, given: str = "") -> None:
+    """Add a flag for each setting; what is not given stays absent, so presets show through.
+
+    given: whence settings come that are not given, if not from the table's defaults.
+    """
     groups = {name: sub.add_argument_group(name) for name in GROUPS}
     for item in dataclasses.fields(Config):
         if item.name != "preset":
-            _add_setting(groups[item.metadata["group"]], item)
+            _add_setting(groups[item.metadata["group"]], item, default=not given)
+    sub.epilog = given or (
+        "A preset has other values for some of these; `train --dry-run` shows what holds. Switches "
+        "go off with --no- before their name."
+    )
 
 
-def _add_setting(group: Any, item: dataclasses.Field[Any]) -> None:
+def _add_setting(group: Any, item: dataclasses.Field[Any], *, default: bool) -> None:
     kind, optional = plain_type(item)
-    shape: dict[str, Any] = {"help": item.metadata["help"], "default": argparse.SUPPRESS}
+    shape: dict[str, Any] = {"default": argparse.SUPPRESS}
+    shape["help"] = help_of(item, default=default).replace("%", "%%")
     if kind is bool:
-        shape["action"] = _OnceOnOff
+        shape["action"] = OnOff
         if optional:
             shape["also"] = [flag_of(f"auto_{item.name}")]
     else:
@@ -202,6 +77,9 @@ def _add_setting(group: Any, item: dataclasses.Field[Any]) -> None:
             _or_none(kind, words) if optional else PathKind(path, True) if path else kind
         )
         shape["metavar"] = {int: "N", float: "X", str: "TEXT"}[kind]
+        if path:
+            shape["metavar"] = "FILE" if path == "file" else "FOLDER"
+            shape["metavar"] = "PATH" if path == "file or folder" else shape["metavar"]
     group.add_argument(flag_of(item.name), dest=item.name, **shape)
 
 
@@ -230,7 +108,7 @@ def add_reading(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("how the data are read (default: as the run's own data are)")
     for item in dataclasses.fields(Config):
         if item.name in READING:
-            _add_setting(group, item)
+            _add_setting(group, item, default=False)
 
 
 def taken_reading(options: Options) -> Reading | None:
@@ -256,12 +134,20 @@ def add_which(sub: argparse.ArgumentParser) -> None:
 
 def add_device(sub: argparse.ArgumentParser) -> None:
     """Add where the network computes."""
-    sub.add_argument("--device", default="auto", choices=DEVICES)
+    sub.add_argument("--device", default="auto", choices=DEVICES, help="where the network computes")
 
 
 def add_json(sub: argparse.ArgumentParser, what: str) -> None:
     """Add a file for what a command finds."""
     sub.add_argument("--json", type=NEW_JSON, default="", help=f"file for {what}")
+
+
+def add_list_json(sub: argparse.ArgumentParser) -> None:
+    """Add the same for a command that prints a list: without a file JSON takes the list's place."""
+    help = "print JSON instead of the table, or write it to this file"
+    sub.add_argument(
+        "--json", type=NEW_JSON, nargs="?", const=STDOUT, default="", metavar="FILE", help=help
+    )
 
 
 def write_json(path: str, values: Any) -> None:
@@ -274,7 +160,6 @@ def write_json(path: str, values: Any) -> None:
 
 def _or_none(kind: type, words: Sequence[str]) -> Callable[[str], Any]:
     def read(text: str) -> Any:
-        return None if text.lower() in words else kind(text)
+        return None if text.lower() in words else READ.get(kind, kind)(text)
 
-    read.__name__ = kind.__name__  # argparse names it when a text does not fit
     return read

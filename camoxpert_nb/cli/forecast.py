@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import InputError
-from .flags import Options, write_json
+from .flags import write_json
+from .parser import Options
 
 EXAMPLE = "`camoxpert train --dry-run --on t4x2 --images 4040`"
 

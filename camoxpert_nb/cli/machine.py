@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..outside.paths import readable, writable_folder
-from .flags import FILE, Options, add_command, add_json, add_preset, add_settings, write_json
+from .flags import add_command, add_json, add_preset, add_settings, write_json
+from .parser import FILE, Options
 from .train import choose
 
 
@@ -26,7 +27,9 @@ def add_commands(commands: Any) -> None:
     sub = add_command(commands, "kaggle", kaggle)
     sub.add_argument("what", choices=("build", "check"), help="make the folders, or check one")
     sub.add_argument("folder", nargs="?", default="kaggle/build", help="default kaggle/build")
-    sub.add_argument("--user", default="your-name", help="your name on Kaggle, as in addresses")
+    sub.add_argument(
+        "--user", default="", help="your name on Kaggle, as in addresses; build needs it"
+    )
     sub.add_argument("--data", nargs="*", metavar="OWNER/NAME", help="data sets to attach")
     sub.add_argument(
         "--weights", type=FILE, nargs="*", default=[], help="files of backbone weights to add"

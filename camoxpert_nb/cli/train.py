@@ -23,18 +23,9 @@ from ..settings.checks import flag_of
 from ..settings.config import EXPERTS, Config, as_flags, make_config, with_changes
 from ..settings.presets import suggest
 from .evaluate import evaluate, evaluate_flags
-from .flags import (
-    NEW_FOLDER,
-    RUN_OR_FILE,
-    Options,
-    Parser,
-    add_command,
-    add_json,
-    add_preset,
-    add_settings,
-    write_json,
-)
+from .flags import add_command, add_json, add_preset, add_settings, write_json
 from .forecast import forecast, forecast_flags, refuse_mixed
+from .parser import NEW_FOLDER, RUN_OR_FILE, Options, Parser
 
 if TYPE_CHECKING:
     from ..machine.distributed import Ranks
@@ -71,10 +62,15 @@ def add_commands(commands: Any) -> None:
     sub = add_command(commands, "resume", resume)
     sub.add_argument("run", type=RUN_OR_FILE, help="the run folder")
     _add_dry_run(sub)
-    add_settings(sub)
+    add_settings(sub, "What is not given stays as the run has it.")
     sub = add_command(commands, "demo", demo)
     sub.add_argument("folder", type=NEW_FOLDER, nargs="?", help="folder of the run")
-    sub.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="default 42")
+    sub.add_argument(
+        "--seed",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="every random choice follows from it (default 42)",
+    )
     sub = commands.add_parser("rank")  # no help: it is not for people
     sub.set_defaults(command=rank)
     sub.add_argument("config")

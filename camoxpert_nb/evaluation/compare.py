@@ -19,7 +19,7 @@ from ..errors import InputError, few
 from ..runs.records import in_words, performance
 from ..runs.run import Run
 from .metrics import MEASURES
-from .scores import bootstrap, percentile_interval
+from .scores import LABELS, bootstrap, percentile_interval
 
 # Max E and F are maxima of a set's mean curve, not means over images: they cannot be paired.
 PAIRED = tuple(name for name in MEASURES if name not in ("max_e", "max_f"))
@@ -51,7 +51,7 @@ class Comparison(NamedTuple):
             for why, count in reasons.items()
             if count
         ]
-        table = self.means.to_string(float_format="{:.4f}".format)
+        table = self.means.rename(columns=LABELS).to_string(float_format="{:.4f}".format)
         return "\n".join([f"{self.n} shared images", table, *self.statements, *gone])
 
 
@@ -151,6 +151,19 @@ def ablation(
     )
 
 
+def ablation_text(groups: pd.DataFrame) -> str:
+    """Return `ablation` as people read it: what one run cannot have is said, not left as NaN."""
+    shown = groups.rename(columns={"sd": "standard deviation"})
+    shown["standard deviation"] = [
+        "one run" if pd.isna(each) else f"{each:.4f}" for each in groups["sd"]
+    ]
+    for name in ("mean", "lowest", "highest"):
+        shown[name] = ["none yet" if pd.isna(each) else f"{each:.4f}" for each in groups[name]]
+    if not shown["without a score"].any():
+        shown = shown.drop(columns="without a score")
+    return str(shown.to_string(index=False))
+
+
 def performance_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Return a row of `performance.in_words` for each run, measured from its records."""
     return pd.DataFrame(
@@ -190,7 +203,7 @@ def _statement(
     word = "better" if gain > 0 else "worse"
     return numbers + (
         f"The interval is clear of 0: {row['run']} is {word} on images of this kind. Another seed "
-        "can still move a mean as much; only several seeds tell (see the ablation)."
+        "can still move a mean as much: train both again with --seed 1 and 2, and compare all."
     )
 
 

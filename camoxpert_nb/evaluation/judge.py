@@ -198,17 +198,24 @@ def open_predictor(run: Run | Path | str, device: str = "auto", which: str = "be
     return Predictor(net, config.img_size, devices.main, config.batch_size, dtype)
 
 
-def data_of(run: Run, wanted: str = "") -> str:
+def data_of(run: Run, wanted: str = "", attached: str = "") -> str:
     """Return the data folder to look at with `run`: `wanted`, else the one it was trained on.
 
+    attached: a folder that stands in for that one where it is not here, as in a Kaggle session.
     Raises InputError when the run does not say yet where its images came from.
     """
     if wanted:
         return find_data(wanted, reading_for(run, Path(wanted))[0])
     known = run.load_json("summary").get("data", {}).get("root")
+    if attached and not (known and Path(known).exists()):
+        return find_data(attached)
     if not known:
+        lost = not run.folder.exists()
+        why = "is not there" if lost else "has no summary.json"
+        wait = "it was deleted or moved" if lost else "it is still going on"
         raise InputError(
-            f"{run.folder} has no summary.json: nothing was trained there, or it is still going "
-            "on. Wait until it ends, name another run, or say where the images are."
+            f"{run.folder} {why}: nothing was trained there, or {wait}. "
+            f"{'Train' if lost else 'Wait until it ends'}, name another run, or say where the "
+            "images are."
         )
     return str(known)

@@ -28,15 +28,23 @@ RESAMPLES = 1000
 LABELS = {
     "iou": "IoU",
     "dice": "Dice",
-    "s_measure": "S-measure",
+    "s_measure": "S-measure (S_alpha)",
     "weighted_f": "weighted F",
-    "mean_e": "mean E",
+    "mean_e": "mean E (E_phi)",
     "adaptive_e": "adaptive E",
     "max_e": "max E",
     "mean_f": "mean F",
     "adaptive_f": "adaptive F",
     "max_f": "max F",
     "mae": "MAE",
+}
+_COLUMNS = {
+    "name": "image",
+    "group": "group",
+    "n": "images",
+    "object_share": "object, share of the image",
+    "raw_mae": "MAE, not stretched",
+    "false_alarm": "false alarms, share of the image",
 }
 SIZES = ("no object", "under 1 %", "1 to 5 %", "5 to 15 %", "15 % and more")  # of the image
 EDGES = (0.01, 0.05, 0.15)
@@ -100,7 +108,7 @@ class Scores:
         lines = [self.note]
         for name, value in self.mean.items():
             if value is not None:
-                lines.append(f"  {name:<11} {number(value, 4, self.interval.get(name))}")
+                lines.append(f"  {LABELS[name]:<19} {number(value, 4, self.interval.get(name))}")
         for title, rows in (("by object size", self.by_size), ("by super-class", self.by_class)):
             groups = [f"{row['group']} {number(row['mean']['iou'])} (n {row['n']})" for row in rows]
             lines += [f"  IoU {title}: {', '.join(groups)}"] if groups else []
@@ -112,6 +120,13 @@ class Scores:
         """Return everything but the curves as plain values that `json` can write."""
         values = {name: value for name, value in vars(self).items() if name != "curves"}
         return values | {"note": self.note, "per_image": self.per_image.to_dict("records")}
+
+
+def labelled(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows of scores as a table with the field's names of measures over its columns."""
+    names = {**LABELS, **_COLUMNS}
+    table = rows if isinstance(rows, pd.DataFrame) else pd.json_normalize(list(rows))
+    return table.rename(columns=lambda each: names.get(str(each).removeprefix("mean."), each))
 
 
 def build_scores(

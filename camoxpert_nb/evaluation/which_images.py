@@ -14,6 +14,7 @@ from ..data.layouts import find_datasets
 from ..data.pairs import Pair
 from ..data.reading import AUTOMATIC, Reading
 from ..data.selection import select
+from ..data.spellings import is_plain
 from ..errors import InputError, few
 from ..runs.run import Run
 from ..settings.config import Config
@@ -57,11 +58,12 @@ def choose_pairs(
         sets = [(name, list(pairs), "test split") for name, pairs in chosen.test.items()]
     elif split == "all" or (split == "auto" and not known.trained & set(own)):
         side, kind = "", "all"
-        sets = [(dataset_path.name, pairs, "all images of the folder")]
+        sets = [(_name_of(dataset_path), pairs, "all images of the folder")]
     else:
         side, kind = "training", "validation"
         kept = [pair for pair in own if pair in known.held_out]
-        sets = [(dataset_path.name, kept, "the images this run held out for validation")]
+        name = f"{_name_of(dataset_path)} validation"
+        sets = [(name, kept, "the images this run held out for validation")]
     if not any(pairs for _, pairs, _ in sets):
         raise InputError(
             f"{dataset_path}: nothing to score as '{split}' ({len(chosen.train)} training, "
@@ -73,6 +75,13 @@ def choose_pairs(
     return [
         _with_warnings(name, pairs, note + tail, kind, known) for name, pairs, note in sets if pairs
     ]
+
+
+def _name_of(folder: Path) -> str:
+    """Return what a set is called: its folder, or the one above if it only says "Train"."""
+    here = folder.resolve()
+    names = [each.name for each in (here, *here.parents) if each.name]
+    return next((name for name in names if not is_plain(name)), here.name)
 
 
 def reading_for(run: Run, dataset_path: Path) -> tuple[Reading, str]:

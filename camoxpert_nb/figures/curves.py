@@ -1,10 +1,12 @@
-"""Curves from records, as inline SVG: text in, text out, a hundred times quicker than a plot.
+"""Curves from records, as SVG: text in, text out, a hundred times quicker than a plot.
 
-Each panel carries its own white ground and dark text, so it reads the same in a dark notebook.
+Each panel is a picture with its data in its address: what shows untrusted notebooks takes inline
+SVG apart, and lets pictures be. They have no ground; their ink reads on a light and a dark page.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..settings.config import EXPERTS
-from .style import BLACK, BLUE, COLOURS, GREEN, RED, SKY, TERMS
+from .style import BLACK, BLUE, COLOURS, GREEN, ORANGE, RED, SKY, TERMS
 
 Records = Sequence[Mapping[str, Any]]
 Values = NDArray[np.float64]
@@ -25,12 +27,8 @@ MOST = 300  # points a line: a panel is not much wider in pixels
 WIDTH, HEIGHT = 440, 230
 LEFT, RIGHT, BOTTOM = 46, 12, 34  # margins in pixels; title and legend make the one at the top
 LETTER = 6.0  # mean width in pixels, at the legend's size
-INK, RULE = "#333333", "#DDDDDD"
-GRID = (
-    "display:grid;grid-template-columns:repeat(auto-fit,minmax(340px,1fr));gap:4px;"
-    "background:#fff;max-width:880px"
-)
-NOTE = "background:#fff;color:#333;font:12px sans-serif;padding:4px 8px;max-width:864px"
+INK, RULE = "#757575", "rgba(128,128,128,0.3)"  # 4.6 to 1 on white, 4.1 to 1 on #111
+NOTE = "font:12px sans-serif;padding:4px 8px"
 
 
 class Line(NamedTuple):
@@ -66,12 +64,12 @@ def panels_of(
 
     `records` are of steps or of epochs, `x` is where each stands in epochs; `at` where each of
     `epochs` does. What was not recorded, as GPUs on a CPU, has no line; nor has a term that is off.
+    A validation curve that turns away from its training curve tells of over-fitting.
     """
     speed, waits = (_lines(at, epochs, {key: BLUE}, "last epoch") for key in (SPEED, WAITS))
-    losses = [line for line in _lines(x, records, TERMS) if np.nan_to_num(line.y).any()]
     return [
-        Panel("Training loss", "the sum and its terms", losses),
-        Panel("Validation IoU", "0 to 1", _iou(at, epochs, target)),
+        Panel("Training loss", "the sum of its terms", _losses(x, records, at, epochs)),
+        Panel("Validation and training IoU", "0 to 1", _iou(at, epochs, target)),
         Panel("Learning rate", "per group, not drawn while 0", _groups(x, records, "lr"), log=True),
         Panel("Expert share", "% of the weight", _shares(at, epochs), stacked=True),
         Panel("Training speed", "images/s", speed),
@@ -82,7 +80,7 @@ def panels_of(
 
 
 def panels(steps: Records, epochs: Records, *, total: int, target: float) -> str:
-    """Return the curves of a run as HTML, two panels in a row, epochs on each horizontal axis.
+    """Return the curves of a run as HTML, as many in a row as fit, epochs on each horizontal axis.
 
     `steps` and `epochs` are the records of these kinds, in order; `total` epochs are planned;
     `target` is the IoU to reach.
@@ -90,10 +88,23 @@ def panels(steps: Records, epochs: Records, *, total: int, target: float) -> str
     at, few = column(epochs, "epoch"), steps[:: len(steps) // (10 * MOST) + 1]
     so_far = epochs_done(column(few, "step"), epochs, few[-1]["steps"] if few else 0, total)
     right = max([1.0, *at[-1:], *so_far[-1:]])  # one axis for all, so that panels can be compared
-    drawn = [plot(panel, right) for panel in panels_of(so_far, few, at, epochs, target)]
+    drawn = [picture(panel, right) for panel in panels_of(so_far, few, at, epochs, target)]
     later = "IoU, experts and speed follow after each epoch." if steps else "No step was taken yet."
     note = "" if epochs else f'<div style="{NOTE}">{later}</div>'
-    return f'{note}<div style="{GRID}">{"".join(drawn)}</div>'
+    return f"{note}<div>{''.join(drawn)}</div>"
+
+
+def picture(panel: Panel, right: float) -> str:
+    """Return `plot`'s panel as an <img> that carries it, with its values for screen readers."""
+    svg = plot(panel, right)
+    if not svg:
+        return ""
+    data = base64.b64encode(svg.encode()).decode()
+    words = svg.partition('aria-label="')[2].partition('"')[0]
+    return (
+        f'<img role="img" alt="{words}" width="{WIDTH}" style="width:{WIDTH}px;max-width:100%" '
+        f'src="data:image/svg+xml;base64,{data}"/>'
+    )
 
 
 def plot(panel: Panel, right: float) -> str:
@@ -102,7 +113,7 @@ def plot(panel: Panel, right: float) -> str:
     The horizontal axis runs from 0 to `right` epochs; the vertical one from 0 to the highest
     value, or with `log` from below the lowest positive one.
     """
-    lines = [_thin(line, panel.log) for line in panel.lines]
+    lines = [_thin(_seen(line), panel.log) for line in panel.lines]
     legend, above = _legend(lines, panel.stacked)
     frame = _frame(lines, above, right, panel.top, panel.log)
     if frame is None:
@@ -116,8 +127,8 @@ def plot(panel: Panel, right: float) -> str:
         parts.append(_area(line, below, frame) if panel.stacked else _curve(line, frame, wide))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{title}: '
-        f'{escape(", ".join(map(with_value, lines)))}" viewBox="0 0 {WIDTH} {HEIGHT}" style="'
-        f'background:#fff;width:100%;font-family:sans-serif">{"".join(parts)}</svg>'
+        f'{escape(", ".join(map(with_value, lines)))}" viewBox="0 0 {WIDTH} {HEIGHT}" width="'
+        f'{WIDTH}" height="{HEIGHT}" font-family="sans-serif">{"".join(parts)}</svg>'
     )
 
 
@@ -144,6 +155,20 @@ def _groups(x: Values, records: Records, key: str) -> list[Line]:
     return _lines(x, rows, dict(zip(names, (BLUE, RED, GREEN, *COLOURS), strict=False)))
 
 
+def _losses(x: Values, records: Records, at: Values, epochs: Records) -> list[Line]:
+    """The loss, its terms as they add up to it, and the structure term of the validation images.
+
+    A term that weighs nothing has no line. Older records have their terms without weights, and of
+    these only structure, whose weight is 1, can stand beside the sum.
+    """
+    weighted = [
+        record.get("weighted") or {"structure": record.get("structure")} for record in records
+    ]
+    terms = [line for line in _lines(x, weighted, TERMS) if np.nan_to_num(line.y).any()]
+    validation = _lines(at, epochs, {"val_loss": RED}, "structure, validation")
+    return [*_lines(x, records, {"loss": BLACK}), *terms, *validation]
+
+
 def _iou(at: Values, epochs: Records, target: float | None) -> list[Line]:
     lines = _lines(at, epochs, {"iou": SKY, "iou_ema": BLUE})
     if lines:
@@ -153,6 +178,7 @@ def _iou(at: Values, epochs: Records, target: float | None) -> list[Line]:
         lines.append(
             Line(f"best, epoch {at[best[0]]:g}:", at[best], better[best], BLACK, ring=True)
         )
+    lines += _lines(at, epochs, {"train_iou": ORANGE}, "training, as augmented")
     if lines and target is not None:
         lines.append(Line("target", np.array([0, at[-1]]), np.full(2, target), RED, dashed=True))
     return lines
@@ -173,6 +199,11 @@ def column(records: Sequence[Mapping[Any, Any]], key: Any) -> Values:
     """Return the values of one key, NaN where a record lacks it or holds no number."""
     values = [record.get(key) for record in records]
     return np.array([x if isinstance(x, (int, float)) else np.nan for x in values], dtype=float)
+
+
+def _seen(line: Line) -> Line:
+    """Return a black line in the ink that a dark page shows, too."""
+    return line._replace(colour=INK) if line.colour == BLACK else line
 
 
 def _thin(line: Line, log: bool) -> Line:
@@ -258,7 +289,7 @@ def _curve(line: Line, frame: _Frame, wide: float) -> str:
 
 def _area(line: Line, below: Line, frame: _Frame) -> str:
     x, y = frame.place(np.append(line.x, below.x[::-1]), np.append(line.y, below.y[::-1]))
-    return f'<path d="{_path(x, y)}Z" fill="{line.colour}" stroke="#fff" stroke-width="0.5"/>'
+    return f'<path d="{_path(x, y)}Z" fill="{line.colour}" />'
 
 
 def _path(x: Values, y: Values) -> str:

@@ -61,8 +61,8 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
             values = np.concatenate([line.y for line in panel.lines])
             highest = values[np.isfinite(values)].max(initial=0)
             ax.set_ylim(0, 1.08 * max(highest, panel.top) or 1)
-        if len(panel.lines) > 1:
-            ax.legend()
+        if len(panel.lines) > 1:  # below the curves, which fill their panel
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
 
 
 def _draw_line(ax: Axes, line: Line, log: bool) -> None:

@@ -30,7 +30,7 @@ def live_images(preview: Mapping[str, Any]) -> str:
         for name, colour in VERDICTS.items()
     )
     title = f"<b>Validation images</b>, downwards: image, mask, probability, prediction ({colours})"
-    return f'{title}<div style="display:flex;gap:6px">{"".join(columns)}</div>'
+    return f'{title}<div style="display:flex;flex-wrap:wrap;gap:6px">{"".join(columns)}</div>'
 
 
 def _column(name: str, image: Any, mask: Any, probability: Any) -> str:

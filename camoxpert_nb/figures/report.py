@@ -19,6 +19,7 @@ from ..evaluation.compare import run_performance
 from ..evaluation.judge import Judged
 from ..evaluation.published import compared_with_published, why_not_comparable
 from ..evaluation.scores import LABELS, Mean, number
+from ..outside.paths import file_name
 from ..outside.refused import naming
 from ..runs.records import in_words
 from ..runs.run import Run
@@ -55,8 +56,9 @@ def write_report(
 ) -> Path:
     """Write the run's report as one HTML file (default RUN/report.html) and return its path.
 
-    judged: the results of `judge.judge`, as many as are to be shown. `say` is told what picture
-    could not be drawn. Raises InputError for a folder that is no run.
+    judged: the results of `judge.judge`, as many as are to be shown. By default the report is also
+    kept as `kept_as` says, where a report on other sets does not replace it. `say` is told what
+    picture could not be drawn. Raises InputError for a folder that is no run.
     """
     config, summary = Config.load(run.config_path), run.load_json("summary")
     title = f"{run.folder.resolve().name}: {config.backbone}, {config.img_size} px"
@@ -70,12 +72,23 @@ def write_report(
         *_limits(config, summary, judged),
         *_settings(config),
     ]
-    path = Path(path or run.folder / "report.html")
+    paths = [Path(path)] if path else [run.folder / "report.html", *kept_as(run, judged)]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     text = "\n".join(["<!doctype html>", '<html lang="en">', head, *body, "</html>", ""])
-    with naming(path):
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return path
+    for each in paths:
+        with naming(each):
+            each.parent.mkdir(parents=True, exist_ok=True)
+            each.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return paths[0]
+
+
+def kept_as(run: Run, judged: Sequence[Judged]) -> list[Path]:
+    """Return where a report on these sets is kept beside RUN/report.html, the newest of all.
+
+    RUN/reports/CAMO.html, or the names of several sets with + between; nowhere without a set.
+    """
+    parts = sorted(one.name + ("" if one.split != "all" else " all") for one in judged)
+    return [run.folder / "reports" / f"{file_name('+'.join(parts))}.html"] if parts else []
 
 
 def _opening(config: Config, summary: Mapping[str, Any]) -> Iterable[str]:
@@ -90,7 +103,11 @@ def _opening(config: Config, summary: Mapping[str, Any]) -> Iterable[str]:
     if not summary.get("finished"):
         yield _tag("p", "This training has not ended; all numbers are of its state so far.", True)
     if str(summary.get("weights_source", "")).startswith("none"):
-        yield _tag("p", "The backbone began with random weights: expect far less.", True)
+        yield _tag(
+            "p",
+            "The backbone began with random weights, and scores are much lower for it.",
+            True,
+        )
 
 
 def _results(judged: Sequence[Judged]) -> Iterable[str]:

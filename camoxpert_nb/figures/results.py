@@ -93,7 +93,8 @@ def training_figures(run: Run) -> dict[str, Figure]:
 
 def draw_test(run: Run, judged: Judged) -> Path:
     """Draw a few scored images, from the best to the worst, into RUN/figures."""
-    path = run.folder / "figures" / f"{file_name(f'test-{judged.name}')}.png"
+    name = judged.name if judged.split == "validation" else f"test-{judged.name}"
+    path = run.folder / "figures" / f"{file_name(name)}.png"
     return save(show_test(judged), path)
 
 

@@ -13,7 +13,7 @@ BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW = "#56B4E9", "#D55E00", "#F0E442"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW)
 VERDICTS = {"hit": BLUE, "miss": YELLOW, "false alarm": RED}
-TERMS = {"loss": BLACK, "structure": BLUE, "deep": ORANGE, "uncertainty": PURPLE, "balance": GREEN}
+TERMS = {"structure": BLUE, "deep": ORANGE, "uncertainty": PURPLE, "balance": GREEN}
 
 
 def error_map(image: Array, mask: NDArray[np.bool_], found: NDArray[np.bool_]) -> Array:

@@ -9,12 +9,19 @@ import base64
 import hashlib
 import io
 import os
+import re
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
 NAME = "camoxpert_nb"
+_VERSION = re.compile(
+    r"v?(?:(?P<epoch>\d+)!)?(?P<release>\d+(?:\.\d+)*)"
+    r"(?:[-_.]?(?P<pre>alpha|beta|preview|pre|rc|a|b|c)[-_.]?(?P<pre_n>\d*))?"
+    r"(?P<post>-(?P<post_short>\d+)|[-_.]?(?:post|rev|r)[-_.]?(?P<post_n>\d*))?"
+    r"(?P<dev>[-_.]?dev[-_.]?(?P<dev_n>\d*))?(?:\+(?P<local>[a-z0-9]+(?:[-_.][a-z0-9]+)*))?"
+)
 
 
 def find_kit(archive: str = "", built: str = "") -> str:
@@ -30,17 +37,19 @@ def find_kit(archive: str = "", built: str = "") -> str:
     depths = ["/".join(["*"] * depth) for depth in range(1, 5)]
     folders = [found for depth in depths for found in root.glob(f"{depth}/{NAME}/__init__.py")]
     wheels = [found for depth in depths for found in root.glob(f"{depth}/{NAME}-*.whl")]
-    how = "installed"
+    how, others = "installed", list[Path]()
     if archive:
         how = "carried by this notebook"
         _use(_unpack(io.BytesIO(base64.b64decode(archive))))
     elif folders:
-        package = max((found.parent for found in folders), key=lambda each: print_of(each) == built)
+        packages = sorted({found.parent for found in folders}, key=lambda one: _rank(one, built))
+        *others, package = [*wheels, *packages]
         how = f"attached, {package}"
         _use(str(package.parent))
     elif wheels:
-        how = f"attached, {wheels[-1]}"
-        _use(_unpack(io.BytesIO(wheels[-1].read_bytes())))
+        *others, wheel = sorted(wheels, key=lambda each: version_key(each.name.split("-")[1]))
+        how = f"attached, {wheel}"
+        _use(_unpack(io.BytesIO(wheel.read_bytes())))
     try:
         import camoxpert_nb
     except ImportError as error:
@@ -51,6 +60,7 @@ def find_kit(archive: str = "", built: str = "") -> str:
         ) from error
     own = print_of(Path(camoxpert_nb.__file__).parent)
     kit = f"{NAME} {camoxpert_nb.__version__} ({own}), {how}, Python {sys.version.split()[0]}"
+    kit += "".join(f"\nNOTE: passed over, as there are several kits: {each}" for each in others)
     if built in ("", own):
         return kit
     return (
@@ -69,6 +79,33 @@ def print_of(package: Path) -> str:
         name = path.relative_to(package).as_posix()
         digest.update(name.encode() + path.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:8]
+
+
+def version_key(version: str) -> tuple[object, ...]:
+    """Return what orders versions as PEP 440 does; what is no version comes before all."""
+    found = _VERSION.fullmatch(version.strip().lower())
+    if not found:
+        return ((-1,), (), (), (), (), version)
+    part = found.groupdict()
+    release = [int(digits) for digits in part["release"].split(".")]
+    while len(release) > 1 and not release[-1]:
+        release.pop()
+    before = {"": 3, "alpha": 0, "beta": 1, "c": 2, "pre": 2, "preview": 2, "a": 0, "b": 1, "rc": 2}
+    early = (before[part["pre"] or ""], int(part["pre_n"] or 0))
+    if part["dev"] and not part["pre"] and not part["post"]:
+        early = (-1, 0)  # a development version comes before alphas
+    after = int(part["post_n"] or part["post_short"] or 0) if part["post"] else -1
+    dev = (0, int(part["dev_n"] or 0)) if part["dev"] else (1, 0)
+    local = re.split("[-_.]", part["local"] or "") if part["local"] else []
+    names = tuple((1, int(x), "") if x.isdigit() else (0, 0, x) for x in local)
+    return ((int(part["epoch"] or 0), *release), early, (after,), dev, names, "")
+
+
+def _rank(package: Path, built: str) -> tuple[object, ...]:
+    """Return what orders packages: the one this notebook was made with last, then by version."""
+    text = (package / "__init__.py").read_text(encoding="utf-8")
+    own = re.search(r"__version__ = [\"'](.+?)[\"']", text)
+    return (print_of(package) == built, version_key(own[1] if own else ""))
 
 
 def _use(home: str) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 from ..errors import InputError
 from ..outside.reading import read_json
 from .bootstrap import print_of
+from .built import refuse_foreign, replace_built
 from .rules import DATASET, KERNEL, KIT, T4, check, slug_of
 
 PACKAGE = Path(__file__).parents[1]
@@ -52,8 +53,9 @@ def build(
     """Write the folders to upload and return them; all keep Kaggle's rules.
 
     `user` is the owner of what is uploaded, `data` the data sets to attach ("owner/name"),
-    `weights` files of backbone weights that travel with the kit. Raises InputError when something
-    breaks a rule, or when the project's notebooks are not here.
+    `weights` files of backbone weights that travel with the kit. What an earlier build wrote is
+    replaced. Raises InputError when something breaks a rule, when those folders hold files that no
+    build wrote, or when the project's notebooks are not here.
     """
     notebooks = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
     if not notebooks or not (PROJECT / "pyproject.toml").exists():
@@ -61,6 +63,23 @@ def build(
             f"{PROJECT} holds no notebooks and no pyproject.toml: the kit is made from the "
             "project's folder. Get it, `pip install --editable .` there, and run this again."
         )
+    if not user:
+        raise InputError(
+            "no owner is given, expected your name on Kaggle, as in the address of your page: "
+            "--user NAME."
+        )
+    names = ["kit", *(path.stem for path in notebooks), ONE]
+    refuse_foreign(output, names)
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch)
+        for folder in _build_all(user, made, notebooks, data, weights):
+            check(folder)
+        return [replace_built(made / name, output / name) for name in names]
+
+
+def _build_all(
+    user: str, output: Path, notebooks: list[Path], data: Sequence[str], weights: Sequence[Path]
+) -> list[Path]:
     folders = [_kit(user, output / "kit", weights)]
     for path in notebooks:
         title, *cells = _cells(path)
@@ -74,14 +93,11 @@ def build(
     about = {"cell_type": "markdown", "id": "about", "metadata": {}, "source": ABOUT}
     kit = _bootstrap(f"{user}/{_slug(ONE)}", _archive())
     cells = [about, kit, *(cell for part in parts for cell in part)]
-    folders.append(_kernel(output / ONE, cells, user, data))
-    for folder in folders:
-        check(folder)
-    return folders
+    return [*folders, _kernel(output / ONE, cells, user, data)]
 
 
 def _kit(user: str, folder: Path, weights: Sequence[Path]) -> Path:
-    _empty(folder)
+    folder.mkdir()
     shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (PROJECT / "LICENSE", *weights):
         shutil.copy(path, folder)
@@ -119,7 +135,7 @@ def _kernel(
     folder: Path, cells: Sequence[Cell], user: str, data: Sequence[str], needs: str | None = None
 ) -> Path:
     """Write a notebook and its metadata: two T4, no internet, private."""
-    _empty(folder)
+    folder.mkdir()
     title = _title(folder.name)
     options = {
         "accelerator": "nvidiaTeslaT4",
@@ -201,11 +217,6 @@ def _title(stem: str) -> str:
 
 def _slug(stem: str) -> str:
     return slug_of(_title(stem))
-
-
-def _empty(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
 
 
 def _write(path: Path, values: Any) -> None:

@@ -32,6 +32,7 @@ _LISTS = ("dataset_sources", "kernel_sources", "competition_sources", "model_sou
 OF_KERNEL: Kinds = dict.fromkeys(_TEXT, (str, type(None))) | dict.fromkeys(_LISTS, list)
 OF_DATASET: Kinds = {"title": str, "subtitle": str, "id": str, "licenses": list}
 KIT, PACKAGE = "camoxpert-kit", "camoxpert_nb"
+NOBODY = ("your-name", "yourname", "your-username", "username", "user", "owner")
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _FLAGS = ("is_private", "enable_gpu", "enable_tpu", "enable_internet")
 
@@ -164,6 +165,8 @@ def _files(metadata: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
 def _identity(identity: str, what: str = "id", shortest: int = 3) -> Iterator[str]:
     owner, _, slug = identity.partition("/")
+    if owner.lower() in NOBODY:
+        yield f"{what} {identity!r}: {owner!r} stands for a name. Build it with --user NAME, yours."
     if not _SLUG.fullmatch(owner.lower()) or not _SLUG.fullmatch(slug):
         yield (
             f"{what} {identity!r} must be 'owner/name' in small letters, digits and single "

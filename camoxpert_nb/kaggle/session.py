@@ -15,9 +15,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import tempfile
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +24,14 @@ from ..data.layouts import ImageSet, find_datasets
 from ..data.selection import input_root, select
 from ..data.synthetic import make_synthetic
 from ..errors import InputError
+from ..runs.place import enter_kit
+from ..runs.process import other_settings
 from ..runs.run import NEXT, RUNS, Run
 from ..settings.config import Config
 from ..training.budget import SESSION, clock, minutes_left
+from .earlier import finished, look_for_runs, lost_images, placed
+from .inputs import scratch, sources
 
-GROUPS = ("competitions", "datasets", "models", "notebooks")  # folders of the new style
 WEIGHTS = (".bin", ".pt", ".pth", ".safetensors")
 NO_WEIGHTS = (
     "none attached. Without internet a pretrained backbone then starts from scratch: attach a data "
@@ -45,6 +46,12 @@ class Session:
     data: str = ""
     run: Run | None = None
     lines: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # of the lines, what must not be overlooked
+
+    def warn(self, text: str) -> None:
+        """Add a sentence that is to be seen before anything is trained, too."""
+        self.lines.append(f"NOTE      {text}")
+        self.notes.append(text)
 
     def __repr__(self) -> str:
         return "\n".join(self.lines)
@@ -54,24 +61,34 @@ class Session:
         """Say whether an earlier run was attached."""
         return self.run is not None
 
-    def settings(self, config: Config) -> Config:
+    def settings(self, config: Config, saved: Path | str = NEXT) -> Config:
         """Return `config`, or those of the attached run: it goes on, and ends at once if it can.
 
-        Places that are elsewhere in this session are put right. Detach the run to begin a new one.
+        Places that are elsewhere in this session are put right. What differs from `config` is said
+        where that was chosen: where the file `saved` is there. Detach the run to begin a new one.
         """
         if self.run is None:
             return config
-        own = Config.load(self.run.config_path)
-        return _replaced(own, self.data).replace(checkpoint_dir=str(self.run.folder))
+        own = placed(Config.load(self.run.config_path), self.data)
+        same = config.replace(dataset_path=own.dataset_path, cache_dir=own.cache_dir)
+        other = other_settings(same, self.run, here="chosen in 02") if Path(saved).exists() else ""
+        text = (
+            f"the attached run keeps its own settings: {other}. To train what was chosen, detach "
+            "the run and begin a new one."
+        )
+        if other and text not in self.notes:
+            self.warn(text)
+        return own.replace(checkpoint_dir=str(self.run.folder))
 
 
 def begin() -> Session:
     """Look at the inputs, bring what this notebook needs, and say what was found.
 
-    Nothing is done where there are no inputs, as on a laptop.
+    Where there are no inputs, as on a laptop, only the current folder may become another one.
     """
     root, session = input_root(), Session()
     if not root.is_dir():
+        session.lines += filter(None, [enter_kit()])
         session.lines.append(f"not on Kaggle ({root} is not there): everything is looked for here")
         return session
     hand_over()
@@ -111,63 +128,6 @@ def session_start(proc: Path = Path("/proc")) -> float:
         return time.time()
     # Older than any session: the numbers are those of the machine, not of the container.
     return start if time.time() - start < SESSION * 60 else time.time()
-
-
-def scratch() -> Path:
-    """Return a folder for what need not be kept."""
-    beside = input_root().parent  # /kaggle, on Kaggle
-    base = beside / "temp" if os.access(beside, os.W_OK) else Path(tempfile.gettempdir())
-    return base / "camoxpert"
-
-
-def sources() -> list[Path]:
-    """Return the folder of each thing that is attached, mounted in the old or the new style."""
-    root = input_root()
-    mounted = [path for path in root.glob("*") if path.is_dir() and path.name not in GROUPS]
-    return sorted(mounted + [path for name in GROUPS for path in root.glob(f"{name}/*/*/")])
-
-
-def find_runs() -> list[Run]:
-    """Return the attached runs that can be gone on with, the newest last.
-
-    Copies that were cut short are left out, and so is runs/latest, another one's name.
-    """
-    places = ("last.pt", "*/last.pt", "runs/*/last.pt", "*/runs/*/last.pt")
-    found = {path.parent for source in sources() for place in places for path in source.glob(place)}
-    whole = [
-        Run(folder)
-        for folder in found
-        if folder.name != "latest"
-        and Run(folder).exists()
-        and zipfile.is_zipfile(folder / "last.pt")  # its directory stands at the end of the file
-    ]
-    return sorted(whole, key=lambda run: run.newest().get("time", 0))
-
-
-def finished(run: Run) -> bool:
-    """Say whether the run came to its last epoch."""
-    return run.newest().get("kind") == "end"
-
-
-def how_to_go_on(run: Run) -> str:
-    """Say what to write, or on Kaggle what to click, so that `run` goes on later."""
-    kernel, done = os.environ.get("CAMOXPERT_KERNEL", ""), len(run.records("epoch"))
-    title = kernel.rpartition("/")[2]
-    if finished(run):
-        elsewhere = f" To use it elsewhere, attach the output of {title}." if kernel else ""
-        return f"{run.folder} is finished.{elsewhere}"
-    state = f"{run.folder} is not finished, {done} epochs are done. To go on"
-    if not kernel:
-        return f"{state}: camoxpert resume {run.folder}"
-    return (
-        f"{state} in the next session:\n"
-        "  1. Wait until this version is saved. (In a session you sit in: Save Version, with "
-        "Advanced > Save output.)\n"
-        f"  2. In the editor: Input > Add Input > Your Work > {title} > +\n"
-        "  3. Save Version > Save & Run All. The run is found and goes on, on any number of GPUs.\n"
-        f'With the client, instead of 2 and 3: "kernel_sources": ["{kernel}"] in the '
-        f"kernel-metadata.json of {title}, then push it again."
-    )
 
 
 def _link_data(lines: list[str]) -> str:
@@ -231,20 +191,39 @@ def _weights() -> list[Path]:
 
 def _bring_settings(session: Session) -> None:
     """Copy the settings that another notebook saved, unless there are some here."""
-    saved = [path for source in sources() for path in source.glob(str(NEXT))]
-    if saved and not NEXT.exists():
-        newest = max(saved, key=lambda path: path.stat().st_mtime)
+    saved = sorted(
+        (path for source in sources() for path in source.glob(str(NEXT))),
+        key=lambda path: path.stat().st_mtime,
+    )
+    if NEXT.exists():
+        return
+    for path in reversed(saved):
+        try:
+            config = Config.load(path)
+        except InputError as error:
+            session.warn(f"settings are attached that cannot be used: {error}")
+            continue
         RUNS.mkdir(exist_ok=True)
-        _replaced(Config.load(newest), session.data).save(NEXT)
-        session.lines.append(f"settings  {newest}")
+        here = placed(config, session.data)
+        here.save(NEXT)
+        others = ", ".join(str(each) for each in saved if each != path)
+        session.lines.append(f"settings  {path}" + f" (the newest; also: {others})" * bool(others))
+        if config.dataset_path != here.dataset_path:
+            session.warn(
+                f"the settings were saved with the images in {config.dataset_path}, which is not "
+                f"here: {here.dataset_path or 'none'} is taken. Attach that data set to train it."
+            )
+        return
 
 
 def _bring_run(session: Session) -> None:
-    """Copy the newest attached run to runs/, where it can be written, and let runs/latest name it.
+    """Copy the attached run that is to go on to runs/, where it can be written.
 
-    One that is here already was brought, or went on, in this session.
+    runs/latest then names it. One that is here already was brought, or went on, in this session.
+    What is attached and not taken is named, with the reason.
     """
-    for source in find_runs()[-1:]:
+    runs, passed = look_for_runs()
+    for source in runs[-1:]:
         run = session.run = Run(RUNS / source.folder.name)
         if not run.exists():
             source.copy_to(run.folder)
@@ -256,10 +235,10 @@ def _bring_run(session: Session) -> None:
         state = "finished; detach it to train a new one" if finished(run) else "it goes on"
         epochs = len(run.records("epoch"))
         session.lines.append(f"run       {source.folder}: {epochs} epochs done, {state}")
-
-
-def _replaced(config: Config, data: str) -> Config:
-    """Return the settings with places that are not here replaced by those that are."""
-    here = {"dataset_path": data or config.dataset_path, "weights": "", "init_from": ""}
-    gone = [name for name in here if not Path(getattr(config, name)).exists()]
-    return config.replace(**{name: here[name] for name in gone})
+        if lost := lost_images(run, placed(config, session.data).dataset_path):
+            session.warn(lost)
+    for other in runs[:-1]:
+        why = "it is finished" if finished(other) and not finished(runs[-1]) else "it is older"
+        session.lines.append(f"run       {other.folder}: passed over, {why}")
+    for text in passed:
+        session.warn(text)

@@ -56,16 +56,21 @@ def _create(name: str) -> nn.Module:
     try:
         backbone: Any = keep_positions(timm.create_model(name, features_only=True))
         strides = backbone.feature_info.reduction()
-        with torch.no_grad():  # in eval, so that nothing moves
-            heights = [each.shape[2] for each in backbone.eval()(torch.zeros(1, 3, 64, 96))[-4:]]
-        if heights != [64 // stride for stride in STRIDES]:
-            raise ValueError(f"of an image of 64 x 96 they are {heights} high")
+        check_stages(backbone.eval())  # so that nothing moves
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{name} has features at strides {strides} ({error}). A backbone needs four stages, at "
             "strides 4, 8, 16, 32, for any image size, as edgenext_base or resnet50 has."
         ) from error
     return backbone.train()
+
+
+def check_stages(network: nn.Module) -> None:
+    """Raise ValueError unless a network's last four features lie at strides 4, 8, 16, 32."""
+    with torch.no_grad():
+        heights = [each.shape[2] for each in network(torch.zeros(1, 3, 64, 96))[-4:]]
+    if heights != [64 // stride for stride in STRIDES]:
+        raise ValueError(f"of an image of 64 x 96 they are {heights} high")
 
 
 def _from_hub(name: str, backbone: nn.Module) -> tuple[nn.Module, Start]:

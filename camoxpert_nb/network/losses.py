@@ -56,6 +56,12 @@ def _from_sums(sums: Tensor) -> Tensor:
     return alike + 1 - (shared + 1) / (guessed + object_ - shared + 1)
 
 
+def object_and_counted(mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Split a mask (B, 1 or 2, H, W) into its object and, if the second channel says so, what
+    counts: each (B, 1, H, W)."""
+    return mask[:, :1], 1 - mask[:, 1:] if mask.shape[1] > 1 else None
+
+
 def boundary_weight(mask: Tensor) -> Tensor:
     """Return 1 + 5 |mean of the surroundings - mask|, of the shape of `mask` (B, 1, H, W), 0...1.
 
@@ -107,7 +113,8 @@ class Supervised(nn.Module):
 
         A second channel of `mask` is 1 where pixels count nowhere.
         Returns "structure", "deep" and "uncertainty", (B,); "gates" and "router",
-        (B, stages, experts). The first dimension of each is the sample, so they can be gathered.
+        (B, stages, experts); "logits", (B, 1, H, W), to be scored and not learned from. The first
+        dimension of each is the sample, so they can be gathered.
         """
         with torch.autocast(image.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             out = self.net(image)
@@ -115,17 +122,20 @@ class Supervised(nn.Module):
             deep = out["deep"]
             small = [F.adaptive_avg_pool2d(mask.float(), logits.shape[-2:]) for logits in deep]
             heads = zip([out["logits"], *deep], [mask, *small], strict=True)  # soft at the edge
-            sums = [_sums(logits, *_counted(target), self.legacy) for logits, target in heads]
+            sums = [
+                _sums(logits, *object_and_counted(target), self.legacy) for logits, target in heads
+            ]
             # all heads at once: fewer operations
             structure, *losses = _from_sums(torch.stack(sums, 1)).unbind(1)
             weighed = [w * loss for w, loss in zip(DEEP_WEIGHTS, losses, strict=False)]
-            uncertainty = uncertainty_loss(out["logits"], _counted(mask)[1])
+            uncertainty = uncertainty_loss(out["logits"], object_and_counted(mask)[1])
         return {
             "structure": structure,
             "deep": sum(weighed, torch.zeros_like(structure)),
             "uncertainty": uncertainty,
             "gates": out["gates"],
             "router": out["router"],
+            "logits": out["logits"].detach(),
         }
 
 
@@ -148,11 +158,6 @@ def total(
     loss = means["structure"] + deep * means["deep"]
     loss = loss + uncertainty * means["uncertainty"] + balance * means["balance"]
     return loss, means
-
-
-def _counted(mask: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Split a mask with, or without, a channel of what counts nowhere into mask and what counts."""
-    return mask[:, :1], 1 - mask[:, 1:] if mask.shape[1] > 1 else None
 
 
 def _mean(x: Tensor, weight: Tensor | None) -> Tensor:

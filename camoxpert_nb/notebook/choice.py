@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..data.reading import Reading
 from ..data.selection import find_data
+from ..errors import InputError
 from ..runs.run import NEXT
 from ..settings.config import OPEN, Config, as_flags, make_config
 from ..settings.decide import FOLLOWING, decisions, open_settings, told
@@ -50,17 +52,43 @@ def usual_here(preset: str, devices: int | None = None, device: str = "auto") ->
     return suggest([] if device == "cpu" else memory, own_images=True).changes
 
 
-def chosen(path: Path | str = NEXT, dataset_path: str = "") -> Config:
+def chosen(path: Path | str = NEXT, dataset_path: str = "", attached: str = "") -> Config:
     """Return the settings saved in `path`, or a proposal while there are none.
 
-    A `dataset_path` takes the place of the saved one.
+    What was saved holds. A `dataset_path` takes the place of the saved one; `attached` (what a
+    Kaggle session found) only where nothing was saved, or where the saved folder is not here.
+    `what_trains` says when either happened.
     """
     if not Path(path).exists():
-        return propose(find_data(dataset_path))
+        return propose(find_data(dataset_path or attached))
     config = Config.load(Path(path))
-    if not dataset_path:
+    gone = attached and config.dataset_path and not Path(config.dataset_path).exists()
+    wanted = dataset_path or (attached if gone else "")
+    if not wanted:
         return config
-    return config.replace(dataset_path=find_data(dataset_path, Reading.of(config)))
+    return config.replace(dataset_path=find_data(wanted, Reading.of(config)))
+
+
+def saved_at(path: Path) -> str:
+    """Return when a file was written, as a clock shows it; with the date if that was not today."""
+    moment, today = time.localtime(path.stat().st_mtime), time.localtime()
+    return time.strftime("%H:%M" if moment[:3] == today[:3] else "%Y-%m-%d %H:%M", moment)
+
+
+def unsaved(config: Config, path: Path, problem: bool = False) -> str:
+    """Say what 03 would train instead of these settings, "" where `path` holds just them.
+
+    problem: whether a value is shown that cannot be used.
+    """
+    if not path.exists():
+        return "not saved: 03 would train a proposal of its own."
+    try:
+        same = Config.load(path) == config
+    except InputError as error:
+        return f"not saved: {error}"
+    if same and not problem:
+        return ""
+    return f"not saved: 03 would train the values saved at {saved_at(path)}."
 
 
 def count_devices(config: Config) -> int:
@@ -70,6 +98,11 @@ def count_devices(config: Config) -> int:
     if config.gpus != "all":
         return len(config.gpus.split(","))
     return max(len(_visible_gpus()), 1)
+
+
+def on_cpu(config: Config) -> bool:
+    """Say whether no GPU would train: none is here, or the settings want none."""
+    return config.device == "cpu" or not _visible_gpus()
 
 
 def rates(plan: Plan) -> tuple[Floats, dict[str, Floats]]:

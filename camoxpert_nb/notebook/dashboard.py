@@ -7,47 +7,44 @@ as often as wished; the buttons only leave requests there. Core ipywidgets alone
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from html import escape
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, TrainingError
 from ..figures.curves import panels
 from ..figures.live_images import live_images
-from ..figures.style import BLUE, GREEN, ORANGE, RED
 from ..runs import process
-from ..runs.process import Status, start, tail
+from ..runs.process import Status
 from ..runs.records import Watch
 from ..runs.run import Record, Run
-from ..settings.config import Config
+from .kept import Kept, figure_bundle, log_bundle, table_bundle
+from .panel_text import BOX, head_of, log_of, table_of
+from .shown import cell_name, close_all, kernel_shell, take_place, unattended, view_of
 
 FASTEST, SLOWEST = 1.0, 5.0  # seconds between two looks at the folder
-LOG_LINES = 8
-GREY = "#666666"  # dark enough for white text
-COLOUR = {"running": BLUE, "paused": ORANGE, "stopping": ORANGE}
-COLOUR |= {"finished": GREEN, "died": RED}
 BUTTONS = {  # description: icon, help, and when it makes sense
     "Pause": ("pause", "hold the training after this step", ("running",)),
     "Resume": ("play", "go on from here or from the last save", ("paused", "stopped", "died")),
     "Save": ("save", "save now, and go on as before", ("running", "paused")),
     "Stop": ("stop", "save after this step and end", ("starting", "running", "paused")),
 }
-BOX = "background:#fff;color:#333;font:13px/1.5 sans-serif;padding:4px 8px;max-width:864px"
+PARTS = ("head", "curves", "strip", "table", "log")
+# By folder: the one whose widgets show it, in however many cells.
+_live: weakref.WeakValueDictionary[Path, Dashboard] = weakref.WeakValueDictionary()
 
 
 class Dashboard:
     """Watch a run, whether it lives or not, and steer it; `run` is a Run or its folder.
 
     In a notebook it shows itself as the last value of a cell and keeps up with the run, at most
-    one redraw a second, until the run ends. Where nobody could press a button it shows the run as
-    it is now. `print` gives a line.
+    one redraw a second. When the run ended, a picture takes its place, which stays in the saved
+    notebook. Where nobody could press a button it shows the run as it is now. Several on one run
+    share one panel. `print` gives a line.
     """
 
     def __init__(self, run: Run | Path | str) -> None:
@@ -55,11 +52,16 @@ class Dashboard:
         self.run = Run(folder.resolve())  # runs/latest may name another run one day
         self._watch = Watch(self.run)
         self._lock = threading.Lock()
-        self._parts = dict.fromkeys(("head", "curves", "strip", "log"), "")
+        self._parts = dict.fromkeys(PARTS, "")
         self._drawn: list[Record] | None = None  # the records that the curves show
         self._preview: dict[str, Any] = {}  # the arrays that the strip shows
-        self._note = ""
+        self._note, self._noted_at = "", ""  # of a button, and how the run was then
+        self._told = ""
         self._widgets: dict[str, Any] = {}
+        self._shared: Dashboard | None = None  # whose widgets show this run
+        self._outputs: list[Any] = []  # handles of outputs that show the panel
+        self._kept: dict[str, Kept] = {}
+        self._frozen = False  # whether the outputs hold a picture of the end
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._shown_in: int | None = None  # number of the cell in which `wait` showed the run
@@ -86,8 +88,13 @@ class Dashboard:
         self.refresh()
         if self.status.name == "paused":
             self.run.request("pause", wanted=False)
-        else:
+        elif self.status.pid is None or self.status.ended:  # else it goes on already
             process.restart(self.run)
+
+    def tell(self, text: str) -> None:
+        """Show a sentence in the panel, for as long as it is shown."""
+        self._told = text
+        self.refresh()
 
     def save(self) -> None:
         """Have the training saved after its step."""
@@ -122,12 +129,28 @@ class Dashboard:
             raise TrainingError(f"{self.status.cause}\n{self._watch.advice()}")
         return self.status
 
+    def table(self) -> Kept:
+        """Return the epochs in numbers; a cell that shows them shows all when the run ended."""
+        return Kept(self.keep, partial(table_bundle, self.run))
+
+    def figure(self) -> Kept:
+        """Return the curves as one figure; a cell that shows it shows all when the run ended."""
+        return Kept(self.keep, partial(figure_bundle, self.run))
+
+    def log(self, lines: int = 40) -> Kept:
+        """Return the end of the log; a cell that shows it shows the last when the run ended."""
+        return Kept(self.keep, partial(log_bundle, self.run, lines))
+
     def close(self) -> None:
         """Take the dashboard off the page; the training goes on."""
-        self._closed.set()
-        for widget in self._widgets.values():
-            widget.close()
-        self._widgets = {}
+        shared = self._shared or self
+        shared._closed.set()
+        if shared._widgets:
+            close_all(shared._widgets["all"])
+            close_all(shared._widgets["again"])
+        shared._widgets, shared._outputs = {}, []
+        if _live.get(self.run.folder) is shared:
+            del _live[self.run.folder]
 
     def refresh(self) -> bool:
         """Read what is new in the folder and show it; say whether there was anything."""
@@ -141,53 +164,99 @@ class Dashboard:
     def _read(self) -> None:
         watch, parts = self._watch, self._parts
         watch.refresh()
+        if watch.status.name == "gone":  # what was drawn before stays
+            parts["head"] = head_of(watch, [self._told])
+            return
         if watch.records != self._drawn:
             parts["curves"] = panels(
                 watch.steps, watch.epochs, total=watch.total_epochs, target=watch.target
             )
             self._drawn = watch.records
-        parts["head"] = _head(watch, self._note)
+            parts["table"] = table_of(watch.epochs)
+        if watch.status.name != self._noted_at:
+            self._note = ""  # it was about how the run was then
+        parts["head"] = head_of(watch, [self._told, self._note])
         parts["strip"] = self._strip()
-        parts["log"] = _log(self.run)
+        parts["log"] = log_of(self.run)
 
     # -- in a notebook -----------------------------------------------------------------------
 
     def _ipython_display_(self) -> None:
         """Show itself, unless this cell waited for the run and shows its end already."""
-        from IPython import get_ipython
         from IPython.display import display
 
-        shell = get_ipython()
-        if self._shown_in is None or self._shown_in != getattr(shell, "execution_count", None):
-            display(self._repr_mimebundle_(), raw=True)
+        shell = kernel_shell()
+        if self._shown_in is not None and self._shown_in == getattr(shell, "execution_count", None):
+            return
+        bundle = self._repr_mimebundle_()
+        live = self._shared or self
+        take_place(live)
+        handle = display(bundle, raw=True, display_id=True)
+        if live._widgets:
+            live._outputs.append(handle)
+            display({"text/plain": "", **view_of(live._widgets["again"])}, raw=True)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         """Return widgets where somebody can press them, a picture of now elsewhere, and text."""
         self.refresh()
-        text = {"text/plain": self._watch.line()}
-        if unattended():
-            return text | {"text/html": self._page()}
-        if not self._widgets:
-            self._build_widgets()
-        self._keep_fresh()
-        return text | view_of(self._widgets["all"])
+        if unattended() or (self._over() and self.status.name in ("finished", "gone")):
+            return self._picture()
+        live = _live.setdefault(self.run.folder, self)
+        self._shared = None if live is self else live
+        if live is not self and self._told:
+            live.tell(self._told)
+        if not live._widgets:
+            live._build_widgets()
+        live._keep_fresh()
+        return live._bundle()
+
+    def keep(self, kept: Kept) -> None:
+        """Show `kept` anew when the run ended; of a cell that is run again, the last one."""
+        live = self._shared or self
+        live._kept[cell_name() or str(id(kept))] = kept
+        if not live._over():
+            live._keep_fresh()
+
+    def _over(self) -> bool:
+        return self.status.ended and self.status.pid is None
+
+    def _picture(self) -> dict[str, Any]:
+        return {"text/plain": self._watch.line(), "text/html": self._page()}
+
+    def _bundle(self) -> dict[str, Any]:
+        """Return what the outputs hold: the widgets, or what is true when it ended."""
+        self._frozen = self._over()
+        if self._frozen:
+            return self._picture()
+        return {"text/plain": self._watch.line(), **view_of(self._widgets["all"])}
+
+    def _settle(self) -> None:
+        """Put a picture where the panel was once the run ended, and the panel back if it goes on.
+
+        Cells that show parts of the run show them anew.
+        """
+        if self._over() == self._frozen:
+            return
+        bundle = self._bundle() if self._widgets else {}
+        self._frozen = self._over()
+        for handle in self._outputs:
+            handle.update(bundle, raw=True)
+        for kept in list(self._kept.values()):
+            kept.update()
 
     def _page(self) -> str:
-        return "".join(self._parts.values())
+        return "".join(self._parts[name] for name in PARTS)
 
     def _show_once(self) -> Callable[[], None]:
         """Return a function that puts the run, as it is, into one output of this cell."""
-        shell = _kernel_shell()
+        shell = kernel_shell()
         if shell is None:
             return lambda: None
         from IPython.display import display
 
-        def bundle() -> dict[str, Any]:
-            return {"text/plain": self._watch.line(), "text/html": self._page()}
-
         self._shown_in = shell.execution_count
-        handle = display(bundle(), raw=True, display_id=True)
-        return lambda: handle.update(bundle(), raw=True)
+        handle = display(self._picture(), raw=True, display_id=True)
+        return lambda: handle.update(self._picture(), raw=True)
 
     def _build_widgets(self) -> None:
         import ipywidgets as w
@@ -202,6 +271,9 @@ class Dashboard:
         row = w.HBox([self._widgets[name] for name in BUTTONS])
         head, *rest = (self._widgets[name] for name in self._parts)
         self._widgets["all"] = w.VBox([head, row, *rest])
+        again = w.Button(description="Resume", icon="play", tooltip=BUTTONS["Resume"][1])
+        again.on_click(self._pressed)
+        self._widgets["again"] = w.VBox([again], layout=w.Layout(display="none"))
         self._update_widgets()
 
     def _update_widgets(self) -> None:
@@ -210,14 +282,17 @@ class Dashboard:
                 self._widgets[name].value = text  # sent only where it differs
             for name, (_, _, makes_sense) in BUTTONS.items():
                 self._widgets[name].disabled = self.status.name not in makes_sense
+            more = self._over() and self.status.name in BUTTONS["Resume"][2]
+            self._widgets["again"].layout.display = "" if more else "none"
 
     def _pressed(self, button: Any) -> None:
         try:
             getattr(self, button.description.lower())()
             self._note = ""
         except (InputError, OSError) as error:
-            self._note = str(error)
+            self._note, self._noted_at = str(error), self.status.name
         self.refresh()
+        self._settle()
         self._keep_fresh()
 
     def _keep_fresh(self) -> None:
@@ -236,68 +311,6 @@ class Dashboard:
         return drawn
 
 
-def view_of(widget: Any) -> dict[str, Any]:
-    """Return what shows a widget, as a part of a cell's output."""
-    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    return {"application/vnd.jupyter.widget-view+json": view}
-
-
-def unattended() -> bool:
-    """Say whether nobody sits in front of this notebook: then a training cell has to wait.
-
-    The environment decides where it says so: CAMOXPERT_BATCH (1 or 0), or Kaggle's
-    KAGGLE_KERNEL_RUN_TYPE. Otherwise the front end does: one that takes no answer to `input()`
-    (nbclient, nbconvert, papermill, nbval) has nobody in front of it. A script is attended.
-    """
-    if batch := os.environ.get("CAMOXPERT_BATCH", ""):
-        return batch != "0"
-    if os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Batch":
-        return True
-    shell = _kernel_shell()
-    if shell is None:
-        return False
-    request = shell.kernel.get_parent("shell") or {}
-    return request.get("content", {}).get("allow_stdin", True) is False
-
-
-def _head(watch: Watch, note: str) -> str:
-    """The status in a word, the bar, where it is, what to know and what to do."""
-    now, done = watch.status, round(100 * watch.share_done(), 1)
-    colour = COLOUR.get(now.name, GREY)
-    ink = "#000" if colour == ORANGE else "#fff"
-    process = f", process {now.pid}" if now.pid else ""
-    folder = f'<span title="{escape(str(watch.run.folder))}">{escape(watch.name)}</span>'
-    advice = re.sub("`(.+?)`", r"<code>\1</code>", escape(watch.advice()))
-    facts = ", ".join(filter(None, [watch.place(), watch.best(), watch.saved()]))
-    warnings = [
-        f'<div style="color:{RED};white-space:pre-wrap">{escape(text)}</div>'
-        for text in (now.cause, note)
-        if text
-    ]
-    return (
-        f'<div style="{BOX}"><span style="background:{colour};color:{ink};padding:1px 8px;'
-        f'border-radius:3px;font-weight:600">{now.name}</span> {folder}{process}'
-        f'<div role="progressbar" aria-valuenow="{done:g}" aria-valuemin="0" aria-valuemax="100" '
-        f'style="background:#ddd;height:8px;margin:5px 0"><div style="background:{colour};'
-        f'height:8px;width:{done:g}%"></div></div>{escape(facts)}{"".join(warnings)}'
-        f"<div>{advice}</div></div>"
-    )
-
-
-def _log(run: Run) -> str:
-    lines = tail(run.folder / "log.txt", LOG_LINES)
-    text = escape("\n".join(lines))
-    shape = "margin:0;font:11px/1.4 monospace;white-space:pre;overflow-x:auto;color:#333"
-    return f'<div style="{BOX}"><b>Log</b><pre style="{shape}">{text}</pre></div>' if lines else ""
-
-
-def _kernel_shell() -> Any:
-    """Return the notebook's shell; None in a script, a terminal or a console."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return shell if hasattr(shell, "kernel") else None
-
-
 def _refresh_often(reference: weakref.ref[Dashboard], closed: threading.Event) -> None:
     """Refresh until the run ended, or the dashboard is closed or gone; less often while quiet."""
     pause = FASTEST
@@ -309,27 +322,7 @@ def _refresh_often(reference: weakref.ref[Dashboard], closed: threading.Event) -
             pause = FASTEST if dashboard.refresh() else min(1.5 * pause, SLOWEST)
         except (OSError, ValueError):  # a file system that is away for a while
             pause = SLOWEST
-        if dashboard.status.ended and dashboard.status.pid is None:
+        if dashboard._over():
+            dashboard._settle()
             return
         del dashboard
-
-
-def launch(config: Config, *, resume: bool = False, wait: bool | None = None) -> Dashboard:
-    """Start the training of `config` in a new process and return its dashboard.
-
-    The training outlives the cell, the browser and the kernel: `Dashboard(folder)` finds it again.
-    An empty `checkpoint_dir` becomes runs/DATE-TIME. `resume` lets a run that lives in that folder
-    go on from its last save, with the settings of `config`.
-
-    `wait`: return at once (False), or when the training ended (True); the cell then shows one
-    output that ends with curves, best value and a text summary, and an interrupt stops the
-    training, saved. By default (None) it waits where nobody watches (`dashboard.unattended`).
-
-    Raises InputError when another process trains in that folder (in any of runs/ if none is named),
-    or when it holds a run and `resume` is not set; TrainingError when it waited for a training that
-    died.
-    """
-    dashboard = Dashboard(start(config, resume=resume))
-    if unattended() if wait is None else wait:
-        dashboard.wait()
-    return dashboard

@@ -22,7 +22,7 @@ from ..data.images import Array, read_grey, read_image
 from ..data.layouts import Pair
 from ..data.masks import mask_size
 from ..errors import InputError
-from .dashboard import unattended, view_of
+from .shown import close_all, take_place, unattended, view_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,9 +50,14 @@ class Panel:
         except InputError as error:
             self.message.value = html.escape(str(error))
 
+    def close(self) -> None:
+        """Let go of the widgets."""
+        close_all(self.box)
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         text = {"text/plain": repr(self)}
         if not unattended():
+            take_place(self)
             return text | view_of(self.box)
         drawn = self.figure()._repr_png_()  # type: ignore[attr-defined]
         return text | {"image/png": base64.b64encode(drawn).decode()}

@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import html
-import json
-import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,8 +20,6 @@ from IPython.display import display
 from ..data.counting import Images, count_images, forget_images
 from ..data.selection import find_data
 from ..errors import InputError
-from ..figures.curves import Line, Panel, plot
-from ..figures.style import BLUE, ORANGE
 from ..runs.run import NEXT
 from ..settings.checks import flag_of
 from ..settings.config import GROUPS, PRESETS, Config, make_config
@@ -33,13 +27,14 @@ from ..settings.decide import lr_warnings, short_run, told
 from ..settings.recipe import IN_PROPORTION
 from ..training.schedule import Plan, build_plan
 from . import choice
-from .choice import command_line, count_devices, on_this_machine, propose, rates
-from .dashboard import unattended, view_of
+from .choice import command_line, count_devices, on_this_machine, propose, unsaved
+from .measure import measure
 from .picker_fields import (
     ITEMS,
     LABEL,
     alarm,
     as_text,
+    curve,
     help_of,
     make_field,
     muted,
@@ -49,6 +44,7 @@ from .picker_fields import (
     table,
     value_of,
 )
+from .shown import close_all, take_place, unattended, view_of
 
 ESSENTIAL = ("dataset_path", "img_size", "backbone", "epochs", "batch_size", "lr")
 STAGE_COLUMNS = {  # heading: width in plain text
@@ -136,9 +132,15 @@ class ConfigPicker:
         target = Path(path or self.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._config.save(target)
+        self._note_saved()
         stale = " The value marked above is not in it." if self.problem else ""
         self.saved.value = f"saved to {html.escape(str(target))}.{stale}"
         return target
+
+    def _note_saved(self) -> None:
+        """Say where 03 would train something else than the form shows."""
+        said = unsaved(self._config, self.path, bool(self.problem))
+        self.saved.value = alarm(said) if said else ""
 
     def estimate(self) -> str:
         """Measure one real training step on this machine, in a child process.
@@ -147,16 +149,11 @@ class ConfigPicker:
         time of each stage. Raises InputError with the child's words when these settings or images
         cannot train, or no such card is known.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            file, result = Path(folder) / "config.json", Path(folder) / "estimate.json"
-            self._config.save(file)
-            command = [sys.executable, "-m", "camoxpert_nb", "train", "--dry-run"]
-            command += ["--config", str(file), "--json", str(result)]
-            command += ["--on", self.card.value] if self._elsewhere() else []
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise InputError(done.stderr.strip().rpartition("\n")[2])
-            return str(json.loads(result.read_text(encoding="utf-8"))["text"])
+        return str(measure(self._config, self.card.value if self._elsewhere() else "")["text"])
+
+    def close(self) -> None:
+        """Let go of the widgets; `config` stays."""
+        close_all(self.box)
 
     def __repr__(self) -> str:
         return "\n".join([self._settings(), "", *self._plain_outlook(), "", self.command_line()])
@@ -174,6 +171,8 @@ class ConfigPicker:
     def _ipython_display_(self) -> None:
         # What a widget says of itself differs between ipywidgets 7 and 8, and is no table.
         settings = f"<pre>{html.escape(self._settings())}</pre>"
+        take_place(self)
+        self._note_saved()
         bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": settings + self._outlook()}
         display(bundle if unattended() else bundle | view_of(self.box), raw=True)
 
@@ -259,11 +258,13 @@ class ConfigPicker:
                 if f"{flag_of(name)} " in self.problem:
                     line.value = alarm(self.problem)
             self.message.value = alarm(f"{error} Until then the last good settings stay.")
+            self._note_saved()
 
     def _accept(self, config: Config) -> None:
         self._config, self.problem = config, ""
         self._seen = self._forecast()
-        self.message.value = self.saved.value = self.estimated.value = ""
+        self.message.value = self.estimated.value = ""
+        self._note_saved()
         changes = self._note_changes()
         named = ", ".join(f"<b>{name}</b> {html.escape(as_text(v))}" for name, v in changes.items())
         self.changed.value = f"differs from <b>{config.preset}</b> in: {named or 'nothing'}"
@@ -336,14 +337,6 @@ class ConfigPicker:
         drawn, stages = f"<div>{table(images.rows())}</div>" if images else "", ""
         if plan:
             head, *rows = self._stages(plan)
-            drawn, stages = drawn + _curve(plan), table(rows, head)
+            drawn, stages = drawn + curve(plan), table(rows, head)
         drawn = f'<div style="display:flex;flex-wrap:wrap;gap:24px">{drawn}</div>'
         return drawn + stages + "".join(map(alarm, warnings))
-
-
-def _curve(plan: Plan) -> str:
-    epochs, lines = rates(plan)
-    colours = (BLUE, ORANGE)
-    drawn = [Line(name, epochs, rate, colours[i]) for i, (name, rate) in enumerate(lines.items())]
-    panel = plot(Panel("Learning rate", "no line while 0", drawn, log=True), plan.epochs)
-    return f'<div style="width:440px">{panel}</div>'

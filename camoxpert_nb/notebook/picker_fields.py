@@ -10,9 +10,12 @@ from typing import Any
 import ipywidgets as widgets
 
 from ..errors import InputError
-from ..figures.style import RED
+from ..figures.curves import Line, Panel, picture
+from ..figures.style import BLUE, ORANGE, RED
 from ..settings.checks import flag_of
 from ..settings.config import AUTO, NONE, OPEN, Config, plain_type
+from ..training.schedule import Plan
+from .choice import rates
 
 ITEMS = {item.name: item for item in dataclasses.fields(Config) if item.name != "preset"}
 LABEL = {"description_width": "160px"}
@@ -111,3 +114,12 @@ def table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
         for tag, cells in lines
     )
     return f'<table style="line-height:1.5">{body}</table>'
+
+
+def curve(plan: Plan) -> str:
+    """Return the learning rates over the epochs, drawn."""
+    epochs, lines = rates(plan)
+    colours = (BLUE, ORANGE)
+    drawn = [Line(name, epochs, rate, colours[i]) for i, (name, rate) in enumerate(lines.items())]
+    panel = picture(Panel("Learning rate", "no line while 0", drawn, log=True), plan.epochs)
+    return f"<div>{panel}</div>"

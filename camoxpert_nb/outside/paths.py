@@ -89,7 +89,7 @@ SIGNS = {
     "ONNX": (b"\x08",),  # the first field of a model, its version
 }
 OF_A_RUN = {"config.json", "summary.json", "split.json", "process.json", "history.jsonl"}
-OF_A_RUN |= {"best.pt", "last.pt", "preview.npz", "log.txt"}
+OF_A_RUN |= {"best.pt", "last.pt", "preview.npz", "log.txt", "history.csv"}
 
 
 def replaceable(path: Path, name: str, holds: str) -> Path:

@@ -1,4 +1,4 @@
-"""A terminal as people have it: closed early, lost, or of another encoding than UTF-8.
+"""A terminal as people have it: closed early, lost, narrow, or of another encoding than UTF-8.
 
 What is printed there may be lost; the work goes on, and files hold what matters.
 """
@@ -8,9 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import IO, Any, NamedTuple, TextIO
+
+GAP = "  "  # between the parts of a line
+USUAL = 80  # columns of a terminal that does not tell its width
 
 LEFT = (errno.EPIPE, errno.EIO, errno.EBADF)  # whoever read has gone: `| head`, a lost terminal
 
@@ -76,6 +80,58 @@ def patient() -> Iterator[list[OSError]]:
             stream.flush()
         failures += [stream.failure for stream in own if stream.failure]
         sys.stdout, sys.stderr = before
+
+
+class Part(NamedTuple):
+    """A part of a line: its text, how much it matters, and what may stand for it ("": nothing)."""
+
+    text: str
+    matters: int
+    short: str = ""
+
+
+def moves(stream: IO[str]) -> bool:
+    """Say whether a line can be drawn again there: a terminal that does more than type."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def columns(stream: IO[str]) -> int:
+    """Return how many columns a terminal has now: people resize its window."""
+    with suppress(OSError, ValueError, AttributeError):
+        if found := os.get_terminal_size(stream.fileno()).columns:
+            return found
+    told = os.environ.get("COLUMNS", "")
+    return int(told) if told.isdecimal() and int(told) else USUAL
+
+
+def fitted(parts: Sequence[Part], most: int) -> str:
+    """Return the parts as a line of at most so many columns.
+
+    What matters least is shortened first, then left out; the last part that is left is cut.
+    """
+    kept = list(parts)
+    while width(line := GAP.join(part.text for part in kept)) > most and len(kept) > 1:
+        least = min(range(len(kept)), key=lambda i: kept[i].matters)
+        text, matters, short = kept.pop(least)
+        if short and width(short) < width(text):
+            kept.insert(least, Part(short, matters))
+    while width(line) > most and line:
+        line = line[:-1]
+    return line
+
+
+def width(text: str) -> int:
+    """Return how many columns a terminal gives a text: wide characters two, accents none.
+
+    Where terminals differ (emoji of several characters), the larger number.
+    """
+    return sum(_cells(each) for each in text)
+
+
+def _cells(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cc"):
+        return character == "\ufe0f"  # it makes the character before it a wide picture
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _fill() -> None:

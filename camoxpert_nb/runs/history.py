@@ -11,12 +11,14 @@ from typing import Any
 Record = dict[str, Any]
 
 NUMBERS = ("time", "epoch", "step", "steps", "seconds", "images_per_second", "data_wait_percent")
-SCORES = ("iou", "iou_ema")  # None where a network gave no numbers
+SCORES = ("iou", "iou_ema", "train_iou", "val_loss")  # None where a network gave no numbers
 ENDS = {"stop": "stopped", "end": "finished"}  # how records name a run's end, and how we do
 
 
 def finite(value: Any) -> Any:
     """Return None for a number that strict JSON does not know: the loss of a skipped step."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -45,6 +45,14 @@ def point_latest(folder: Path) -> str:
     return ""
 
 
+def drop_latest(folder: Path) -> None:
+    """Remove a `latest` that names this folder, which is gone: the newest run beside serves."""
+    link = folder.parent / LATEST
+    with suppress(OSError):
+        if link.is_symlink() and not link.exists() and link.readlink() == Path(folder.name):
+            link.unlink()
+
+
 def is_run(folder: Path) -> bool:
     """Say whether a folder holds the settings and the history of a run."""
     with suppress(OSError):

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..outside.paths import make_unique
+from ..settings.checks import flag_of
 from ..settings.config import Config, as_flags, differences
 from .history import ENDS
 from .holder import noted_as, this_machine
@@ -30,8 +31,8 @@ _children: list[subprocess.Popen[bytes]] = []
 
 @dataclass(frozen=True)
 class Status:
-    """How a run is: "empty", "starting", "running", "paused", "stopping", "stopped", "finished" or
-    "died", the training process if it lives, and why it died.
+    """How a run is: "empty", "starting", "running", "paused", "stopping", "stopped", "finished",
+    "died" or "gone" (its folder was removed), the training process if it lives, and why it died.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Status:
     @property
     def ended(self) -> bool:
         """Say whether nothing more will happen by itself."""
-        return self.name in ("stopped", "finished", "died")
+        return self.name in ("stopped", "finished", "died", "gone")
 
 
 def new_folder(before: str = "") -> Path:
@@ -91,6 +92,46 @@ def start(config: Config, *, resume: bool = False) -> Run:
         run.save_config(config)
     _spawn(run, as_flags(changes))
     return run
+
+
+def going_on(config: Config) -> Run | None:
+    """Return the run that is being trained where `start` would train `config`, or None.
+
+    Where no folder is named that is any in runs/: of several one with these settings, or the one
+    that began last.
+    """
+    here = [Run(config.checkpoint_dir)] if config.checkpoint_dir else _alive_runs()
+    alive = [run for run in here if (now := status(run)).pid is not None and not now.ended]
+    began = {run: run.process().get("started", 0.0) for run in alive}
+    return max(alive, key=lambda run: (not other_settings(config, run), began[run]), default=None)
+
+
+def other_settings(config: Config, run: Run, here: str = "here") -> str:
+    """Return, in words, what a run trains otherwise than `config` says; "" where nothing is.
+
+    here: what to call `config`.
+    """
+    if not run.config_path.exists():
+        return ""
+    own = Config.load(run.config_path)
+    asked = config.replace(checkpoint_dir=own.checkpoint_dir, preset=own.preset)
+    if (
+        config.dataset_path
+        and Path(config.dataset_path).resolve() == Path(own.dataset_path).resolve()
+    ):
+        asked = asked.replace(dataset_path=own.dataset_path)
+    theirs = own.as_dict()
+    return ", ".join(
+        f"{flag_of(name)} {as_word(theirs[name])} ({here} {as_word(value)})"
+        for name, value in differences(asked, own).items()
+        if value is not None
+        and (value or not name.endswith("lr_batch"))  # else decided at the start
+    )
+
+
+def as_word(value: Any) -> str:
+    """Return a setting's value as one word of a sentence."""
+    return "none" if value in (None, "") else str(value)
 
 
 def restart(run: Run) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from .process import status
-from .run import Run
+from .holder import alive
+from .process import Status, status
+from .run import Record, Run
 
 Records = Sequence[Mapping[str, Any]]
 WAITING = {"starting": "loading PyTorch", "running": "reading images and building the network"}
@@ -128,11 +129,16 @@ class Watch:
         self.run, self.name = run, str(run.folder)
         with contextlib.suppress(ValueError):  # as short as it can be written here
             self.name = str(run.folder.relative_to(Path.cwd()))
+        self.status, self.records = Status("empty"), list[Record]()
         self.refresh()
 
     def refresh(self) -> None:
-        """Bring all up to date."""
-        self.records, self.status = self.run.records(), status(self.run)
+        """Bring all up to date; of a run whose folder was removed, keep what was seen of it."""
+        before, found = self.status, status(self.run)
+        if before.name != "empty" and not self.run.folder.exists():
+            self.status = Status("gone", cause=self._removed(before))
+            return
+        self.records, self.status = self.run.records(), found
         self.steps, self.epochs = (
             [record for record in self.records if record["kind"] == kind]
             for kind in ("step", "epoch")
@@ -145,6 +151,14 @@ class Watch:
         self._steps = self.steps[-1].get("steps", 0) if self.steps else 0
         settings = self.run.load_json("config")
         self.total_epochs, self.target = settings.get("epochs", 1), settings.get("target_iou", 0.0)
+
+    def _removed(self, before: Status) -> str:
+        """Say that the folder is gone, and what became of the training in it."""
+        if before.name == "gone":
+            return before.cause
+        lives = before.pid is not None and alive(before.pid)
+        still = f" Process {before.pid} still trains and cannot save: `kill {before.pid}`." * lives
+        return f"the folder {self.name} was deleted or moved.{still}"
 
     def share_done(self) -> float:
         """Return how much of the training is over, 0 to 1."""
@@ -189,15 +203,21 @@ class Watch:
     def advice(self) -> str:
         """Say how to go on from here; nothing while the training goes on by itself."""
         folder, saved = self.name, self.run.has("last")
+        why = (self.records or [{}])[-1].get("why")
+        early = f"It ended early: {why}. " if why else ""
         go_on = f"press Resume, or type `camoxpert resume {folder}`"
         return {
-            "empty": f"No run here yet: {folder}. It is shown as soon as one begins.",
+            "empty": f"No run here yet: {folder}. It is shown as soon as one begins."
+            if self.run.folder.exists()
+            else f"There is no folder {folder}: nothing was trained there, or it was deleted or "
+            "moved. Name another run, or train one: notebook 03_train.",
+            "gone": "If it was moved, open it where it is now; if it was deleted, train again.",
             "paused": "Nothing is lost; press Resume to go on.",
             "stopped": f"Everything is saved. To go on: {go_on}."
             if saved
             else "It ended before anything was trained. Press Resume to start it again.",
-            "finished": f"Best weights: `{folder}/best.pt`. Score them: notebook 04_evaluate, or "
-            f"`camoxpert evaluate --run {folder} --dataset-path DIR`.",
+            "finished": f"{early}Best weights: `{folder}/best.pt`. Score them: notebook "
+            f"04_evaluate, or `camoxpert evaluate --run {folder} --dataset-path DIR`.",
             "died": f"What was saved last is whole. To go on from there: {go_on}."
             if saved
             else "Nothing was trained yet. Mend the cause, then press Resume or launch again.",

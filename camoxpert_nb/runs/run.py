@@ -2,9 +2,9 @@
 
     config.json    the settings                     last.pt       everything needed to go on
     history.jsonl  one record a line                best.pt       the weights that scored best
-    summary.json   how it ended                     preview.npz   fixed validation images, predicted
-    pause, stop, save   empty files: requests to the training process, from anywhere
-    process.json   the process that was started last, and the one that is training now
+    history.csv    the same of epochs, as a table   preview.npz   fixed validation images, predicted
+    summary.json   how it ended                     pause, stop, save   empty files: requests to the
+    process.json   who was started last, who trains                     training, from anywhere
 
 Only whole files are ever visible: each is written beside itself, flushed to disk and renamed. A
 reader reads a file once, and again when it is another one; of the history, what is new.
@@ -114,8 +114,7 @@ class Run:
         epoch: how many are done; step: of the epoch in progress, the last that is kept.
         """
         kept = [each for each in self.records() if not is_after(each, epoch, step)]
-        text = "".join(json.dumps(record) + "\n" for record in kept)
-        self._replace(self.history_path, lambda file: file.write(text.encode()))
+        self.save_text(self.history_path.name, "".join(json.dumps(r) + "\n" for r in kept))
 
     # -- checkpoints and other whole files ---------------------------------------------------
 
@@ -134,8 +133,11 @@ class Run:
 
     def save_json(self, name: str, values: dict[str, Any]) -> Path:
         """Write `name`.json, readable by people."""
-        text = json.dumps(values, indent=1) + "\n"
-        path = self.folder / f"{name}.json"
+        return self.save_text(f"{name}.json", json.dumps(values, indent=1) + "\n")
+
+    def save_text(self, name: str, text: str) -> Path:
+        """Write the file of this name, whole or not at all; return its path."""
+        path = self.folder / name
         self._replace(path, lambda file: file.write(text.encode()))
         return path
 
@@ -305,7 +307,8 @@ class Run:
         try:
             yield
         finally:
-            self.save_process(started or here)
+            if self.folder.is_dir():  # else it was removed, which another error says
+                self.save_process(started or here)
 
 
 class Onlooker(Run):

@@ -14,6 +14,8 @@ from typing import Any
 from ..errors import InputError
 from ..outside.paths import given
 
+NONE = "none"  # on the command line: no value, or no path
+LOGS = ("csv", "tensorboard", "wandb")  # where a training's numbers can go
 BOUNDS = (
     ("low", "at least", operator.ge),
     ("above", "above", operator.gt),
@@ -56,7 +58,8 @@ def check_limits(item: dataclasses.Field[Any], value: Any) -> None:
         raise InputError(f"{flag_of(item.name)} is {value}, but must be a finite number.")
     if "choices" in limits and value not in limits["choices"]:
         raise InputError(
-            f"{flag_of(item.name)} is '{value}'; it must be one of {', '.join(limits['choices'])}."
+            f"{flag_of(item.name)} is '{value}'; it must be one of {', '.join(limits['choices'])}"
+            f"{near(str(value), limits['choices'])}"
         )
     bounds = [(words, limits[key], holds) for key, words, holds in BOUNDS if key in limits]
     if not all(holds(value, bound) for _, bound, holds in bounds):
@@ -79,6 +82,7 @@ def check_together(config: Any) -> None:
             f"--mask-object {config.mask_object} and --ignore-label {config.ignore_label} name the "
             "same value: it is either object or counts nowhere. Leave it out of one of them."
         )
+    log_names(config.log)
     first = config.stage1_epochs or 0
     if first > config.epochs:
         raise InputError(
@@ -97,7 +101,28 @@ def check_together(config: Any) -> None:
         )
 
 
+def log_names(text: str) -> tuple[str, ...]:
+    """Return what `--log` names, in lower case, each once; InputError for what is none of LOGS."""
+    names = [name.strip().lower() for name in text.replace(";", ",").split(",") if name.strip()]
+    for name in names:
+        if name not in (*LOGS, NONE):
+            raise InputError(
+                f"--log names '{name}'; it takes {', '.join(LOGS)}, several with commas"
+                f"{near(name, LOGS)}."
+            )
+    return tuple(dict.fromkeys(name for name in names if name != NONE))
+
+
 def near(name: str, known: Iterable[str]) -> str:
-    """Return the known names that are like this one, as a question; "" if there are none."""
-    found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+    """Return the end of a sentence: the known names that are like this one, or a full stop.
+
+    Capitals, and - for _, make no other name.
+    """
+    folded = {_folded(each): each for each in known}
+    found = [_folded(name)] if _folded(name) in folded else []
+    found = found or difflib.get_close_matches(_folded(name), list(folded), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(folded[each] for each in found)}?" if found else "."
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "-").strip("-")

@@ -18,11 +18,10 @@ from typing import Any
 
 from ..errors import InputError
 from ..outside.reading import read_json
-from .checks import check_limits, check_together, flag_of, near, typed
+from .checks import NONE, check_limits, check_together, flag_of, near, typed
 from .presets import BATCH_SIZE, PRESETS
 from .recipe import in_proportion
 
-NONE = "none"  # on the command line: no value, or no path
 AUTO = "auto"  # the same of what the recipe can decide
 FORMAT = 1  # of config.json; raised when an older kit could misread a newer file
 EXPERTS = ("texture", "attention", "hybrid", "edge", "context", "frequency", "contrast")
@@ -39,11 +38,11 @@ ON_RESUME = {
     "no effect": "pretrained weights init_from skip_stage1 preset",
     "of the machine": "dataset_path image_folder mask_folder mask_suffix cache_dir checkpoint_dir "
     "num_workers device parallel gpus amp "
-    "cuda_graph gradient_checkpointing save_minutes time_budget join_minutes",
+    "cuda_graph gradient_checkpointing save_minutes time_budget join_minutes log",
     "taken over": "augment epochs stage1_epochs lr stage2_lr lr_batch stage2_lr_batch scale_lr "
     "backbone_lr_factor weight_decay scheduler min_lr warmup_epochs t_mult progressive_unfreeze "
-    "use_ema ema_decay target_iou deep_weight uncertainty balance legacy_loss clip batch_size "
-    "stage2_batch_size accumulation_steps keep",
+    "use_ema ema_decay target_iou stop_at_target patience deep_weight uncertainty balance "
+    "legacy_loss clip batch_size stage2_batch_size accumulation_steps keep",
 }
 
 
@@ -155,6 +154,10 @@ class Config:
     use_ema: bool = schedule(True, "keep a moving average of the weights")
     ema_decay: float = schedule(0.999, "decay of that average", low=0.0, high=0.99999, open=True)
     target_iou: float = schedule(0.72, "IoU to reach on validation", low=0.0, high=1.0)
+    stop_at_target: bool = schedule(False, "end when that IoU is reached")
+    patience: int = schedule(
+        0, "end after so many epochs of stage two with no better score; 0: never", low=0, high=MANY
+    )
 
     deep_weight: float = loss(1.0, "weight of the deep heads' loss", low=0.0, high=1000.0)
     uncertainty: float = loss(
@@ -206,6 +209,10 @@ class Config:
     )
     time_budget: float = saving(
         0.0, "stop, saved, after this time; 0: never", low=0.0, high=1e6, unit="min"
+    )
+    log: str = saving(
+        "csv",
+        "where the numbers go besides history.csv: tensorboard, wandb, or both with a comma",
     )
 
     def __post_init__(self) -> None:
@@ -261,7 +268,7 @@ def make_config(preset: str = "balanced-2gpu", **changes: Any) -> Config:
     """Return a preset's settings with these changes; InputError for an unknown preset."""
     if preset not in PRESETS:
         raise InputError(
-            f"no preset '{preset}'. Presets: {', '.join(PRESETS)}{near(preset.lower(), PRESETS)}."
+            f"no preset '{preset}'. Presets: {', '.join(PRESETS)}{near(preset, PRESETS)}"
         )
     return with_changes(Config(preset=preset, **PRESETS[preset]), changes)
 
@@ -325,7 +332,7 @@ def _refuse_unknown(changes: Mapping[str, Any]) -> None:
     known = [item.name for item in dataclasses.fields(Config)]
     unknown = [name for name in changes if name not in known]
     if unknown:
-        hints = "".join(near(name, known) for name in unknown)
+        hint = max((near(name, known) for name in unknown), key=len)
         raise InputError(
-            f"unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}{hints}."
+            f"unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}{hint}"
         )

@@ -1,4 +1,4 @@
-"""The settings as the README's table."""
+"""The settings in words: the README's table, and the help of each flag."""
 
 from __future__ import annotations
 
@@ -20,10 +20,26 @@ def settings_table() -> str:
     return "\n".join(lines)
 
 
-def _settings_row(item: dataclasses.Field[Any]) -> str:
+def help_of(item: dataclasses.Field[Any], *, default: bool = True) -> str:
+    """Return a setting's sentence with its choices, unit and, if wanted, its default."""
+    known = [", ".join(item.metadata.get("choices", ()))]
+    unit = item.metadata.get("unit", "")
+    if default:
+        known.append(" ".join(filter(None, ["default", default_of(item) or "empty", unit])))
+    else:
+        known.append(f"in {unit}" if unit else "")
+    more = "; ".join(filter(None, known))
+    return item.metadata["help"] + (f" ({more})" if more else "")
+
+
+def default_of(item: dataclasses.Field[Any]) -> str:
+    """Return a setting's default as people write it."""
     words = {"True": "on", "False": "off", "None": "none"}
-    default = words.get(str(item.default), item.default)
+    return words.get(str(item.default), str(item.default))
+
+
+def _settings_row(item: dataclasses.Field[Any]) -> str:
     extra = [str(item.metadata["unit"])] if "unit" in item.metadata else []
     extra += ["one of " + ", ".join(item.metadata["choices"])] if "choices" in item.metadata else []
     tail = f" ({'; '.join(extra)})" if extra else ""
-    return f"| `{flag_of(item.name)}` | {default} | {item.metadata['help']}{tail} |"
+    return f"| `{flag_of(item.name)}` | {default_of(item)} | {item.metadata['help']}{tail} |"

@@ -24,8 +24,8 @@ def update_best(
 
     keep: "last" takes every epoch. "best" keeps an earlier one only where it is better than this
     one by more than the paired error over the images: on few images the highest of many epochs is
-    chosen by chance. `best` holds "epoch", "iou", "weights", and of the highest "highest" and
-    "ious".
+    chosen by chance. `best` holds "epoch", "iou", "weights", of the highest "highest" and "ious",
+    and in "better" the last epoch that was better than all before by more than that error.
     """
     if best and "ious" not in best and scored.iou <= best["iou"] and keep == "best":
         return best, False  # of an older kit, which kept the mean alone
@@ -33,10 +33,30 @@ def update_best(
     ious = best.get("ious", scored.ious)
     if scored.iou >= highest["iou"] or len(ious) != len(scored.ious):
         highest, ious = {"epoch": epoch, "iou": scored.iou}, scored.ious
-    better = scored.iou > best.get("iou", -1.0)  # than what is held: the highest may be gone
-    taken = not best or keep == "last" or better or is_as_good(scored.ious, ious)
+    above = scored.iou > best.get("iou", -1.0)  # what is held: the highest may be gone
+    taken = not best or keep == "last" or above or is_as_good(scored.ious, ious)
     this = {"epoch": epoch, "iou": scored.iou, "weights": weights} if taken else best
-    return {**this, "highest": highest, "ious": list(ious)}, taken
+    better = last_better(best)
+    if not better or _is_better(scored, better):
+        better = {"epoch": epoch, "iou": scored.iou, "ious": list(scored.ious)}
+    return {**this, "highest": highest, "ious": list(ious), "better": better}, taken
+
+
+def last_better(best: dict[str, Any]) -> dict[str, Any]:
+    """Return "epoch", "iou" and "ious" of the last epoch that was better by more than chance.
+
+    Older kits knew only the highest one. Empty while there is none.
+    """
+    if not best or "better" in best:
+        return dict(best.get("better", {}))
+    return {**best.get("highest", best), "ious": best.get("ious", [])}
+
+
+def _is_better(scored: Validation, than: dict[str, Any]) -> bool:
+    """Say whether these scores are above those of another epoch by more than chance."""
+    if len(than["ious"]) != len(scored.ious):
+        return bool(scored.iou > than["iou"])
+    return not is_as_good(than["ious"], scored.ious)
 
 
 def is_as_good(ious: Sequence[float], others: Sequence[float]) -> bool:

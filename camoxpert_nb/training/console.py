@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+from ..outside.terminal import Part, columns, fitted, moves
+
 
 class Console:
     """Print records: a moving line per step where someone watches, one line per epoch elsewhere.
@@ -18,7 +20,7 @@ class Console:
         self.experts = experts
         self.stream = stream or sys.stdout
         self.log: Path | None = None
-        self._moving = self.stream.isatty()
+        self._moving = moves(self.stream)
         self._started: tuple[float, int] | None = None  # time and step of the first record
         self._drawn = 0.0
         self._gist = ""
@@ -36,7 +38,7 @@ class Console:
     def progress(self, done: int, total: int) -> None:
         """Show how far a preparation is."""
         if self._moving and self._due(done == total):
-            self._draw(f"preparing images {_bar(done, total)} {done}/{total}")
+            self._draw(Part("preparing images", 2), _bar(done, total), Part(f"{done}/{total}", 3))
 
     def report(self, record: dict[str, Any]) -> None:
         """Show a record of the training."""
@@ -60,9 +62,13 @@ class Console:
         done, total = record["step"], record["steps"]
         left = (now - began) / max(done - first, 1) * (total - done)
         self._draw(
-            f"epoch {record['epoch']} {record['stage']} {_bar(done, total)} step {done}/{total}  "
-            f"loss {record['loss']:.3f}  {record['images_per_second']:.0f} img/s  "
-            f"{time.strftime('%H:%M:%S', time.gmtime(left))} left"
+            Part(f"epoch {record['epoch']}", 7),
+            Part(record["stage"], 2),
+            _bar(done, total),
+            Part(f"step {done}/{total}", 4, short=f"{done}/{total}"),
+            Part(f"loss {record['loss']:.3f}", 5),
+            Part(f"{record['images_per_second']:.0f} img/s", 3),
+            Part(f"{_clock(left)} left", 6, short=_clock(left)),
         )
 
     def _judge_speed(self, verdict: str) -> None:
@@ -79,8 +85,9 @@ class Console:
         self._drawn = now
         return True
 
-    def _draw(self, text: str) -> None:
-        self.stream.write("\r\x1b[K" + text)
+    def _draw(self, *parts: Part) -> None:
+        """Draw the moving line in one row: a longer one would wrap, and each would stay."""
+        self.stream.write("\r\x1b[K" + fitted(parts, columns(self.stream) - 1))
         self.stream.flush()
 
 
@@ -105,9 +112,20 @@ def experts_line(gates: list[list[float]], experts: tuple[str, ...]) -> str:
     return "          experts %  " + "  ".join(f"{name} {share:.0f}" for name, share in named)
 
 
-def _bar(done: int, total: int, width: int = 20) -> str:
-    filled = width * done // max(total, 1)
-    return "[" + "#" * filled + "." * (width - filled) + "]"
+def _bar(done: int, total: int) -> Part:
+    """Return a bar that a narrow terminal gets shorter, or not at all."""
+    share = min(max(done / max(total, 1), 0.0), 1.0)
+    long, short = (
+        "[" + "#" * int(width * share) + "." * (width - int(width * share)) + "]"
+        for width in (20, 6)
+    )
+    return Part(long, 1, short)
+
+
+def _clock(seconds: float) -> str:
+    """Return a duration as hours, minutes and seconds: 0:07:05, 31:00:00."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def ending(summary: dict[str, Any], folder: str) -> str:
@@ -121,6 +139,8 @@ def ending(summary: dict[str, Any], folder: str) -> str:
             f"weights{_behind(best)}); target {summary['target_iou']:g} "
             + (f"reached at epoch {reached}" if reached else "not reached")
         )
+    if summary.get("ended_early"):
+        lines.append(f"ended early: {summary['ended_early']}")
     if summary["finished"]:
         lines.append(f"best weights: {folder}/best.pt. Score them on a test set:")
         lines.append(f"  camoxpert evaluate --run {folder} --dataset-path DIR")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from .schedule import Plan
 from .state import TrainState
 from .train import (
+    SCORED,
     Batch,
     Queued,
     StepSettings,
@@ -29,6 +30,7 @@ from .train import (
 
 TIMES = ("workers", "data", "host", "device")  # where the seconds of a step may go
 IDLE = 0.05  # of a step, in which the host waits for the GPU: then the GPU sets the pace
+WEIGHTED = "weighted/"  # how the sums name the terms as they enter the loss
 COUNTED = ("seconds", *TIMES, "images", "skipped", "replayed")  # of skipped steps too
 
 
@@ -43,6 +45,7 @@ class _Step:
     images: int
     workers: float  # seconds until the loading processes had started
     data: float  # seconds spent waiting for images besides
+    weights: dict[str, float]  # of the further losses
     idle: float  # seconds from the step before until this one was queued
 
 
@@ -88,7 +91,7 @@ class EpochSteps:
         images = count_images(group) * state.ranks.world
         state.step, state.seen = state.step + 1, state.seen + images
         of = state.step + plan.steps_from(state.epoch, state.seen)
-        return _Step(queued, state.step, of, now, images, workers, data, idle)
+        return _Step(queued, state.step, of, now, images, workers, data, weights, idle)
 
     def _settle(self) -> dict[str, Any]:
         """Read the oldest step's numbers, add them to the epoch's, and return its record."""
@@ -99,7 +102,9 @@ class EpochSteps:
         state.seconds += seconds
         counts = {**times, "seconds": seconds, "images": step.images, "steps": 1}
         counts["replayed"] = float(step.queued.replayed)
-        _add(state.sums, values | counts)
+        weighted = {name: weight * values[name] for name, weight in step.weights.items()}
+        weighted = {"structure": values["structure"], **weighted}
+        _add(state.sums, values | counts | {WEIGHTED + name: x for name, x in weighted.items()})
         return {
             "epoch": state.epoch + 1,
             "step": step.number,
@@ -107,7 +112,8 @@ class EpochSteps:
             "stage": self.stage.name,
             "lr": _rates(self.plan, step.time),
             "images_per_second": step.images / seconds,
-            **values,
+            **_with_train_iou(values),
+            "weighted": weighted,
             "seconds": seconds,
             "data_wait": times["data"],
         }
@@ -168,6 +174,8 @@ def end_epoch(state: TrainState, plan: Plan) -> dict[str, Any]:
     """Return the finished epoch's means, and let the state stand at the start of the next one.
 
     Losses and the gradient norm are means over the steps that were not skipped, None without one;
+    "weighted" holds the terms as they add up to the loss, "train_iou" is the mean over the images
+    with an object as they were augmented (None without one);
     expert shares over their images. "time_percent" holds the shares of TIMES, "graph_percent" the
     share of steps that a CUDA graph replayed.
     """
@@ -187,7 +195,7 @@ def end_epoch(state: TrainState, plan: Plan) -> dict[str, Any]:
         "step": state.step,
         "stage": stage.name,
         "seconds": round(seconds, 3),
-        **{name: value / taken if taken else None for name, value in sums.items()},
+        **_means(sums, taken),
         "lr": _rates(plan, last),
         "images_per_second": counted["images"] / seconds,
         "data_wait_percent": 100 * counted["data"] / seconds,
@@ -196,6 +204,24 @@ def end_epoch(state: TrainState, plan: Plan) -> dict[str, Any]:
         "gates": share and [[round(value, 4) for value in row] for row in share],
         "skipped_steps": int(skipped),
     }
+
+
+def _means(sums: dict[str, float], taken: float) -> dict[str, Any]:
+    """Return the means over the steps that were taken, None without one."""
+    means = {name: value / taken if taken else None for name, value in sums.items()}
+    parts = {name for name in means if name.startswith(WEIGHTED)}
+    weighted = {name[len(WEIGHTED) :]: means[name] for name in means if name in parts}
+    return {
+        **_with_train_iou({name: x for name, x in means.items() if name not in parts}),
+        "weighted": weighted,
+    }
+
+
+def _with_train_iou(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with "train_iou", a mean over images with an object, in SCORED's place."""
+    found, shown = (values.get(name) or 0.0 for name in SCORED)
+    rest = {name: value for name, value in values.items() if name not in SCORED}
+    return rest | {"train_iou": found / shown if shown else None}
 
 
 def _rates(plan: Plan, time: float) -> dict[str, float]:

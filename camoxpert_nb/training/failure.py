@@ -12,6 +12,7 @@ from typing import Any
 from ..data.batches import LoadingError, why_silent
 from ..errors import PeerLost, TrainingError
 from ..outside.refused import LOCKED, sentence
+from ..runs.latest import drop_latest
 from ..runs.run import Onlooker, Run
 
 
@@ -23,6 +24,13 @@ def refused(run: Run, error: Exception) -> TrainingError | None:
         return TrainingError(f"{said} {saved} `camoxpert resume {run.folder} --num-workers 0`.")
     if not isinstance(error, OSError):
         return None
+    if not run.folder.is_dir():
+        drop_latest(run.folder)
+        return TrainingError(
+            f"{run.folder} is not there any more: it was removed or moved while it was trained, so "
+            "the training ended. Moved: go on with `camoxpert resume NEW_PLACE`. Removed: nothing "
+            "of it is left; train again, and end a training with its Stop button or Ctrl-C first."
+        )
     if error.filename is None:
         error.filename = str(run.folder)
     where = {"--checkpoint-dir": run.folder, "CAMOXPERT_CACHE": os.environ.get("CAMOXPERT_CACHE")}

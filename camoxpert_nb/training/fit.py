@@ -20,18 +20,21 @@ from ..runs.process import discard_empty
 from ..runs.records import seconds_per_image
 from ..runs.run import Onlooker, Run
 from ..settings.config import Config
-from .best import choose_weights, update_best
+from .best import update_best
 from .budget import how_far, minutes_gone, minutes_to_train
+from .early import Over, why_over
 from .epoch import EpochSteps, end_epoch
 from .failure import graceful, note_failure, refused
+from .loggers import Loggers
 from .memory import memory_advice, rehearse
 from .prepare import Loaders, Training, step_settings, summary, versions
 from .resume import begin, folder_for, prepare_for
 from .saving import Saver, saves_beside
 from .schedule import Stage
+from .score import judge, nets_of, save_preview
 from .sound import diverged, why_unsound
 from .train import Diverged
-from .validate import average_batch_norm, preview, validate
+from .validate import average_batch_norm
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -70,11 +73,12 @@ def fit(
         with run.locked(), graceful(run):
             begin(training, run, known)
             announce(training)
+            loggers = Loggers(run, training.config, training.state.step, report)
             saver = Saver(run, beside=saves_beside(run, training.devices))
-            gauge = Gauge(training.devices.ids)
-            with contextlib.closing(gauge), contextlib.closing(saver):
+            gauge, closing = Gauge(training.devices.ids), contextlib.closing
+            with closing(loggers), closing(gauge), closing(saver):
                 loaders = Loaders(training, progress)
-                trainer = _Trainer(training, loaders, run, report, gauge, saver, end)
+                trainer = _Trainer(training, loaders, run, loggers.report, gauge, saver, end)
                 told = ranks.told(trainer.note, partial(note_failure, run))
                 with told, contextlib.closing(loaders.feed):
                     for doubt in loaders.doubts:
@@ -82,7 +86,8 @@ def fit(
                     trainer.work()
     except Exception as error:
         reason = refused(run, error) or error
-        note_failure(run, reason)
+        if not isinstance(reason, Over):  # which leaves a run that is finished as it is
+            note_failure(run, reason)
         if not named and ranks.first:
             discard_empty(folder)
         if reason is not error:
@@ -125,6 +130,7 @@ class _Trainer:
         loaders.feed.say = self.note
         self.steps: EpochSteps | None = None
         self.left = 0  # steps of the epoch that were not recorded yet
+        self.over = ""  # why the training ends before its last epoch
 
     def work(self) -> None:
         """Train, and sum up what was reached."""
@@ -146,12 +152,13 @@ class _Trainer:
         if stopped:
             self.run.clear()
             self.report(self.run.log("stop", step=self.state.step, why=stopped))
-        self.run.save_json(
-            "summary",
-            summary(self.training, self.loaders.fingerprint, self.run, finished=not stopped),
-        )
+        if self.over:
+            self.note(f"training ends after epoch {self.state.epoch}: {self.over}")
+        found = summary(self.training, self.loaders.fingerprint, self.run, finished=not stopped)
+        self.run.save_json("summary", found | {"ended_early": self.over})
         if not stopped:
-            self.report(self.run.log("end", step=self.state.step, best=self.state.best))
+            end = {"step": self.state.step, "best": self.state.best, "why": self.over}
+            self.report(self.run.log("end", **end))
 
     def train(self) -> str:
         """Train to the end, or to the stop whose reason is returned, with everything saved."""
@@ -161,13 +168,20 @@ class _Trainer:
                 return stopped
             started = time.monotonic()
             self.end_epoch()
+            self.over = self.ranks.from_first(self.why_over)
             stopped = self.between_steps(save=True)
             self.between = time.monotonic() - started
+            if self.over:
+                return ""
             if stopped and state.epoch < self.plan.epochs:
                 return stopped
             if state.epoch == self.first_epoch + 1:  # measured by now
                 self.forecast(*self.ranks.from_first(self.measured))
         return ""
+
+    def why_over(self) -> str:
+        """Say why the training ends before its last epoch, or nothing."""
+        return why_over(self.training.config, self.plan, self.state)
 
     def train_epoch(self) -> str:
         """Train to the end of the epoch, whose last step the epoch's own end saves and obeys."""
@@ -207,36 +221,21 @@ class _Trainer:
         # While the GPU validates, the workers load what comes then.
         self.loaders.begin(self.plan.stage_at(state.epoch), state.epoch)
         record["verdict"] = verdict(record)
-        nets = {"raw": state.net} | ({"ema": state.ema.module} if state.ema else {})
-        average_batch_norm(state.net, nets.get("ema"), self.ranks)
+        average_batch_norm(state.net, nets_of(training).get("ema"), self.ranks)
         self.require_sound(record["loss"] is None)
-        how: dict[str, Any] = {
-            "dtype": training.precision.dtype,
-            "device": training.devices.main,
-        }
-        scores = {
-            name: validate(net, self.loaders.validation(batch), ranks=self.ranks, **how)
-            for name, net in nets.items()
-        }
-        if not scores["raw"].finite:
+        judged = judge(training, self.loaders, batch)
+        if not judged.finite:
             raise diverged(self.run, training.config, "the network gives no numbers any more")
-        weights = choose_weights(scores)
-        config, scored = training.config, scores[weights]
-        taken = not why_unsound(state, epoch_ends=True)
+        config, taken = training.config, not why_unsound(state, epoch_ends=True)
         if taken:
-            state.best, taken = update_best(state.best, state.epoch, weights, scored, config.keep)
-        record |= {
-            "iou": scores["raw"].iou,
-            "iou_ema": scores["ema"].iou if "ema" in scores else None,
-            "mae": scored.mae,
-            "empty_masks": scored.empty,
-            "validation": self.scored_on,
-            "best": taken,
-        }
+            found = state.epoch, judged.weights, judged.scored, config.keep
+            state.best, taken = update_best(state.best, *found)
+        record |= judged.record | {"validation": self.scored_on, "best": taken}
         if taken:
-            saved = {"net": nets[weights].state_dict(), "config": config.as_dict()}
+            saved = {"net": judged.net.state_dict(), "config": config.as_dict()}
             self.saver.save("best", saved | state.best | {"version": versions()["camoxpert_nb"]})
-        self.ranks.from_first(lambda: self.save_preview(nets[weights], how))
+        shown = training, self.loaders, self.run, judged.net
+        self.ranks.from_first(lambda: save_preview(*shown))
         self.report(self.run.log("epoch", **record))
 
     def require_sound(self, all_skipped: bool) -> None:
@@ -248,13 +247,6 @@ class _Trainer:
             return  # not saved, and one more epoch tells
         if why:
             raise diverged(self.run, self.training.config, why)
-
-    def save_preview(self, net: nn.Module, how: dict[str, Any]) -> None:
-        """Write how the same few validation images are predicted now."""
-        arrays = preview(net, self.loaders.validation_set, **how)
-        pairs = self.training.data.validation
-        names = [pairs[index].name for index in arrays.pop("index").tolist()]
-        self.run.save_preview(arrays | {"names": names})
 
     def measured(self) -> tuple[dict[int, float], float]:
         """Return a device's seconds for one image by open blocks, and those between epochs."""

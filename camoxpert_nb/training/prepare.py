@@ -38,6 +38,7 @@ from ..runs.run import Run
 from ..settings.config import Config
 from ..settings.decide import decide
 from .graph import make_graph
+from .loggers import require
 from .schedule import Plan, Stage, build_plan
 from .state import TrainState, backbone_blocks, parameter_groups
 from .train import StepSettings
@@ -118,6 +119,7 @@ def prepare(
     to train a peer or an ablation in the same way; it has CamoXpert's outputs and its
     `backbone_blocks`. `ranks` is this process's place among those that train together.
     """
+    ranks.from_first(lambda: require(config.log))
     devices, precision = ranks.in_turn(lambda: _choose_devices(config, ranks))
     ranks.from_first(partial(_check_kinds, ranks.gather(devices.main.type), ranks))
     shown = progress if ranks.first else None

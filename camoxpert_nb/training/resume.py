@@ -21,6 +21,7 @@ from ..runs.run import Onlooker, Run
 from ..settings.config import Config, differences, with_rates
 from ..settings.recipe import in_proportion
 from .changes import compare_settings
+from .early import refuse_over
 from .prepare import Training, prepare, versions
 from .schedule import Origin, Plan, build_plan
 
@@ -220,6 +221,7 @@ def restore(training: Training, run: Run, known: Split) -> None:
         changes.append("the best epoch is looked for anew, as best.pt is not here")
     changes += [*_settle_stages(training, was), *_compare_images(training, known)]
     training.changes = changes
+    refuse_over(training.config, _plan(training, training.config, state.origin), state)
     run.cut_history(state.epoch, state.step)
     if SHAPE & set(differences(training.config, was)):
         state.origin = _origin(training, was)

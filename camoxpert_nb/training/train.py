@@ -19,11 +19,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..data.augment import augment_batch
 from ..errors import TrainingError
+from ..evaluation.metrics_of_batches import training_iou
 from ..machine.devices import seed_step
 from ..network.losses import total
 from .state import TrainState
 
 MOST_SKIPPED = 30  # non-finite steps in a row before a run is given up
+SCORED = ("ious", "objects")  # of a step: its images' summed IoU, and how many show an object,
+# both as shares of all its images
 NEWEST = 0.1  # weight of a step in the experts' usage, which the balance looks at
 
 Batch = dict[str, Tensor]
@@ -125,7 +128,7 @@ def step_on_device(
     settings: StepSettings,
     weights: dict[str, Tensor],
 ) -> tuple[Tensor, list[str]]:
-    """Do a whole step; return loss, terms and gradient norm, on the device, and their names.
+    """Do a whole step; return loss, terms, SCORED, gradient norm, on the device, and their names.
 
     `weights` are those of the further losses, 0-dim, on the device as the learning rates are.
     """
@@ -181,7 +184,8 @@ def _accumulate(
 ) -> tuple[Tensor, Tensor, list[str]]:
     """Add up the gradients of all parts.
 
-    Returns loss and terms, (2, stages, experts) summed gates and probabilities, and the names.
+    Returns loss, terms and SCORED, (2, stages, experts) summed gates and probabilities, and the
+    names of the first.
     """
     if not state.graph.recording:  # a generator that is captured keeps its seed
         seed_step(settings.seed, state.step, state.ranks.rank)
@@ -195,9 +199,10 @@ def _accumulate(
             loss, terms = total(parts, **weights, usage=state.usage_like(router[0]))
             share = len(image) / images  # parts may differ by an image
             state.scaler.scale(loss * share).backward()
-        values.append(torch.stack([loss, *terms.values()]).detach() * share)
+            scored = training_iou(parts["logits"], mask) / images
+        values.append(torch.cat([torch.stack([loss, *terms.values()]).detach() * share, scored]))
         experts.append(torch.stack([parts["gates"].detach().float().sum(0), router.sum(0)]))
-        names = ["loss", *terms]
+        names = ["loss", *terms, *SCORED]
     return torch.stack(values).sum(0), torch.stack(experts).sum(0), names
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
@@ -16,6 +17,7 @@ from ..data.batches import PairDataset
 from ..evaluation.metrics_of_batches import batch_iou, batch_mae
 from ..machine.distributed import ALONE, Ranks
 from ..network.build import evaluating
+from ..network.losses import object_and_counted, structure_loss
 
 CPU = torch.device("cpu")
 PREVIEWS = 12
@@ -29,7 +31,8 @@ class Validation:
 
     iou (threshold 0.5), mae: means over the images with an object, as `evaluate` takes them; 0 and
     1 where none has one. ious: of those images, in the order of the set. empty: how many have none.
-    finite: whether the network gave numbers for any image.
+    finite: whether the network gave numbers for any image. loss: the structure loss as training
+    takes it, its mean over all images; NaN without one.
     """
 
     iou: float
@@ -37,6 +40,7 @@ class Validation:
     ious: tuple[float, ...]
     empty: int
     finite: bool = True
+    loss: float = math.nan
 
 
 @torch.inference_mode()
@@ -47,30 +51,34 @@ def validate(
     dtype: torch.dtype | None = None,
     device: torch.device = CPU,
     ranks: Ranks = ALONE,
+    legacy: bool = False,
 ) -> Validation:
     """Score the images of `batches`, which are this process's; all together hold each image once.
 
-    All processes return the same.
+    All processes return the same. `legacy` is structure_loss's.
     """
-    rows: list[tuple[int, float, float, bool, bool]] = []
+    rows: list[tuple[int, float, float, bool, bool, float]] = []
     for batch in batches:
         outputs, mask = _forward(net, batch, dtype, device)
         probability = outputs["logits"].float().sigmoid()
+        object_, counted = object_and_counted(mask)
         columns = (
             batch_iou(probability, mask),
             batch_mae(probability, mask),
             mask[:, :1].amax((1, 2, 3)),
             probability.flatten(1).sum(1).isfinite(),
+            structure_loss(outputs["logits"], object_, legacy, counted),
         )
         table = torch.stack([column.double() for column in columns], 1).tolist()
         rows += [(i, *row) for i, row in zip(batch["index"].tolist(), table, strict=True)]
     every = sorted(row for part in ranks.gather(rows) for row in part)
-    ious = tuple(iou for _, iou, _, some, _ in every if some)
-    maes = [mae for _, _, mae, some, _ in every if some]
-    finite = any(numbers for *_, numbers in every)
+    ious = tuple(iou for _, iou, _, some, *_ in every if some)
+    maes = [mae for _, _, mae, some, *_ in every if some]
+    finite = any(numbers for *_, numbers, _ in every)
+    loss = fmean(row[-1] for row in every) if every else math.nan
     if not ious:
-        return Validation(0.0, 1.0, (), len(every), finite)
-    return Validation(fmean(ious), fmean(maes), ious, len(every) - len(ious), finite)
+        return Validation(0.0, 1.0, (), len(every), finite, loss)
+    return Validation(fmean(ious), fmean(maes), ious, len(every) - len(ious), finite, loss)
 
 
 def average_batch_norm(net: nn.Module, average: nn.Module | None, ranks: Ranks) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from camoxpert_nb.cli import main as cli
-from camoxpert_nb.cli.flags import PathKind, flag_text
+from camoxpert_nb.cli.parser import PathKind, flag_text
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import make_config
 

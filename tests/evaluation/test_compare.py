@@ -12,6 +12,7 @@ from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation.compare import (
     PAIRED,
     ablation,
+    ablation_text,
     compare,
     paired_differences,
     performance_table,
@@ -148,3 +149,19 @@ def test_images_that_trained_a_run_tell_nothing_about_it() -> None:
     (said,) = compare(runs, {"a": 0, "b": 12}).statements
     assert "WARNING: of these images 12 trained b" in said and "clear of 0" not in said
     assert "clear of 0" in compare(runs, {"a": 0, "b": 0}).statements[0]
+
+
+def test_what_one_run_cannot_have_is_said_in_words() -> None:
+    settings = {name: {"lr": lr, "seed": seed} for name, lr, seed in (("a", 1, 1), ("b", 1, 2))}
+    settings |= {"c": {"lr": 2, "seed": 1}, "d": {"lr": 3, "seed": 1}}
+    text = ablation_text(ablation(settings, {"a": 0.5, "b": 0.6, "c": 0.4, "d": None}))
+    assert "NaN" not in text and "sd" not in text.split()
+    assert text.count("one run") == 2 and "0.0707" in text and "none yet" in text
+    full = ablation_text(ablation(settings, {"a": 0.5, "b": 0.6, "c": 0.4, "d": 0.1}))
+    assert "without a score" not in full
+
+
+def test_a_comparison_has_the_fields_names_and_no_code_words() -> None:
+    said = compare({"a": table(1), "b": table(1, 0.05)}).summary()
+    assert "S-measure (S_alpha)" in said and "weighted F" in said
+    assert "_measure" not in said and "ablation" not in said and "--seed" in said

@@ -17,6 +17,7 @@ from camoxpert_nb.evaluation.scores import (
     SIZES,
     bootstrap,
     build_scores,
+    labelled,
     percentile_interval,
     write_csv,
 )
@@ -162,3 +163,13 @@ def test_the_table_of_all_images_is_written(tmp_path: Path) -> None:
     assert list(table.columns[:2]) == ["dataset", "name"]
     assert table["dataset"].value_counts().to_dict() == {"CAMO": 3, "NC4K": 4}
     assert table["iou"][3:].to_numpy() == pytest.approx(two.per_image["iou"].to_numpy())
+
+
+def test_tables_for_people_have_the_fields_names() -> None:
+    frame = pd.DataFrame([{"name": "a", "s_measure": 0.5, "mean.mae": 0.1, "raw_mae": 0.2, "x": 1}])
+    assert list(labelled(frame)) == [
+        *("image", "S-measure (S_alpha)", "MAE", "MAE, not stretched", "x"),
+    ]
+    assert list(frame)[1] == "s_measure"  # the keys of files stay
+    rows = [{"group": "all", "n": 3, "mean": {"iou": 0.5, "max_e": None}, "interval": (0, 1)}]
+    assert list(labelled(rows)) == ["group", "images", "interval", "IoU", "max E"]

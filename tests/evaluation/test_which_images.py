@@ -167,3 +167,13 @@ def test_a_run_finds_its_data_as_it_was_told_where_they_lie(tmp_path: Path) -> N
     assert chosen(tmp_path / "next.json", str(root)).dataset_path == str(root)
     with pytest.raises(InputError, match="--image-folder"):
         find_data(str(root))
+
+
+def test_images_held_out_are_called_validation_whatever_their_folder_is(
+    run: Run, camouflage: Path, tmp_path: Path
+) -> None:
+    for folder in (camouflage / "Train", camouflage):
+        (one,) = choose_pairs(run, folder, "validation")
+        assert (one.name, one.split) == (f"{camouflage.name} validation", "validation")
+    (one,) = choose_pairs(run, camouflage / "Train", "all")
+    assert one.name == camouflage.name and one.trained > 0

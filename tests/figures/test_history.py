@@ -41,8 +41,16 @@ def record(epoch: int, **changes: Any) -> dict[str, Any]:
         "loss": 2 / epoch,
         "structure": 1.5 / epoch,
         "deep": 0.4 / epoch,
-        "uncertainty": 0.0,
-        "balance": 0.1 / epoch,
+        "uncertainty": 0.5,
+        "balance": 1 / epoch,
+        "weighted": {
+            "structure": 1.5 / epoch,
+            "deep": 0.4 / epoch,
+            "uncertainty": 0.0,
+            "balance": 0.1 / epoch,
+        },
+        "val_loss": 1.6 / epoch,
+        "train_iou": 0.15 * epoch,
         "iou": 0.1 * epoch,
         "iou_ema": 0.1 * epoch + 0.02,
         "lr": {"head": 1e-3 / epoch, "backbone": 0.0 if epoch <= 2 else 1e-4 / epoch},
@@ -77,8 +85,14 @@ def test_history_draws_what_was_recorded() -> None:
     draw(figure)
     losses = panel(figure, "Training loss")
     assert line(losses, "loss") == ([1, 2, 3, 4, 5], [2 / epoch for epoch in range(1, 6)])
-    assert {each.get_label() for each in losses.lines} == set(TERMS) - {"uncertainty"}  # it is off
-    score = panel(figure, "Validation IoU")
+    terms = [*set(TERMS) - {"uncertainty"}]  # it weighs nothing
+    labels = {str(each.get_label()) for each in losses.lines}
+    assert labels == {"loss", "structure, validation", *terms}
+    total = sum(np.array(next(y for x, y in [line(losses, term)])) for term in terms)
+    np.testing.assert_allclose(total, line(losses, "loss")[1])
+    assert line(losses, "structure, validation")[1] == [1.6 / epoch for epoch in range(1, 6)]
+    score = panel(figure, "Validation and training IoU")
+    assert line(score, "training")[1] == pytest.approx([0.15 * epoch for epoch in range(1, 6)])
     assert line(score, "raw")[1] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     assert line(score, "averaged")[1] == pytest.approx([0.12, 0.22, 0.32, 0.42, 0.52])
     assert line(score, "best") == ([5], pytest.approx([0.52]))
@@ -117,6 +131,20 @@ def test_history_copes_with_any_length(count: int) -> None:
     assert ("No epoch has ended yet" in words(figure)) == (count == 0)
 
 
+def test_records_of_an_older_kit_show_the_terms_that_stand_for_themselves() -> None:
+    old = [record(1), record(2)]
+    for each in old:
+        for name in ("weighted", "val_loss", "train_iou"):
+            del each[name]
+    figure = show_history(old)
+    draw(figure)
+    assert [each.get_label() for each in panel(figure, "Training loss").lines] == [
+        "loss",
+        "structure",
+    ]
+    assert "training, as augmented" not in words(figure)
+
+
 def test_a_loss_that_ran_away_does_not_hide_the_rest() -> None:
     figure = show_history([record(1), record(2, loss=float("inf"), structure=float("nan"))])
     draw(figure)
@@ -128,7 +156,7 @@ def test_history_says_what_is_missing() -> None:
     draw(bare)
     assert words(bare).count("not recorded") == 6
     first = {"epoch": 1, "iou": 0.0, "iou_ema": None, "lr": None, "gates": None}
-    partly = show_history([first, record(2, iou_ema=None)])
+    partly = show_history([first, record(2, iou_ema=None, train_iou=None)])
     draw(partly)
     labels = [each.get_label() for each in panel(partly, "Validation").lines]
     assert labels == ["raw weights", "best, epoch 2: 0.2"]

@@ -164,3 +164,25 @@ def test_evaluating_with_a_report_opens_the_network_once_and_predicts_nothing_tw
     places = ["--run", str(run.folder), "--dataset-path", str(camouflage)]
     assert main.main(["evaluate", *places, "--report", *flags]) == 0
     assert (calls.count("load_run"), calls.count("predict")) == (1, predicted)
+
+
+def test_each_set_keeps_its_report_and_the_newest_is_beside_the_run(
+    run: Run, judged: list[Judged]
+) -> None:
+    (test,) = judged
+    held_out = dataclasses.replace(test, name="CAMO validation", split="validation")
+    odd = dataclasses.replace(test, name="a/b: c", split="all")
+    newest = run.folder / "report.html"
+    for sets, name in (
+        ([test], f"{test.name}.html"),
+        ([held_out], "CAMO validation.html"),
+        ([test, held_out], f"{'+'.join(sorted([test.name, 'CAMO validation']))}.html"),
+        ([odd], "a_b_ c all.html"),
+    ):
+        assert write_report(run, sets) == newest
+        assert (run.folder / "reports" / name).read_bytes() == newest.read_bytes()
+    assert len(list((run.folder / "reports").iterdir())) == 4
+    write_report(run)
+    assert len(list((run.folder / "reports").iterdir())) == 4
+    elsewhere = run.folder / "mine.html"
+    assert write_report(run, judged, elsewhere) == elsewhere and elsewhere.exists()

@@ -12,16 +12,9 @@ from camoxpert_nb.data.layouts import find_datasets
 from camoxpert_nb.data.selection import select
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.kaggle import session
-from camoxpert_nb.kaggle.session import (
-    begin,
-    find_runs,
-    finished,
-    hand_over,
-    how_to_go_on,
-    input_root,
-    session_start,
-    sources,
-)
+from camoxpert_nb.kaggle.earlier import find_runs, finished, how_to_go_on
+from camoxpert_nb.kaggle.inputs import input_root, sources
+from camoxpert_nb.kaggle.session import begin, hand_over, session_start
 from camoxpert_nb.network.build import find_weights
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config
@@ -223,6 +216,93 @@ class TestEarlierRun:
         config = session.settings(make_config("demo"))
         assert (config.preset, config.checkpoint_dir) == ("tiny", "runs/new")
         assert "1 epochs done, it goes on" in str(session)
+
+    @pytest.mark.parametrize(
+        ("spoil", "said"),
+        [
+            (lambda f: (f / "config.json").unlink(), "no config.json"),
+            (lambda f: (f / "config.json").write_text("{"), "config.json"),
+            (lambda f: (f / "config.json").write_text("[]"), "config.json"),
+            (lambda f: (f / "last.pt").unlink(), "no last.pt"),
+            (lambda f: (f / "last.pt").write_bytes(b""), "last.pt is empty"),
+            (lambda f: (f / "last.pt").write_bytes(b"PK cut"), "last.pt was cut short"),
+            (lambda f: (f / "history.jsonl").write_text("nonsense\n"), "history.jsonl"),
+        ],
+    )
+    def test_a_run_that_cannot_go_on_is_named(
+        self, spoil: Callable[[Path], object], said: str, inputs: Path
+    ) -> None:
+        run = plant_run(inputs / "notebooks/me/a", "torn", at=9)
+        spoil(run.folder)
+        session = begin()
+        assert session.run is None and not session.goes_on
+        (note,) = session.notes
+        assert str(run.folder) in note and said in note and note in str(session)
+        plant_run(inputs / "old", "whole", at=1)  # beside it the whole one goes on
+        session = begin()
+        assert session.run is not None and session.run.folder.name == "whole"
+        assert said in str(session)
+
+    def test_the_unfinished_one_goes_on_though_another_is_newer(self, inputs: Path) -> None:
+        plant_run(inputs / "a", "older", at=1)
+        plant_run(inputs / "b", "wanted", at=5)
+        demo = plant_run(inputs / "c", "demo", at=9, end=True)
+        session = begin()
+        assert session.run is not None and session.run.folder.name == "wanted"
+        assert f"{demo.folder}: passed over, it is finished" in str(session)
+        assert "older: passed over, it is older" in str(session)
+
+    def test_other_settings_than_it_began_with_are_said(self, inputs: Path) -> None:
+        plant_run(inputs / "a", "x", at=1)
+        session = begin()
+        asked = make_config("balanced-2gpu", epochs=200, img_size=352)
+        session.settings(asked)
+        assert session.notes == []  # nobody chose: it is a proposal
+        Path("runs").mkdir(exist_ok=True)
+        asked.save(Path("runs/next.json"))
+        for _ in range(2):
+            assert session.settings(asked).preset == "tiny"
+        (note,) = session.notes
+        assert "--epochs" in note and "(chosen in 02 200)" in note and "352" in note
+        assert "keeps its own settings" in note
+        again = begin()
+        again.settings(make_config("tiny"))
+        assert again.notes == []
+
+    def test_images_that_are_missing_are_said(self, plant: Plant, inputs: Path) -> None:
+        plant_cod10k(plant("cod10k"), cam=3, noncam=0, test=2)
+        run = plant_run(inputs / "out", "x", at=1)
+        names = {f"{i}": f"COD10K-CAM-1-Aquatic-Train-{i}.jpg" for i in range(3)}
+        run.save_json("split", {"train": names, "validation": {}})
+        assert begin().notes == []
+        shutil.rmtree("runs")  # the next session begins in an empty folder
+        camo = {f"c{i}": f"CAMO/camourflage_{i:05d}.jpg" for i in range(3)}
+        run.save_json("split", {"train": names, "validation": camo})
+        (note,) = begin().notes
+        assert "began with 6 images, of which 3 are not attached" in note
+
+    def test_settings_keep_the_set_that_was_chosen(self, plant: Plant, inputs: Path) -> None:
+        chosen_set = plant("cod10k")
+        plant_cod10k(chosen_set, cam=3, noncam=1, test=2)
+        plant_camo(plant("camo"))
+        source = plant("camoxpert-02-configure") / "runs"
+        source.mkdir()
+        for path in (chosen_set, "/kaggle/input/cod10k"):  # here, or mounted elsewhere then
+            make_config("tiny", dataset_path=str(path)).save(source / "next.json")
+            session = begin()
+            assert Config.load(Path("runs/next.json")).dataset_path == str(chosen_set)
+            Path("runs/next.json").unlink()
+        make_config("tiny", dataset_path="/gone").save(source / "next.json")
+        session = begin()
+        assert Config.load(Path("runs/next.json")).dataset_path == session.data
+        assert "saved with the images in /gone, which is not here" in session.notes[0]
+
+    def test_settings_that_cannot_be_read_are_said(self, plant: Plant) -> None:
+        source = plant("camoxpert-02-configure") / "runs"
+        source.mkdir()
+        (source / "next.json").write_text("{")
+        assert "cannot be used" in begin().notes[0]
+        assert not Path("runs/next.json").exists()
 
     def test_places_are_put_right(self, plant: Plant) -> None:
         plant_cod10k(plant("cod10k"), cam=3, noncam=1, test=2)

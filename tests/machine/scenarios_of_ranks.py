@@ -113,6 +113,18 @@ def a_deadline(ranks: Ranks, config: Config) -> Any:
     return last_steps(ranks, config.replace(time_budget=0.01), lambda step: None)
 
 
+def an_early_end(ranks: Ranks, config: Config) -> Any:
+    epochs: list[int] = []
+
+    def report(record: dict[str, Any]) -> None:
+        if record["kind"] == "epoch":
+            epochs.append(record["epoch"])
+
+    how = {"stop_at_target": True, "target_iou": 0.0, "log": "csv"}
+    run = fit(config.replace(epochs=500, **how), report=report, ranks=ranks)
+    return {"epochs": ranks.gather(epochs), "summary": run.load_json("summary")["ended_early"]}
+
+
 def a_pause(ranks: Ranks, config: Config) -> Any:
     run, times = Run(config.checkpoint_dir), []
 
@@ -159,6 +171,7 @@ SCENARIOS = (
     a_signal_to_one,
     a_stop_file,
     a_deadline,
+    an_early_end,
     a_pause,
     a_gradient_that_is_not_finite,
 )

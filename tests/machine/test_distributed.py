@@ -110,7 +110,16 @@ def test_two_processes_train_what_one_with_the_doubled_batch_does(
     assert gap(alone, together, "ema") < 2e-4
     for one, two in zip(alone.records("epoch"), together.records("epoch"), strict=True):
         assert two["stage"] == one["stage"]
-        for name in ("loss", "balance", "gradient_norm", "iou", "iou_ema", "mae"):
+        for name in (
+            "loss",
+            "balance",
+            "gradient_norm",
+            "iou",
+            "iou_ema",
+            "mae",
+            "val_loss",
+            "train_iou",
+        ):
             assert two[name] == pytest.approx(one[name], rel=2e-3, abs=1e-4), name
         assert torch.allclose(torch.tensor(two["gates"]), torch.tensor(one["gates"]), atol=1e-3)
         assert two["lr"] == one["lr"]
@@ -143,6 +152,13 @@ def test_all_processes_stop_at_the_same_step(found: dict[str, Any], name: str) -
     assert first == wanted
     why = "the time budget is used up" if name == "a_deadline" else "asked to stop"
     assert found[name]["end"]["why"] == why
+
+
+def test_all_processes_end_early_together(found: dict[str, Any]) -> None:
+    assert found["an_early_end"]["epochs"] == [[1], [1]]
+    assert "the target is reached" in found["an_early_end"]["summary"]
+    folder = found["folder"] / "an_early_end"
+    assert len((folder / "history.csv").read_text().splitlines()) == 2
 
 
 def test_all_processes_pause(found: dict[str, Any]) -> None:

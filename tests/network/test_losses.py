@@ -160,7 +160,8 @@ def test_every_part_starts_with_the_sample() -> None:
     parts = make()(*photos(3))
     shapes = {name: tuple(value.shape) for name, value in parts.items()}
     losses = dict.fromkeys(("structure", "deep", "uncertainty"), (3,))
-    assert shapes == losses | {"gates": (3, 2, 7), "router": (3, 2, 7)}
+    maps = {"gates": (3, 2, 7), "router": (3, 2, 7), "logits": (3, 1, 64, 64)}
+    assert shapes == losses | maps
     assert all(value.dtype == torch.float32 for value in parts.values())
 
 

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import platform
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -74,7 +75,12 @@ def test_every_kind_of_folder_is_told(tmp_path: Path) -> None:
         dashboard = Dashboard(run)
         assert dashboard.status.name == name
         assert f": {name}" in str(dashboard)
-        dashboard._repr_mimebundle_()
+        bundle = dashboard._repr_mimebundle_()
+        assert ("text/html" in bundle) == (name in ("stopped", "finished", "died"))
+        if name == "finished":  # nothing to press any more
+            assert not dashboard._widgets
+            continue
+        assert (dashboard._widgets["again"].layout.display == "") == (name in ("stopped", "died"))
         free = {button for button in BUTTONS if not dashboard._widgets[button].disabled}
         assert free == enabled.get(name, set())
         dashboard.close()
@@ -200,21 +206,114 @@ def test_a_long_run_leaves_a_small_notebook(tmp_path: Path) -> None:
     assert page.count('role="img"') == 8 and "best, epoch 50" in page
 
 
-def test_two_dashboards_keep_up_by_themselves_and_end_with_the_run(tmp_path: Path) -> None:
+def test_many_dashboards_on_a_run_share_one_panel_which_ends_with_it(tmp_path: Path) -> None:
     run = folder_with(tmp_path, 2, process=MINE)
-    both = [Dashboard(run), Dashboard(tmp_path)]
-    for dashboard in both:
-        dashboard._repr_mimebundle_()
-    both[0]._widgets["Pause"].click()
-    wait_until(lambda: all("paused" in each._widgets["head"].value for each in both))
-    both[1]._widgets["Resume"].click()
-    wait_until(lambda: all("running" in each._widgets["head"].value for each in both))
-    both[1].close()
-    wait_until(lambda: not both[1]._thread.is_alive())
+    threads = threading.active_count()
+    many = [Dashboard(run), *(Dashboard(tmp_path) for _ in range(9))]
+    views = [str(dashboard._repr_mimebundle_()) for dashboard in many]
+    assert len(set(views)) == 1 and threading.active_count() == threads + 1
+    assert not any(dashboard._widgets for dashboard in many[1:])
+    panel = many[0]
+    panel._widgets["Pause"].click()
+    wait_until(lambda: "paused" in panel._widgets["head"].value)
+    panel._widgets["Resume"].click()
+    wait_until(lambda: "running" in panel._widgets["head"].value)
     run.log("end", step=40)
     run.save_process({})
-    wait_until(lambda: "finished" in both[0]._widgets["head"].value)
-    wait_until(lambda: not both[0]._thread.is_alive())
+    wait_until(lambda: "finished" in panel._widgets["head"].value)
+    wait_until(lambda: not panel._thread.is_alive())
+
+    models = len(widgets_alive())
+    many[3].close()
+    assert not panel._widgets and len(widgets_alive()) < models - 20
+
+
+def widgets_alive() -> dict[str, Any]:
+    import ipywidgets
+
+    return dict(getattr(ipywidgets.widgets.widget, "_instances", {}))
+
+
+class Handle:
+    """An output of a cell, as IPython hands it out."""
+
+    def __init__(self) -> None:
+        self.bundles: list[dict[str, Any]] = []
+
+    def update(self, bundle: dict[str, Any], raw: bool) -> None:
+        self.bundles.append(bundle)
+
+
+def test_a_saved_notebook_holds_the_end_and_the_panel_comes_back(tmp_path: Path) -> None:
+    run = folder_with(tmp_path, 3, process=MINE)
+    dashboard, panel, table = Dashboard(run), Handle(), Handle()
+    dashboard._repr_mimebundle_()
+    dashboard._outputs.append(panel)
+    kept = dashboard.table()
+    kept._handle = table
+    dashboard.keep(kept)
+    assert "application/vnd" in str(dashboard._bundle())
+    run.log("stop", step=40)
+    run.save_process({})
+    wait_until(lambda: panel.bundles and table.bundles)
+    assert set(panel.bundles[-1]) == {"text/plain", "text/html"}
+    assert "stopped" in panel.bundles[-1]["text/plain"]
+    page = panel.bundles[-1]["text/html"]
+    assert page.count("data:image/svg+xml") == 8 and "<svg" not in page and "<table" in page
+    assert "images_per_second" in table.bundles[-1]["text/plain"]
+    assert dashboard._widgets["again"].layout.display == ""
+
+    run.save_process({**MINE, "started": 3e9})  # it goes on
+    dashboard.refresh()
+    dashboard._settle()
+    assert "application/vnd" in str(panel.bundles[-1])
+    assert dashboard._widgets["again"].layout.display == "none"
+    dashboard.close()
+
+
+def test_parts_of_a_run_are_shown_as_far_as_there_are_any(tmp_path: Path) -> None:
+    dashboard = Dashboard(folder_with(tmp_path, 0, process=MINE))
+    for kept in (dashboard.table(), dashboard.figure()):
+        assert "follows when the training ends" in repr(kept)
+    assert "No log yet" in repr(dashboard.log())
+    folder_with(tmp_path, 2)
+    (tmp_path / "log.txt").write_text("<b>one</b>\ntwo\n")
+    assert "image/png" in dashboard.figure().bundle()
+    assert "&lt;b&gt;one" in dashboard.log().bundle()["text/html"]
+    assert repr(dashboard.log(1)) == "two"
+
+
+@pytest.mark.parametrize("process", [MINE, None], ids=["running", "stopped"])
+def test_a_folder_that_is_removed_is_told_and_its_curves_stay(
+    process: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    run = folder_with(tmp_path / "run", 3, "" if process else "stop", process=process)
+    dashboard = Dashboard(run)
+    before = dashboard._parts["curves"]
+    shutil.rmtree(run.folder)
+    dashboard.refresh()
+    assert dashboard.status.name == "gone" and dashboard.status.ended
+    assert "deleted or moved" in str(dashboard) and dashboard._parts["curves"] == before
+    assert (f"Process {os.getpid()} still trains" in str(dashboard)) == bool(process)
+    assert "There is no folder" in str(Dashboard(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", list(BUTTONS))
+def test_a_double_click_leaves_no_error(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = folder_with(tmp_path, 2, "stop" if name == "Resume" else "", process=MINE)
+    if name == "Resume":
+        run.save_process({})
+    spawned: list[int] = []
+    spawn = lambda run, flags: spawned.append(1) or run.save_process(MINE)  # noqa: E731
+    monkeypatch.setattr("camoxpert_nb.runs.process._spawn", spawn)
+    dashboard = Dashboard(run)
+    dashboard._repr_mimebundle_()
+    for _ in range(2):
+        dashboard._pressed(dashboard._widgets[name])
+    assert dashboard._note == "" and len(spawned) == (name == "Resume")
+    dashboard.close()
 
 
 def test_a_dashboard_that_nobody_holds_ends_its_thread(tmp_path: Path) -> None:
@@ -227,12 +326,17 @@ def test_a_dashboard_that_nobody_holds_ends_its_thread(tmp_path: Path) -> None:
     wait_until(lambda: not thread.is_alive())
 
 
-def test_a_button_that_fails_says_so(tmp_path: Path) -> None:
+def test_a_button_that_fails_says_so_until_things_change(tmp_path: Path) -> None:
     dashboard = Dashboard(folder_with(tmp_path, 2, "stop"))
     dashboard._repr_mimebundle_()
-    dashboard.run.save_process(MINE)  # somebody else was quicker
+    settings = dashboard.run.config_path.read_text()
+    dashboard.run.config_path.unlink()
     dashboard._widgets["Resume"].click()
-    assert "is being trained by process" in dashboard._widgets["head"].value
+    assert "holds no run" in dashboard._widgets["head"].value
+    dashboard.run.config_path.write_text(settings)
+    dashboard.run.save_process({**MINE, "started": 3e9})
+    dashboard.refresh()
+    assert "holds no run" not in dashboard._widgets["head"].value
 
 
 def test_an_interrupt_of_waiting_stops_the_training_and_a_second_one_raises(
@@ -268,7 +372,7 @@ def test_where_nobody_presses_buttons_it_is_a_picture(
     monkeypatch.setenv("CAMOXPERT_BATCH", "1")
     bundle = Dashboard(folder_with(tmp_path, 2, "end"))._repr_mimebundle_()
     assert set(bundle) == {"text/plain", "text/html"}
-    assert "<svg" in bundle["text/html"] and "finished" in bundle["text/plain"]
+    assert "data:image/svg+xml" in bundle["text/html"] and "finished" in bundle["text/plain"]
 
 
 def wait_until(true: Any, seconds: float = 10) -> None:

@@ -255,7 +255,8 @@ def test_the_outlook_tells_steps_and_images_as_training_will(camouflage: Path) -
     steps = images.train // (4 * 2 * 2)
     seen = re.sub("<[^>]*>", "", picker.outlook.value)
     assert f"4 x 2 x 2&emsp;16&emsp;{steps}&emsp;" in seen
-    assert f"{images.train} images" in picker.outlook.value and "<svg" in picker.outlook.value
+    assert f"{images.train} images" in picker.outlook.value
+    assert "data:image/svg+xml" in picker.outlook.value
     picker.fields["noncam"].value = True
     assert "32 CAM" in picker.outlook.value and "8 NonCAM" in picker.outlook.value
     picker.fields["batch_size"].value = 200
@@ -269,7 +270,7 @@ def test_a_folder_without_images_is_told_in_the_outlook(tmp_path: Path) -> None:
     assert picker.config.dataset_path.endswith("nothing")  # it may be there where it trains
 
 
-def test_what_is_saved_is_what_the_next_training_takes(camouflage: Path) -> None:
+def test_what_is_saved_is_what_the_next_training_takes(camouflage: Path, tmp_path: Path) -> None:
     assert chosen("next.json").preset == "demo"
     picker = ConfigPicker(preset="tiny", path="runs/next.json")
     picker.save_button.click()
@@ -277,7 +278,26 @@ def test_what_is_saved_is_what_the_next_training_takes(camouflage: Path) -> None
     assert "saved to runs/next.json" in picker.saved.value
     assert chosen("runs/next.json", str(camouflage)).dataset_path == str(camouflage)
     picker.fields["epochs"].value = 3
+    assert "not saved: 03 would train the values saved at" in picker.saved.value
+    picker.fields["epochs"].value = chosen("runs/next.json").epochs
     assert picker.saved.value == ""
+    picker.fields["epochs"].value = 0
+    assert "not saved" in picker.saved.value
+    (tmp_path / "runs/next.json").unlink()
+    assert "03 would train a proposal" in ConfigPicker(path="runs/next.json").saved.value
+    (tmp_path / "runs/next.json").write_text("{")
+    assert "not saved:" in ConfigPicker(path="runs/next.json").saved.value
+
+
+def test_what_was_saved_holds_whatever_is_attached(camouflage: Path, tmp_path: Path) -> None:
+    assert chosen("next.json", "", str(camouflage)).dataset_path == str(camouflage)
+    make_config("tiny", dataset_path=str(tmp_path / "elsewhere")).save(Path("next.json"))
+    assert chosen("next.json", "", str(camouflage)).dataset_path == str(tmp_path / "elsewhere")
+    assert chosen("next.json", str(camouflage)).dataset_path == str(camouflage)
+    make_config("tiny", dataset_path="/gone").save(Path("next.json"))
+    assert chosen("next.json", "", str(camouflage)).dataset_path == str(camouflage)
+    make_config("tiny").save(Path("next.json"))  # generated images were chosen
+    assert chosen("next.json", "", str(camouflage)).dataset_path == ""
 
 
 def test_estimate_measures_in_a_process_of_its_own(camouflage: Path, cache: Path) -> None:

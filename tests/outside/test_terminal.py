@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 import camoxpert_nb
+from camoxpert_nb.outside.terminal import Part, columns, fitted, width
 
 HOME = str(Path(camoxpert_nb.__file__).parents[1])
 
@@ -59,3 +61,56 @@ def test_a_full_disk_behind_the_output_is_an_error(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode != 0 and "could not be written" in ended.stderr
+
+
+PARTS = [
+    Part("epoch 12", 7),
+    Part("a longer name", 2),
+    Part("[##########..........]", 1, "[#####.....]"),
+    Part("loss 0.123", 5),
+]
+
+
+def test_every_width_gets_a_line_that_fits() -> None:
+    before = 0
+    for most in range(301):
+        line = fitted(PARTS, most)
+        assert before <= width(line) <= most
+        before = width(line)
+    assert fitted(PARTS, 300) == "epoch 12  a longer name  [##########..........]  loss 0.123"
+    assert fitted(PARTS, 50) == "epoch 12  a longer name  [#####.....]  loss 0.123"
+    assert fitted(PARTS, 47) == "epoch 12  a longer name  loss 0.123"
+    assert fitted(PARTS, 20) == "epoch 12  loss 0.123"
+    assert fitted(PARTS, 5) == "epoch"
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [
+        ("epoch", 5),
+        ("é", 1),
+        ("e\u0301", 1),  # e and an accent of its own
+        ("迷彩", 4),
+        ("위장", 4),
+        ("\uff57", 2),  # a full-width w
+        ("ｶ", 1),
+        ("🦎", 2),
+        ("❤\ufe0f", 2),
+        ("", 0),
+    ],
+)
+def test_wide_characters_take_two_columns(text: str, cells: int) -> None:
+    assert width(text) == cells
+    line = fitted([Part(text * 10, 1), Part("x", 2)], 9)
+    assert width(line) <= 9
+
+
+def test_the_width_of_a_terminal_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = iter([(40, 24), (0, 0), (0, 0)])
+    monkeypatch.setattr("os.get_terminal_size", lambda file: os.terminal_size(next(sizes)))
+    monkeypatch.setenv("COLUMNS", "33")
+    with open(os.devnull) as stream:  # noqa: PTH123
+        assert [columns(stream), columns(stream)] == [40, 33]
+        monkeypatch.setenv("COLUMNS", "x")
+        assert columns(stream) == 80
+    assert columns(io.StringIO()) == 80

@@ -226,3 +226,36 @@ def test_one_set_of_workers_serves_all_stages_and_loads_ahead(
     assert [record["stage"] for record in run.records("epoch")] == ["decoder", "all"]
     assert made.count(1) == 1
     assert Run(tiny.checkpoint_dir).records("epoch")[1]["time_percent"]["workers"] == 0.0
+
+
+def test_an_epochs_terms_add_up_and_its_images_are_scored(config: Config) -> None:
+    run = fit(config.replace(uncertainty=0.3))
+    for record in (*run.records("epoch"), *run.records("step")):
+        assert sum(record["weighted"].values()) == pytest.approx(record["loss"], abs=1e-5)
+        assert 0 < record["train_iou"] < 1
+    first, last = run.records("epoch")[0], run.records("epoch")[-1]
+    assert first["weighted"]["uncertainty"] < last["weighted"]["uncertainty"] < 0.3
+    assert last["weighted"]["structure"] == last["structure"]
+    assert last["weighted"]["balance"] == pytest.approx(config.balance * last["balance"])
+
+
+def test_the_training_iou_is_the_mean_over_images_with_an_object(config: Config) -> None:
+    training = prepare(config.replace(augment=0))
+    batches = [make_batch(3), make_batch(3, seed=1)]
+    batches[0]["mask"][1:] = 0  # one image with an object, then three
+    how = training.plan, batches, step_settings(training.config)
+    first, second = EpochSteps(training.state, *how)
+    record = end_epoch(training.state, training.plan)
+    expected = (first["train_iou"] + 3 * second["train_iou"]) / 4
+    assert record["train_iou"] == pytest.approx(expected)
+    assert first["train_iou"] != pytest.approx(second["train_iou"])
+    assert not {"ious", "objects"} & {*record, *first}
+    assert not any("/" in name for name in record)
+
+
+def test_an_epoch_without_objects_has_no_training_iou(config: Config) -> None:
+    training = prepare(config)
+    batch = make_batch(3)
+    batch["mask"] = torch.zeros_like(batch["mask"])
+    list(EpochSteps(training.state, training.plan, [batch], step_settings(training.config)))
+    assert end_epoch(training.state, training.plan)["train_iou"] is None

@@ -5,6 +5,7 @@ The middle of an epoch and of a schedule, and `kill -9`, are in test_fit.py.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from equal_runs import assert_equal_runs
 
+from camoxpert_nb.errors import TrainingError
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training import fit as fit_module
@@ -145,3 +147,29 @@ def test_a_run_stopped_beside_the_end_of_an_epoch_goes_on(
     assert last["step"] == step
     assert last["samples"] % (2 * config.batch_size) == 0 < last["samples"]
     assert_equal_runs(whole, fit(config, resume=True))
+
+
+@pytest.mark.parametrize("kind", ["step", "epoch"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_folder_that_goes_away_ends_the_training_with_a_sentence(
+    tiny: Config, kind: str, moved: bool
+) -> None:
+    folder = Path(tiny.checkpoint_dir)
+    older = Run(folder.parent / "older")
+    older.folder.mkdir()
+    older.save_config(tiny)
+    older.log("end")
+
+    def remove(record: dict[str, Any]) -> None:
+        if record["kind"] == kind and folder.exists():
+            if moved:
+                folder.rename(folder.parent / "elsewhere")
+            else:
+                shutil.rmtree(folder)
+
+    with pytest.raises(TrainingError, match="removed or moved while it was trained"):
+        fit(tiny, report=remove)
+    assert not folder.exists()  # and nothing is made anew where it was
+    assert not (folder.parent / "latest").is_symlink()
+    newest = folder.parent / ("elsewhere" if moved else "older")
+    assert Run(folder.parent / "latest").folder == newest

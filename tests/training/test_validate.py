@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from camoxpert_nb.evaluation.metrics import measure
 from camoxpert_nb.machine.distributed import Ranks
+from camoxpert_nb.network.losses import Supervised
 from camoxpert_nb.training.validate import Validation, average_batch_norm, validate
 
 
@@ -19,6 +21,14 @@ class Known(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         return {"logits": torch.logit(image[:, :1].clamp(0.001, 0.999))}
+
+
+class WithLevels(Known):
+    """The same, with what the losses ask for."""
+
+    def forward(self, image: Tensor) -> dict[str, Any]:
+        even = torch.full((len(image), 1, 2), 0.5)
+        return {**super().forward(image), "deep": [], "gates": even, "router": even}
 
 
 def batch(masks: Tensor, seed: int = 0) -> dict[str, Tensor]:
@@ -45,7 +55,23 @@ def test_images_without_an_object_are_counted_and_left_out_as_in_evaluation() ->
     assert found.iou == pytest.approx(np.mean([score["iou"] for score in scores]))
     assert found.mae == pytest.approx(np.mean([score["mae"] for score in scores]), abs=1e-6)
     nothing = validate(Known(), [batch(torch.zeros(2, 1, 16, 16))])
-    assert nothing == Validation(0.0, 1.0, (), 2)
+    assert nothing == Validation(0.0, 1.0, (), 2, loss=nothing.loss)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_the_validation_loss_is_that_of_training(legacy: bool) -> None:
+    masks = torch.zeros(4, 2, 16, 16)
+    for index in range(1, 4):
+        masks[index, 0, : 3 * index, : 3 * index] = 1
+    masks[3, 1, -3:] = 1  # counts nowhere
+    whole = batch(masks[:, :1])
+    whole["mask"] = masks.to(torch.uint8)
+    net = WithLevels()
+    trained = Supervised(net, legacy=legacy)(whole["image"].float() / 255, masks)["structure"]
+    found = validate(net, [whole], legacy=legacy)
+    assert found.loss == pytest.approx(trained.mean().item())
+    assert found.empty == 1  # which counts in the loss, as in training
+    assert math.isnan(validate(net, []).loss)
 
 
 def test_scores_come_in_the_order_of_the_set_whoever_computed_them() -> None:

@@ -1,0 +1,151 @@
+"""The commands that list what there is: runs, and backbones.
+
+Heavy imports happen inside each command, so `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..outside.terminal import columns, width
+from ..runs.place import list_runs, usual_places, when_text
+from ..runs.run import RUNS
+from .flags import STDOUT, add_command, add_list_json, write_json
+from .parser import FOLDER, Options
+
+if TYPE_CHECKING:
+    from ..network.choices import Choice
+
+Row = Mapping[str, Any]
+
+
+def add_commands(commands: Any) -> None:
+    """Add runs and backbones."""
+    sub = add_command(commands, "runs", runs)
+    help = "folder to look through; default: where runs lie, runs/"
+    sub.add_argument("folder", type=FOLDER, nargs="?", help=help)
+    add_list_json(sub)
+    sub = add_command(commands, "backbones", backbones)
+    help = "part of a name, as convnext, or with * and ?; default: a dozen that people choose"
+    sub.add_argument("pattern", nargs="?", default="", help=help)
+    add_list_json(sub)
+
+
+def runs(options: Options) -> int:
+    """List the runs in a folder and below it, the newest first."""
+    given = options["folder"]
+    folders = [Path(given)] if given else usual_places()
+    rows = list_runs(folders)
+    if _as_json(options["json"], rows):
+        return 0
+    if not rows:
+        place = given or f"{RUNS}/ (the usual place)"
+        print(
+            f"No runs in {place}. Look elsewhere: camoxpert runs FOLDER. Make one: camoxpert train."
+        )
+        return 0
+    shown = [_run_in_words(row) for row in rows]
+    print("\n".join(table(shown, cut="data", most=_most())))
+    for row in rows:
+        if "note" in row:
+            print(f"{row['folder']}: {row['note']}")
+    return 0
+
+
+def _run_in_words(row: Row) -> dict[str, str]:
+    done = "" if row["epochs_done"] is None else f"{row['epochs_done']} of {row['epochs'] or '?'}"
+    return {
+        "run": row["folder"],
+        "state": row["state"],
+        "epochs": done,
+        "best IoU": "" if row["best_iou"] is None else f"{row['best_iou']:.3f}",
+        "backbone": row["backbone"] or "",
+        "size": f"{row['img_size']} px" if row["img_size"] else "",
+        "when": when_text(row["when"]),
+        "data": row["data"] or "",
+    }
+
+
+def backbones(options: Options) -> int:
+    """List timm's networks that can be a backbone, with what they cost; asks no network."""
+    from ..network.choices import SIDE, Choice, matching, measured
+
+    names = matching(options["pattern"])
+    headings = ["backbone", "parameters", "multiply-adds", "trained at", "weights", "licence"]
+    wide = [max(map(len, [*names, headings[0]])), *map(len, headings[1:4]), len("weights"), 0]
+    rows, no_backbone = [], 0
+    if not options["json"]:
+        print(_columns(headings, wide))
+    for found in measured(names):
+        if not isinstance(found, Choice):
+            no_backbone += 1
+            continue
+        rows.append(found._asdict())
+        if not options["json"]:
+            print(_columns(_choice_in_words(found), wide), flush=True)
+    if _as_json(options["json"], rows):
+        return 0
+    print(
+        f"Parameters in millions; multiply-adds in thousand millions, for an image of {SIDE} px; "
+        "weights: here, or on the hub. Train with --backbone NAME."
+    )
+    if no_backbone:
+        print(
+            f"{no_backbone} more match and cannot be used: a backbone needs features at strides 4, "
+            "8, 16 and 32, and takes images of any size."
+        )
+    return 0
+
+
+def _choice_in_words(found: Choice) -> list[str]:
+    side = f"{found.trained_at} px" if found.trained_at else ""
+    numbers = [f"{found.parameters:.1f}", f"{found.multiply_adds:.1f}"]
+    return [found.name, *numbers, side, found.weights, found.licence]
+
+
+def _columns(texts: Sequence[str], wide: Sequence[int]) -> str:
+    """Return a row, numbers to the right, which is printed before the next one is known."""
+    padded = [
+        text.rjust(size) if 0 < number < 4 else text.ljust(size)
+        for number, (text, size) in enumerate(zip(texts, wide, strict=True))
+    ]
+    return "  ".join(padded).rstrip()
+
+
+def table(rows: Sequence[Mapping[str, str]], *, cut: str = "", most: int = 0) -> list[str]:
+    """Return rows as lines under their headings; column `cut` loses its beginning to fit `most`.
+
+    most: columns of a terminal, 0 for as many as there are.
+    """
+    wide = {name: max(width(name), *(width(row[name]) for row in rows)) for name in rows[0]}
+    over = sum(wide.values()) + 2 * (len(wide) - 1) - most
+    if cut and most and over > 0:
+        wide[cut] = max(wide[cut] - over, width(cut))
+    lines = [dict(zip(wide, wide, strict=True)), *rows]
+    return ["  ".join(_padded(line[name], wide[name]) for name in wide).rstrip() for line in lines]
+
+
+def _padded(text: str, wide: int) -> str:
+    """Return a text of so many columns; a longer one loses its beginning, as paths differ later."""
+    while width(text) > wide:
+        text = "..." + text.removeprefix("...")[1:] if width(text) > 4 else text[1:]
+    return text + " " * (wide - width(text))
+
+
+def _most() -> int:
+    return columns(sys.stdout) if sys.stdout.isatty() else 0
+
+
+def _as_json(path: str, rows: Sequence[Row]) -> bool:
+    """Write the rows to the file that was asked for, or print them; say whether that was wanted."""
+    if path == STDOUT:
+        print(json.dumps(rows, indent=1))
+    else:
+        write_json(path, rows)
+        if path:
+            print(f"written to {path}")
+    return bool(path)

@@ -1,0 +1,143 @@
+"""What is about to be trained, told before it starts: data, settings, device, and how long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import InputError
+from ..runs.process import going_on, other_settings
+from ..runs.run import NEXT, Run
+from ..settings.config import Config
+from .choice import count_devices, on_cpu, saved_at
+from .measure import measure, measured
+from .picker_fields import alarm, table
+
+HOUR = 3600.0  # seconds on a CPU from which somebody has to say yes
+PATIENCE = 120.0  # seconds for the measuring itself
+
+
+class WhatTrains:
+    """Data, preset, device and expected time of a training; `agreed` gives its settings away.
+
+    `seconds`: what the training will take, None where that is not known.
+    """
+
+    def __init__(self, config: Config, rows: Sequence[tuple[str, str]], notes: Sequence[str]):
+        self.config, self.rows, self.notes = config, list(rows), list(notes)
+        self.seconds: float | None = None
+        self.too_slow = False  # to be measured in two minutes
+        self.busy: Run | None = None
+
+    def __repr__(self) -> str:
+        return "\n".join([*(f"{name:<10} {text}" for name, text in self.rows), *self.notes])
+
+    def _repr_html_(self) -> str:
+        return table(self.rows) + "".join(map(alarm, self.notes))
+
+    def agreed(self, long_on_cpu: bool = False) -> Config:
+        """Return the settings to train; InputError where that takes hours on a CPU, unasked.
+
+        long_on_cpu: whether hours are fine.
+        """
+        hours = self.too_slow or (self.seconds or 0.0) > HOUR
+        if long_on_cpu or not hours or self.busy or not on_cpu(self.config):
+            return self.config
+        how = "far longer than an hour" if self.too_slow else duration(self.seconds or 0.0)
+        raise InputError(
+            f"nothing was started: without a GPU this training takes {how}. Expected was at most "
+            "an hour. Take a machine with a GPU, or choose fewer epochs, smaller images or the "
+            "preset 'demo' in 02_configure and save; or set LONG_ON_CPU = True above and run this "
+            "again."
+        )
+
+
+def what_trains(
+    config: Config,
+    settings: Path | str = NEXT,
+    data: str = "",
+    notes: Sequence[str] = (),
+) -> WhatTrains:
+    """Tell what `launch(config)` would train, and measure how long it takes.
+
+    settings: the file that `config` was read from (`chosen`). data: the folder that this notebook
+    names itself. notes: sentences to be read with it. Where a training is going on already, that
+    one is named and nothing is measured; neither is a run that is finished.
+    """
+    run = Run(config.checkpoint_dir) if config.checkpoint_dir else None
+    lives = run is not None and run.exists()
+    told = WhatTrains(
+        config, _rows(config, settings, lives), [*notes, *_moved(config, settings, data)]
+    )
+    told.busy = going_on(config)
+    if told.busy:
+        other = other_settings(config, told.busy)
+        differs = f", with other settings than these: {other}" if other else ""
+        told.rows.append(("time", "is not measured while a training is going on"))
+        told.notes.append(f"{told.busy.folder} is being trained already{differs}.")
+        return told
+    left = 1.0
+    if run is not None and lives:
+        done = len(run.records("epoch")) / max(config.epochs, 1)
+        left = 0.0 if run.newest().get("kind") == "end" else max(1.0 - done, 0.0)
+    told.rows.append(("time", _expect(told, left)))
+    return told
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _rows(config: Config, settings: Path | str, lives: bool) -> list[tuple[str, str]]:
+    path = Path(settings)
+    source = f"proposed: nothing is saved in {path}"
+    if lives:
+        source = f"those of the run in {config.checkpoint_dir}, which goes on"
+    elif path.exists():
+        source = f"{path}, saved {saved_at(path)}"
+    many = count_devices(config)
+    device = "CPU" if on_cpu(config) else f"{many} GPU{'s' * (many > 1)}"
+    size = f"{config.epochs} epochs at {config.img_size} px, {config.backbone}"
+    return [
+        ("data", config.dataset_path or "none: camouflage is generated"),
+        ("settings", source),
+        ("preset", f"{config.preset or 'none'}: {size}"),
+        ("device", device),
+    ]
+
+
+def _moved(config: Config, settings: Path | str, data: str) -> list[str]:
+    """Say where the data are other ones than those that were saved."""
+    path = Path(settings)
+    if not path.exists() or Path(config.checkpoint_dir or "/nowhere").exists():
+        return []
+    saved = Config.load(path).dataset_path
+    if saved == config.dataset_path:
+        return []
+    if data:
+        now = f"DATA names {config.dataset_path}, which is trained. Empty, what was saved holds."
+    else:
+        now = f"that is not here, so {config.dataset_path} is trained. Otherwise attach it again."
+    return [f"{path} was saved with {saved or 'generated images'}; {now}"]
+
+
+def _expect(told: WhatTrains, left: float) -> str:
+    """Measure, and say how long it will take; `left` of it is still to be done."""
+    config = told.config.replace(checkpoint_dir="")
+    if not left:
+        return "none: the run is finished"
+    try:
+        found = measured(config) or measure(config, limit=PATIENCE)
+    except TimeoutError as error:
+        told.too_slow = True
+        return f"not known: {error}"
+    except InputError as error:
+        return f"not known: {error}"
+    told.seconds = found["seconds"] * left
+    end = time.strftime("%a %H:%M", time.localtime(time.time() + told.seconds))
+    fits = f"; {found['fits']}" if found.get("fits") else ""
+    return f"about {duration(told.seconds)}, until {end} if it starts now{fits}"

@@ -1,0 +1,79 @@
+"""One place for runs, and the list of what lies there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from camoxpert_nb.runs.place import enter_kit, list_runs, runs_below, usual_places
+from camoxpert_nb.runs.run import Run
+from camoxpert_nb.settings.config import make_config
+
+
+def made(folder: Path, *, epochs: int = 0, end: str = "", moment: float = 1e9) -> Run:
+    run = Run(folder)
+    run.folder.mkdir(parents=True)
+    run.save_config(make_config("tiny", dataset_path="/photos"))
+    run.log("start")
+    for epoch in range(1, epochs + 1):
+        run.log("epoch", epoch=epoch, iou=0.1 * epoch, iou_ema=None)
+    if end:
+        run.log(end)
+    for path in folder.iterdir():
+        os.utime(path, (moment, moment))
+    return run
+
+
+def test_notebooks_of_the_kit_work_where_its_commands_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    monkeypatch.chdir(notebooks)
+    assert enter_kit() == "" and Path.cwd() == notebooks  # somebody else's folder of that name
+    (tmp_path / "camoxpert_nb").mkdir()
+    (tmp_path / "camoxpert_nb" / "__init__.py").touch()
+    assert str(tmp_path) in enter_kit() and Path.cwd() == tmp_path
+    assert enter_kit() == "" and Path.cwd() == tmp_path
+    assert usual_places() == []
+    made(Path("runs") / "new")
+    made(notebooks / "runs" / "old")
+    assert usual_places() == [Path("runs"), Path("notebooks/runs")]
+
+
+def test_a_list_has_every_run_once_the_newest_first(tmp_path: Path) -> None:
+    made(tmp_path / "b", epochs=2, end="end", moment=2e9)
+    made(tmp_path / "deep" / "er" / "a", epochs=1, end="stop", moment=1e9)
+    made(tmp_path / "a name 迷", moment=3e9)
+    (tmp_path / "latest").symlink_to("b")
+    (tmp_path / "no run").mkdir()
+    (tmp_path / "no run" / "config.json").write_text("{}")
+    rows = list_runs([tmp_path])
+    assert [row["name"] for row in rows] == ["a name 迷", "b", "a"]
+    assert [row["state"] for row in rows] == ["died", "finished", "stopped"]
+    assert [row["epochs_done"] for row in rows] == [0, 2, 1]
+    assert [row["best_iou"] for row in rows] == [None, 0.2, 0.1]
+    assert {row["epochs"] for row in rows} == {2} and {row["img_size"] for row in rows} == {64}
+    assert {row["data"] for row in rows} == {"/photos"}
+    assert [run.folder for run in runs_below(tmp_path / "b")] == [tmp_path / "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", "[1]"),
+        ("config.json", "no JSON"),
+        ("history.jsonl", "no record\n"),
+        ("process.json", '{"pid": "x"}'),
+        ("failure.json", "{"),
+    ],
+)
+def test_a_broken_run_hides_no_other(tmp_path: Path, name: str, text: str) -> None:
+    made(tmp_path / "good", epochs=1, end="end")
+    made(tmp_path / "bad")
+    (tmp_path / "bad" / name).write_text(text)
+    rows = {row["name"]: row for row in list_runs([tmp_path])}
+    assert rows["good"]["state"] == "finished"
+    assert rows["bad"]["state"] == "unreadable" and name in rows["bad"]["note"]

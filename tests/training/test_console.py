@@ -1,0 +1,108 @@
+"""The progress line in terminals of any width, read as a terminal reads it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+import camoxpert_nb
+from camoxpert_nb.training.console import _clock
+
+HOME = str(Path(camoxpert_nb.__file__).parents[1])
+
+# Draws each step, whatever the clock says, and tells the other side when it may resize.
+CODE = """
+import sys
+from camoxpert_nb.outside.terminal import patient
+from camoxpert_nb.training.console import Console
+steps = {"kind": "step", "epoch": 140, "stage": "backbone 2/3", "steps": 123456, "loss": 12.345,
+         "images_per_second": 1234.5}
+with patient():
+    console = Console(("texture",))
+    console._due = lambda last=False: True
+    for done in range(1, 41):
+        if done == 20:
+            print("half", file=sys.stderr, flush=True)
+            sys.stdin.readline()
+        console.report({**steps, "step": 3000 * done})
+    for done in range(1, 5):
+        console.progress(done, 4)
+    console.say("done")
+"""
+
+
+def sized(file: int, columns: int) -> None:
+    fcntl.ioctl(file, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+
+def shown(columns: int, later: int, **environment: str) -> list[str]:
+    """Return what was drawn on each row of a pseudo-terminal that is resized half way."""
+    ours, theirs = pty.openpty()
+    sized(theirs, columns)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CODE],
+        stdin=subprocess.PIPE,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": HOME, "TERM": "xterm", **environment},
+    )
+    assert child.stdin and child.stderr
+    assert child.stderr.readline() == b"half\n"
+    sized(theirs, later)
+    child.stdin.write(b"\n")
+    child.stdin.close()
+    os.close(theirs)
+    text = b""
+    try:
+        while piece := os.read(ours, 65536):
+            text += piece
+    except OSError:  # Linux's way to say that the other end is closed
+        pass
+    os.close(ours)
+    child.stderr.close()
+    assert child.wait(timeout=30) == 0
+    return text.decode().split("\r\n")
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 130, 300])
+@pytest.mark.parametrize("later", [20, 47, 80, 300])
+def test_the_progress_line_stays_on_one_row(columns: int, later: int) -> None:
+    moving, *rest = shown(columns, later)
+    assert rest == [""]  # one row and what was said for good: no line was left behind
+    *drawn, last = re.split("\r\x1b\\[K", moving)[1:]
+    assert last == "done" and len(drawn) == 44
+    before, after = drawn[:19], drawn[19:]
+    assert max(map(len, before)) < columns and max(map(len, after)) < later
+    assert all(line.startswith("epoch 140") for line in drawn[:40])
+    assert all(line.endswith("4/4") for line in drawn[-1:])
+
+
+def test_what_matters_least_goes_first() -> None:
+    said = {columns: shown(columns, columns)[0].split("\r\x1b[K")[40] for columns in (130, 80, 40)}
+    assert [word in said[130] for word in ("##.]", "step 1", "loss", "img/s", "left")] == [True] * 5
+    assert "img/s" in said[80] and "step" in said[80]
+    assert "loss" in said[40] and "left" in said[40] and "img/s" not in said[40]
+
+
+@pytest.mark.parametrize("name", ["dumb", "xterm"])
+def test_a_terminal_that_only_types_gets_lines_for_good(name: str) -> None:
+    lines = shown(80, 80, TERM=name)
+    assert ("\x1b" in lines[0]) == (name == "xterm")
+    assert lines[0].endswith("done")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00:00"), (59.7, "0:01:00"), (3599, "0:59:59"), (111600, "31:00:00")],
+)
+def test_time_left_knows_more_than_a_day(seconds: float, text: str) -> None:
+    assert _clock(seconds) == text
