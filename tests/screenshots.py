@@ -1,12 +1,14 @@
 """Run every notebook in JupyterLab and picture it: `make gallery`.
 
-The telling part of each goes to docs/img/notebook-NN.png; the whole of each, to look it over, to
-build/gallery. Images are generated, so nothing of anyone's data is ever shown.
+The telling part of each goes to docs/img/notebook-NN.png, the training as a moving picture to
+docs/img/dashboard.gif; the whole of each, to look it over, to build/gallery. Images are generated,
+so nothing of anyone's data is ever shown.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +19,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 IMAGES, WHOLE = ROOT / "docs" / "img", ROOT / "build" / "gallery"
 LARGEST = 250_000  # bytes
+FILM, FRAME = 900, 500  # px across, ms a frame
 LONG = 1200  # seconds for the longest cell: the demo's 24 epochs on a busy machine
 TELLING = {  # the first and the last cell of the part that is shown, by a piece of their source
     "00_start_here": ("draw_pairs(sets", "draw_pairs(sets"),
@@ -52,10 +55,20 @@ def main() -> None:
 def train_until_it_shows_something(page: Lab, source: str) -> None:
     """Start the training, picture it while it lives, and return when it ended."""
     page.run_to(source)
-    panel = page.cell(source)
-    until(lambda: "epoch 18" in panel.inner_text(), "two thirds of the training", LONG)
+    panel, film, seen = page.cell(source), [], {""}
+
+    def filmed(text: str) -> bool:
+        """Take a frame whenever another epoch is told; return whether `text` is."""
+        told = panel.inner_text()
+        if (epoch := "".join(re.findall(r"epoch \d+", told)[:1])) not in seen:
+            seen.add(epoch)
+            film.append(page.picture(source, source))
+        return text in told
+
+    until(lambda: filmed("epoch 18"), "two thirds of the training", LONG)
     keep(page.picture(source, source), IMAGES / "notebook-03.png")
-    until(lambda: "finished" in panel.inner_text(), "the end of the training", LONG)
+    until(lambda: filmed("finished"), "the end of the training", LONG)
+    keep_film([*film, page.picture(source, source)], IMAGES / "dashboard.gif")
 
 
 def keep(picture: bytes, path: Path) -> None:
@@ -67,6 +80,21 @@ def keep(picture: bytes, path: Path) -> None:
         image.resize(size).quantize(colours).save(path, optimize=True)
         if path.stat().st_size <= LARGEST:
             return
+
+
+def keep_film(frames: list[bytes], path: Path) -> None:
+    """Write screenshots as a moving picture of one size and one palette; the last stays longest."""
+    pictures = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
+    width, height = FILM, round(FILM * max(p.height / p.width for p in pictures))
+    sheets = []
+    for picture in pictures:
+        sheet = Image.new("RGB", (width, height), "white")
+        sheet.paste(picture.resize((width, round(width * picture.height / picture.width))))
+        sheets.append(sheet)
+    palette = sheets[-1].quantize(96)
+    first, *others = (sheet.quantize(palette=palette, dither=Image.Dither.NONE) for sheet in sheets)
+    times = [FRAME] * len(others) + [6 * FRAME]
+    first.save(path, save_all=True, append_images=others, duration=times, loop=0, optimize=True)
 
 
 if __name__ == "__main__":

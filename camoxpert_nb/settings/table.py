@@ -1,4 +1,4 @@
-"""The settings in words: the README's table, and the help of each flag."""
+"""The settings in words: the table of docs/settings.md, and the help of each flag."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .config import GROUPS, Config
 
 
 def settings_table() -> str:
-    """Return the README's table of settings in Markdown."""
+    """Return the table of settings, in Markdown."""
     lines = ["| flag | default | meaning |", "|---|---|---|"]
     for group in GROUPS:
         lines.append(f"| **{group}** | | |")
