@@ -25,6 +25,7 @@ from camoxpert_nb.data.masks import read_mask
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation.metrics import MEASURES, measure
 from camoxpert_nb.evaluation.predict import PLAIN, Kept, Predictor, Views, predict_folder
+from camoxpert_nb.evaluation.scores import LABELS
 from camoxpert_nb.evaluation.scoring import evaluate, score_folder
 
 SIZE = 32
@@ -315,7 +316,7 @@ def test_scores_as_json(net: Brightness, pairs: list[Pair]) -> None:
     assert set(values["per_image"][0]) >= {"name", *MEASURES}
     assert found.note == "Mean over 5 images."
     for name, value in found.mean.items():
-        assert f"{name:<11} {value:.4f}" in found.summary()
+        assert f"{LABELS[name]:<19} {value:.4f}" in found.summary()
 
 
 @pytest.fixture
@@ -477,7 +478,7 @@ def test_a_folder_of_maps_is_scored_without_torch(pairs: list[Pair], tmp_path: P
     code = f"import sys; from camoxpert_nb.cli.main import main; main({['evaluate', *folders]})"
     code += "; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert "iou         1.0000" in done.stdout
+    assert "IoU                 1.0000" in done.stdout
     assert done.stdout.splitlines()[-1] == "False"
 
 

@@ -30,6 +30,7 @@ OTHER = {  # a usable value for each setting that a rule below does not give
     "init_from": "runs/before",
     "checkpoint_dir": "runs/mine",
     "gpus": "0",
+    "log": "tensorboard",
     "image_folder": "train/*",
     "mask_folder": "train masks",
     "mask_suffix": "_mask",

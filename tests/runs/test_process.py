@@ -16,6 +16,7 @@ from nbclient import NotebookClient
 
 from camoxpert_nb.errors import InputError, TrainingError
 from camoxpert_nb.notebook import dashboard as dashboards
+from camoxpert_nb.notebook import shown
 from camoxpert_nb.notebook.dashboard import Dashboard
 from camoxpert_nb.notebook.launch import launch
 from camoxpert_nb.notebook.shown import unattended
@@ -248,7 +249,7 @@ def test_a_batch_run_is_known_by_environment_or_front_end(monkeypatch: pytest.Mo
     class Shell:
         kernel = Kernel()
 
-    monkeypatch.setattr(dashboards, "_kernel_shell", Shell)
+    monkeypatch.setattr(shown, "kernel_shell", Shell)
     assert not unattended()
     Shell.kernel.answers = False
     assert unattended()

@@ -75,8 +75,9 @@ def test_the_step_is_the_one_that_will_run(
 def test_a_processes_memory_is_what_the_system_says(training: Training) -> None:
     settings = step_settings(training.config)
     small = run_steps(training.state, settings, 64, 2, steps=0)
-    large = run_steps(training.state, settings, 64, 64, steps=0)
-    kept = 64 * 3 * 64 * 64 * 4  # the images alone, as float32
+    # so large that its tensors are not put into memory which the process has free
+    large = run_steps(training.state, settings, 64, 256, steps=0)
+    kept = 256 * 3 * 64 * 64 * 4  # the images alone, as float32
     assert large.peak_bytes > small.peak_bytes + 2 * kept
 
 
