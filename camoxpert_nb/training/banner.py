@@ -47,6 +47,7 @@ def banner(training: Training) -> str:
         ("checkpointing", _on(config.gradient_checkpointing)),
         ("progressive", _unfreezing(training)),
         ("EMA", _average(training)),
+        *[("your own", words) for words in [training.state.own.in_words] if words],
         ("target", f"IoU {config.target_iou:g} (mean over validation images, threshold 0.5)"),
     ]
     lines = [f"CamoXpert {__version__}, preset {config.preset or 'none'}", "-" * 78]
