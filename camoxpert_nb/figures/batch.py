@@ -77,7 +77,7 @@ def _draw(pictures: Tensor, masks: Tensor, names: list[str], title: str) -> Figu
     rows = -(-len(names) // columns)
     side = WIDTH / COLUMNS
     figure = Picture(
-        figsize=(max(columns * side, WIDTH * 0.7), 0.8 + rows * (side + 0.25)), layout="constrained"
+        figsize=(max(columns * side, WIDTH * 0.7), 0.7 + rows * (side + 0.1)), layout="constrained"
     )
     shown = (pictures.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
     for ax, image, mask, name in zip(

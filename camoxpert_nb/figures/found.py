@@ -44,7 +44,7 @@ class Found:
     @property
     def probability(self) -> NDArray[np.float32]:
         """Return the map, (H, W) float32 of 0...1, in steps of 1/255, at the photo's size."""
-        return self.kept.probability.astype(np.float32) / 255
+        return np.asarray(self.kept.probability / 255, np.float32)
 
     @property
     def mask(self) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, TrainingError
@@ -143,8 +144,8 @@ def per_image(value: Any, count: int, name: str) -> Tensor:
     if not isinstance(value, Tensor):
         shown = type(value).__name__
         raise InputError(
-            f"loss {name} returned {with_article(shown)}, expected a tensor: one number, or one for "
-            "each image. Compute it with torch alone: numpy and .item() lose the gradient."
+            f"loss {name} returned {with_article(shown)}, expected a tensor: one number, or one "
+            "for each image. Compute it with torch alone: numpy and .item() lose the gradient."
         )
     if value.shape not in ((), (count,)):
         raise InputError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..data.own_augment import augmented, both, seeded
-from ..errors import InputError
+from ..errors import InputError, KitError
 from ..outside.foreign import before_training, name_of
 from ..outside.foreign import named as own_code
 from .own import BUILT_IN, CALLBACKS, PARTS, Own, OwnLoss, is_own
@@ -26,6 +26,7 @@ SHAPES = {
     "on_step": "on_step(record)",
     "on_epoch": "on_epoch(record)",
 }
+MASKS = ("mask", "masks", "target", "targets", "label", "labels", "gt", "truth", "y_true", "y")
 CELLS = 8  # of the made-up pattern in a row: a move by one is seen
 ALIKE = 0.4  # correlation of image and mask below which they do not show the same any more
 APART = 0.25  # share of images below it from which they were moved apart
@@ -62,6 +63,13 @@ def _check_arguments(name: str, part: Any) -> None:
         signature = inspect.signature(called)
     except (TypeError, ValueError):  # built-in ones do not tell
         return
+    first = next(iter(signature.parameters), "")
+    if name == "loss" and first.lower() in MASKS:
+        raise InputError(
+            f"loss {name_of(part)}{signature} takes the masks first, expected "
+            "`loss(logits, masks)`. Turn them round: "
+            "`lambda logits, masks: my_loss(masks, logits)`."
+        )
     extra = {"counted": None} if name == "loss" and "counted" in signature.parameters else {}
     try:
         signature.bind(*[None] * ASKS[name], **extra)
@@ -72,8 +80,13 @@ def _check_arguments(name: str, part: Any) -> None:
         ) from error
 
 
-def try_loss(function: Any, device: torch.device, size: int, ignores: bool) -> None:
-    """Raise InputError where a loss cannot be learned from. `ignores`: pixels are left out."""
+def try_loss(
+    function: Any, device: torch.device, size: int, *, ignores: bool = False, deep: bool = True
+) -> None:
+    """Raise InputError where a loss cannot be learned from.
+
+    `ignores`: pixels are left out; `deep`: coarser heads have it too.
+    """
     loss, name = OwnLoss(function), name_of(function)
     if isinstance(function, nn.Module):
         function.to(device)
@@ -95,12 +108,54 @@ def try_loss(function: Any, device: torch.device, size: int, ignores: bool) -> N
     for scale in (1.0, 40.0):  # as a network begins, and where it is sure
         logits = (scale * noise).requires_grad_()
         _check_value(loss, logits, masks, name, sure=scale > 1)
-    for small in (max(size // 32, 1), max(size // 8, 1)):  # of deep heads, whose masks are soft
-        soft = nn.functional.adaptive_avg_pool2d(masks, small)
-        with own_code(f"at {small} x {small} pixels, where masks hold 0...1, loss", function):
-            loss(torch.zeros_like(soft), soft)
+    if deep:
+        _try_heads(loss, masks, name)
     with torch.inference_mode():  # as in validation
-        loss(noise.clone(), masks.clone())
+        _check_direction(loss, masks.clone(), name)
+        _check_mean(function, noise.clone(), masks.clone(), loss.takes_counted)
+
+
+def _try_heads(loss: OwnLoss, masks: Tensor, name: str) -> None:
+    """Raise InputError where a loss fails on the small maps of the coarser heads."""
+    for stride in (8, 32):
+        small = max(masks.shape[-1] // stride, 1)
+        soft = nn.functional.adaptive_avg_pool2d(masks, small)
+        try:
+            loss(torch.zeros_like(soft), soft)
+        except KitError as error:
+            raise InputError(
+                f"{error}. That was at {small} x {small} pixels: with deep supervision a loss is "
+                f"called for each coarser head too, with masks of 0...1. Let {name} take such "
+                "maps, or leave the heads out: make_config(..., deep_supervision=False)."
+            ) from error.__cause__
+
+
+def _check_direction(loss: OwnLoss, masks: Tensor, name: str) -> None:
+    """Raise InputError where what is right costs more than what is wrong."""
+    right = 8 * masks - 4
+    good, bad = loss(right, masks)[1:].mean().item(), loss(-right, masks)[1:].mean().item()
+    if good > bad + 1e-6 * abs(bad):
+        raise InputError(
+            f"loss {name} is {good:.3g} for a right map and {bad:.3g} for its opposite, so the "
+            "network would learn to be wrong. A score, as Dice or IoU, is to be turned round: "
+            "`1 - score`. The logits are the first argument, the masks the second."
+        )
+
+
+def _check_mean(function: Any, logits: Tensor, masks: Tensor, counted: bool) -> None:
+    """Raise InputError where a number for the whole batch grows with it."""
+    more = {"counted": torch.ones_like(masks)} if counted else {}
+    once = function(logits, masks, **more)
+    if once.ndim:
+        return
+    more = {name: torch.cat([value] * 2) for name, value in more.items()}
+    twice = function(torch.cat([logits] * 2), torch.cat([masks] * 2), **more)
+    if abs(twice - once) > 0.2 * abs(once):
+        raise InputError(
+            f"loss {name_of(function)} is {once.item():.3g} for three images and "
+            f"{twice.item():.3g} for the same images twice, expected their mean: `.mean()` in the "
+            "place of `.sum()`, or a number for each image, (B,)."
+        )
 
 
 def _check_value(loss: OwnLoss, logits: Tensor, masks: Tensor, name: str, sure: bool) -> None:
@@ -142,7 +197,7 @@ def _check_value(loss: OwnLoss, logits: Tensor, masks: Tensor, name: str, sure: 
 
 def try_augment(function: Any, device: torch.device, size: int, ignores: bool) -> list[str]:
     """Raise InputError where an augmentation spoils images or masks; return what else is odd."""
-    name, count = name_of(function), 16
+    name, count = name_of(function), min(max(2**22 // size**2, 4), 16)
     images, masks = _pattern(count, size, device)
     if ignores:
         masks = torch.cat([masks, torch.zeros_like(masks)], 1)
@@ -162,8 +217,8 @@ def try_augment(function: Any, device: torch.device, size: int, ignores: bool) -
         )
     if not found[:, 0].any() or found[:, 0].all():
         raise InputError(
-            f"augment {name} returned masks that are all {int(found[:, 0].any())}, of 16 with an "
-            "object each. Masks are 0 and 1; do not divide them by 255."
+            f"augment {name} returned masks that are all {int(found[:, 0].any())}, of images with "
+            "an object each. Masks are 0 and 1; do not divide them by 255."
         )
     if torch.equal(first, second):
         return []
@@ -212,12 +267,17 @@ def _pattern(count: int, size: int, device: torch.device) -> tuple[Tensor, Tenso
     return (0.15 + 0.7 * masks).expand(-1, 3, -1, -1).contiguous(), masks
 
 
-def check_own(own: Own, device: torch.device, size: int, ignores: bool) -> list[str]:
-    """Try loss and augmentation at `size` pixels a side; return what the user should know."""
+def check_own(
+    own: Own, device: torch.device, size: int, *, ignores: bool = False, deep: bool = True
+) -> list[str]:
+    """Try loss and augmentation at `size` pixels a side; return what the user should know.
+
+    `ignores` and `deep` are try_loss's.
+    """
     check_callables(own)
     with before_training(f"images and masks (B, 3 and 1, {size}, {size})"):
         if is_own(own.loss):
-            try_loss(own.loss, device, size, ignores)
+            try_loss(own.loss, device, size, ignores=ignores, deep=deep)
         return try_augment(own.augment, device, size, ignores) if is_own(own.augment) else []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ def build_optimizer(
     groups are `state.parameter_groups`, to which `lr` is added: the schedule's, as `weight_decay`.
     """
     with_rates = [{**group, "lr": lr} for group in groups]
-    with before_training("parameters"):
+    with before_training("parameters, some without a gradient as frozen ones are"):
         _try_optimizer(function, with_rates)
         return _made(function, with_rates, lr, weight_decay)
 
@@ -46,10 +47,12 @@ def _made(
     ]
     if len(held) != len(wanted) or dict(held) != wanted:
         have = len({key for key, _ in held} & wanted.keys())
+        kept = "does not keep the groups it was given"
         raise InputError(
-            f"optimizer {name} holds {have} of {len(wanted)} parameters in the groups it was "
-            "given: rates of head and backbone go by group. Hand the groups over as they are, "
-            '`torch.optim.SGD(groups)`; divided further, each keeps its "block".'
+            f"optimizer {name} {kept if have == len(wanted) else f'holds {have} of {len(wanted)}'}"
+            f"{'' if have == len(wanted) else ' parameters it was given'}: rates of head and "
+            "backbone go by group. Hand the groups over as they are, `torch.optim.SGD(groups)`; "
+            'divided further, each keeps its "block".'
         )
     for key, flag, meant in (("lr", "lr", lr), ("weight_decay", "weight_decay", weight_decay)):
         _refuse_default(name, optimizer, key, flag, meant)
@@ -90,10 +93,13 @@ def _try_optimizer(function: Any, groups: Sequence[dict[str, Any]]) -> None:
         for mine, its in zip(_parameters(few), _parameters(again), strict=True):
             its.data.copy_(mine.data)
     except Exception as error:
+        reason = str(error).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "it holds other things than tensors and plain values"
         raise InputError(
-            f"what optimizer {name} remembers cannot be saved and loaded "
-            f"({str(error).splitlines()[0]}), so the run could not go on after a stop. Keep it in "
-            "`optimizer.state` as tensors and numbers, as torch's own do."
+            f"what optimizer {name} remembers cannot be saved and loaded ({reason}), so the run "
+            "could not go on after a stop. Keep it in `optimizer.state` as tensors and numbers, as "
+            "torch's own do."
         ) from error
     for each, parts in ((optimizer, few), (other, again)):
         _step(each, parts, name)

@@ -145,8 +145,9 @@ def prepare(
     ranks.from_first(lambda: require(config.log))
     devices, precision = ranks.in_turn(lambda: _choose_devices(config, ranks))
     ranks.from_first(partial(_check_kinds, ranks.gather(devices.main.type), ranks))
-    own, ignores = own or Own(), config.ignore_label >= 0
-    own_notes = ranks.in_turn(lambda: check_own(own, devices.main, config.img_size, ignores))
+    own = own or Own()
+    how = {"ignores": config.ignore_label >= 0, "deep": config.deep_supervision}
+    own_notes = ranks.in_turn(partial(check_own, own, devices.main, config.img_size, **how))
     shown = progress if ranks.first else None
     data = ranks.in_turn(lambda: build_data(config, shown, known))
     check_same_images(data, ranks)
@@ -160,8 +161,8 @@ def prepare(
     if config.skip_stage1:
         state.epoch = plan.first_epoch_of_part(2)
     lines = _device_lines(devices, ranks)
-    how = (devices, precision, plan, state, workers, reason, ranks, lines)
-    return Training(config, asked, data, *how, own_notes=own_notes)
+    parts = (devices, precision, plan, state, workers, reason, ranks, lines)
+    return Training(config, asked, data, *parts, own_notes=own_notes)
 
 
 class Loaders:
