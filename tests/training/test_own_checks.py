@@ -82,7 +82,7 @@ def cutout(images: Any, masks: Any, generator: Any) -> Any:
         lambda i, m, g: (1 - i, m > 0),
         lambda i, m, g: (i.rot90(1, (2, 3)), m.rot90(1, (2, 3))),
         lambda i, m, g: (i + 0.1 * torch.randn(i.shape, generator=g), m),
-        lambda i, m, g: (i * np.random.uniform(0.8, 1.2), m),
+        lambda i, m, g: (i * np.random.uniform(0.8, 1.2), m),  # noqa: NPY002
     ],
 )
 def test_a_good_augmentation_passes(augment: Any) -> None:
@@ -97,7 +97,7 @@ def test_chance_of_its_own_is_told() -> None:
 
 
 def test_ignored_pixels_reach_both() -> None:
-    with pytest.raises(InputError, match="--ignore-label.*counted"):
+    with pytest.raises(InputError, match=r"--ignore-label.*counted"):
         check_own(Own(loss=bce), CPU, 64, ignores=True)
     assert check_own(Own(loss=counting, augment=flips), CPU, 64, ignores=True) == []
     with pytest.raises(InputError, match=r"masks of shape \(16, 1, 64, 64\)"):
