@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import STOPPED
-from ..figures.results import draw_training
-from ..machine.distributed import Ranks, by_torchrun
 from ..runs.run import Run
 from ..settings.config import EXPERTS, Config
-from ..training.banner import banner
 from ..training.console import Console, ending
-from ..training.fit import fit
-from ..training.own import Own
-from ..training.prepare import Training
+
+if TYPE_CHECKING:
+    from ..machine.distributed import Ranks
+    from ..training.own import Own
+    from ..training.prepare import Training
 
 
 def train_here(
@@ -24,15 +23,19 @@ def train_here(
     *,
     reason: str = "",
     console: Console | None = None,
-    in_python: bool = False,
     own: Own | None = None,
+    in_python: bool = False,
     **how: Any,
 ) -> Run:
     """Train as `fit` does with `own` and `how`, tell it on `console`, draw its figures; return it.
 
-    `reason` is told beside what will be trained. `in_python`: the ways on are calls, not commands.
+    `reason` is told beside what will be trained. `in_python`: the ways on are calls with `own`, and
+    not commands.
     """
-    own = own or Own()
+    from ..machine.distributed import by_torchrun
+    from ..training.banner import banner
+    from ..training.fit import fit
+
     if not ranks.first:
         console = Console((), stream=io.StringIO())
     shown = console or Console(EXPERTS)
@@ -45,9 +48,13 @@ def train_here(
     how = {"report": shown.report, "announce": announce, "progress": shown.progress, **how}
     run = fit(config, ranks=ranks, own=own, **how)
     summary = ranks.from_first(lambda: run.load_json("summary"))
-    calls = {"judge": "judge(run, DIR)", "resume": own.call(run.folder)} if in_python else {}
+    calls = {}
+    if in_python and own:
+        calls = {"judge": "judge(run, DIR)", "resume": own.call(run.folder)}
     shown.say(ending(summary, str(run.folder), **calls))
     if ranks.first and run.records("epoch"):
+        from ..figures.results import draw_training
+
         draw_training(run, shown.say)
     if by_torchrun() and not summary["finished"]:
         shown.say(

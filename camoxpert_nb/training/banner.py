@@ -54,8 +54,7 @@ def banner(training: Training) -> str:
     lines += [f"{name:<17} {text}".rstrip() for name, text in rows]
     if not training.state.start.pretrained:
         lines.append("NOTE: the backbone starts from random weights. Expect a much lower IoU.")
-    doubts = [*lr_warnings(config, training.devices.count), *short_run(config)]
-    lines += [f"NOTE: {sentence}." for sentence in [*doubts, *training.changes]]
+    lines += [f"NOTE: {sentence}." for sentence in _doubts(training)]
     lines += [f"NOTE: {note}." for note in first(data.notes)]
     if data.leaks:
         lines.append(f"WARNING: {_some(data.leaks)} training images are test images too.")
@@ -65,6 +64,11 @@ def banner(training: Training) -> str:
             f"test or validation image: {few(data.near_leaks)}. Scores there are too good."
         )
     return "\n".join(lines)
+
+
+def _doubts(training: Training) -> list[str]:
+    warnings = lr_warnings(training.config, training.devices.count)
+    return [*warnings, *short_run(training.config), *training.changes]
 
 
 def auto_preset(device: str, *, own_images: bool) -> Suggestion:
