@@ -64,4 +64,5 @@ def _worth_showing(lines: list[str]) -> list[str]:
     """Return the lines that a cell has room for: of what trains its gist, of epochs the scores."""
     if len(lines) > 20:  # the banner
         return [line for line in lines if line.startswith((*TOLD, "NOTE", "WARNING", "CamoXpert"))]
-    return [line for line in lines if line.strip() and not line.startswith(" " * 10)]
+    told = [line for line in lines if line.strip() and not line.startswith(" " * 10)]
+    return [line for line in told if not line.endswith(".png")]  # lie in the run's folder
