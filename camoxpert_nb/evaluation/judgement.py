@@ -86,5 +86,5 @@ class Judgement(list[Any]):
         return "\n".join(map(repr, self))
 
     def _repr_html_(self) -> str:
-        shown = self.table.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
+        shown = self.table.rename_axis(None).map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
         return str(shown.to_html())
