@@ -52,7 +52,9 @@ def train_here(
     if in_python and own:
         calls = {"judge": "judge(run, DIR)", "resume": own.call(run.folder)}
     shown.say(ending(summary, str(run.folder), **calls))
-    if ranks.first and run.records("epoch"):
+    # Whoever interrupts a cell waits for it: figures can be drawn when the training is done.
+    drawn = summary["finished"] or not in_python
+    if drawn and ranks.first and run.records("epoch"):
         from ..figures.results import draw_training
 
         draw_training(run, shown.say)

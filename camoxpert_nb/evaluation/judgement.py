@@ -86,5 +86,6 @@ class Judgement(list[Any]):
         return "\n".join(map(repr, self))
 
     def _repr_html_(self) -> str:
-        shown = self.table.rename_axis(None).map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
+        table = self.table.rename_axis(None)
+        shown = table.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
         return str(shown.to_html())

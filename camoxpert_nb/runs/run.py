@@ -5,6 +5,7 @@
     history.csv    the same of epochs, as a table   preview.npz   fixed validation images, predicted
     summary.json   how it ended                     pause, stop, save   empty files: requests to the
     process.json   who was started last, who trains                     training, from anywhere
+    own.json       names of the user's own loss, augmentation, optimiser, where there are some
 
 Only whole files are ever visible: each is written beside itself, flushed to disk and renamed. A
 reader reads a file once, and again when it is another one; of the history, what is new.
