@@ -351,7 +351,9 @@ def test_history_is_plain_json_lines(tiny: Config) -> None:
 def test_the_end_of_the_session_stops_the_training_saved(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("camoxpert_nb.training.budget.minutes_to_train", lambda wished, used: 0.0001)
+    monkeypatch.setattr(
+        "camoxpert_nb.training.budget.minutes_to_train", lambda wished, used: 0.0001
+    )
     run = fit(tiny)
     assert run.records("stop")[-1]["why"] == "the time budget is used up"
     assert run.has("last")
