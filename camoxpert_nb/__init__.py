@@ -17,7 +17,9 @@ _HOMES = {
     "doctor.doctor": "check_machine find_limits",
     "evaluation.judge": "data_of judge validation_threshold",
     "evaluation.scores": "labelled",
+    "figures.batch": "show_batch",
     "figures.explore": "explore",
+    "figures.found": "predict",
     "figures.history": "show_history",
     "figures.predictions": "show_predictions",
     "figures.report": "write_report",
@@ -28,15 +30,16 @@ _HOMES = {
     "notebook.before": "what_trains",
     "notebook.choice": "chosen command_line propose",
     "notebook.dashboard": "Dashboard",
+    "notebook.here": "make_config",
     "notebook.gallery": "gallery own_picture threshold_slider",
     "notebook.launch": "launch",
     "notebook.picker": "ConfigPicker",
     "runs.process": "tail",
     "runs.run": "Run",
-    "settings.config": "Config differences make_config",
+    "settings.config": "Config differences",
     "settings.presets": "PRESETS",
     "settings.table": "settings_table",
-    "training.fit": "fit",
+    "cli.script": "fit",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from own_parts import dice, sgd
 
 from camoxpert_nb.doctor.doctor import check_machine, find_limits
 from camoxpert_nb.machine.devices import Devices, Precision, choose_precision, pick_devices
@@ -19,6 +20,7 @@ from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training.cost import noise
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.graph import WARM_UP, GpuRecorder, StepGraph
+from camoxpert_nb.training.own import Own
 from camoxpert_nb.training.prepare import build_state, step_settings
 from camoxpert_nb.training.state import TrainState
 from camoxpert_nb.training.train import train_step
@@ -70,6 +72,26 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(
         assert b["loss"] == pytest.approx(a["loss"], rel=0.05)  # atomics add in any order
         for shares, others in zip(a["gates"], b["gates"], strict=True):
             assert shares == pytest.approx(others, abs=0.05)
+
+
+def test_parts_of_ones_own_train_and_go_on_in_mixed_precision(
+    on_gpu: Config, tmp_path: Path
+) -> None:
+    """Launch by launch, with an optimiser that knows no rates on the device; on the CPU too."""
+    run = fit(on_gpu.replace(epochs=2), own=Own(dice, on_the_device, sgd))
+    (note,) = [each["message"] for each in run.records("note") if "captured" in each["message"]]
+    assert "your own loss dice, augment on_the_device, optimizer sgd" in note
+    fit(on_gpu.replace(epochs=3), resume=True, own=Own(dice, on_the_device, sgd))
+    fit(on_gpu.replace(epochs=4, device="cpu"), resume=True, own=Own(dice, on_the_device, sgd))
+    records = run.records("epoch")
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4]
+    assert all(math.isfinite(record["val_loss"]) for record in records)
+    assert records[0]["graph_percent"] == 0
+
+
+def on_the_device(images: Any, masks: Any, generator: torch.Generator) -> Any:
+    turned = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
+    return torch.where(turned, images.flip(-1), images), torch.where(turned, masks.flip(-1), masks)
 
 
 def test_data_parallel_over_all_gpus_agrees_with_one(on_gpu: Config) -> None:

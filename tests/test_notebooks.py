@@ -18,6 +18,7 @@ NAMES = [
     "03_train",
     "04_evaluate",
     "05_visualize",
+    "06_python_api",
 ]
 LOGIC = (
     ast.FunctionDef,
@@ -30,11 +31,25 @@ LOGIC = (
     ast.Try,
     ast.With,
 )
+# In 06 a user's own code is what is shown: a loss and a callback, nothing else may be defined.
+OWN_CODE = {"06_python_api": {"dice_and_entropy", "watch"}}
+OWN_IMPORTS = {"06_python_api": {"torch"}}
 KNOWN = {"camoxpert_nb", "pandas", "IPython", "pathlib"}
 
 
 def cells(path: Path, kind: str) -> list[Any]:
     return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == kind]
+
+
+def logic(tree: ast.Module) -> list[str]:
+    """Return what decides or defines in a cell: a function's name, or the kind of the rest.
+
+    What is inside a function is the function's.
+    """
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    inside = {id(node) for function in functions for node in ast.walk(function)}
+    found = [node for node in ast.walk(tree) if isinstance(node, LOGIC) and id(node) not in inside]
+    return [*(each.name for each in functions), *(type(node).__name__ for node in found)]
 
 
 def is_parameters(cell: Any) -> bool:
@@ -60,7 +75,7 @@ class TestForm:
 
     def test_it_is_a_short_story_with_a_next_step(self, path: Path) -> None:
         told, done = cells(path, "markdown"), cells(path, "code")
-        assert 15 <= len(told) + len(done) <= 25
+        assert 15 <= len(told) + len(done) <= 27
         assert told[0].source.startswith(f"# {path.stem[:2]} ")
         number = NAMES.index(path.stem)
         following = NAMES[number + 1] if number + 1 < len(NAMES) else "02_configure"
@@ -80,7 +95,7 @@ class TestForm:
             tree = ast.parse(cell.source)
             assert len(cell.source.splitlines()) <= 14
             assert max(map(len, cell.source.splitlines())) <= 100
-            assert not [node for node in ast.walk(tree) if isinstance(node, LOGIC)], cell.source
+            assert not set(logic(tree)) - OWN_CODE.get(path.stem, set()), cell.source
             imports = all(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body)
             shows = isinstance(tree.body[-1], ast.Expr)
             assert is_parameters(cell) or imports or shows, cell.source
@@ -90,7 +105,8 @@ class TestForm:
             for node in ast.walk(ast.parse(cell.source)):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-                assert {name.partition(".")[0] for name in names} <= KNOWN
+                known = KNOWN | OWN_IMPORTS.get(path.stem, set())
+                assert {name.partition(".")[0] for name in names} <= known
                 assert not any("._" in name for name in names)
 
     def test_its_text_is_short_paragraphs(self, path: Path) -> None:

@@ -20,7 +20,7 @@ from ..errors import STOPPED, InputError, RankFailed
 from ..runs.process import discard_empty, new_folder
 from ..runs.run import Run
 from ..settings.checks import flag_of
-from ..settings.config import EXPERTS, Config, as_flags, make_config, with_changes
+from ..settings.config import Config, as_flags, make_config, with_changes
 from ..settings.presets import suggest
 from .evaluate import evaluate, evaluate_flags
 from .flags import add_command, add_json, add_preset, add_settings, write_json
@@ -308,37 +308,9 @@ def _note(error: RankFailed, run: Run) -> RankFailed:
 
 
 def _fit(order: Order, ranks: Ranks) -> int:
-    from ..machine.distributed import by_torchrun
-    from ..training.banner import banner
-    from ..training.console import Console, ending
-    from ..training.fit import fit
-    from ..training.prepare import Training
+    from .train_here import train_here
 
-    console = Console(EXPERTS) if ranks.first else Console((), stream=io.StringIO())
-
-    def announce(training: Training) -> None:
-        if ranks.first:
-            console.log = Path(training.config.checkpoint_dir) / "log.txt"
-        console.say("\n".join([banner(training), order.reason]).rstrip() + "\n")
-
-    run = fit(
-        order.config,
-        resume=order.resume,
-        report=console.report,
-        announce=announce,
-        progress=console.progress,
-        ranks=ranks,
-        began=order.began,
-    )
-    summary = ranks.from_first(lambda: run.load_json("summary"))
-    console.say(ending(summary, str(run.folder)))
-    if ranks.first and run.records("epoch"):
-        from ..figures.results import draw_training
-
-        draw_training(run, console.say)
-    if by_torchrun() and not summary["finished"]:
-        console.say(
-            "The run is saved. torchrun calls each exit code but 0 FAILED, also the "
-            f"{STOPPED} of a stop: what it says now is its habit, and no error."
-        )
-    return 0 if summary["finished"] else STOPPED
+    how: dict[str, Any] = {"resume": order.resume, "began": order.began}
+    run = train_here(order.config, ranks, reason=order.reason, **how)
+    finished: bool = ranks.from_first(lambda: run.load_json("summary")["finished"])
+    return 0 if finished else STOPPED

@@ -56,7 +56,7 @@ class PairDataset(Dataset[Batch]):
     def __getitem__(self, positions: Sequence[int]) -> Batch:
         epochs, rows = np.divmod(np.asarray(positions, np.int64), len(self))
         chance = [
-            _uniforms(self.seed, int(epoch), len(self))[row]
+            uniforms(self.seed, int(epoch), len(self))[row]
             for epoch, row in zip(epochs, rows, strict=True)
         ]
         return {
@@ -335,6 +335,6 @@ def choose_workers(requested: int | None, cpus: int, processes: int = 1) -> tupl
 
 
 @lru_cache(maxsize=4)  # prefetching crosses from one epoch to the next
-def _uniforms(seed: int, epoch: int, count: int) -> NDArray[np.float32]:
+def uniforms(seed: int, epoch: int, count: int) -> NDArray[np.float32]:
     """Return the epoch's (count, K) numbers; the 1 keeps them apart from the order's."""
     return np.random.default_rng((seed, epoch, 1)).random((count, K), np.float32)

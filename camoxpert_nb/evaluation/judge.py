@@ -20,6 +20,7 @@ from ..outside.paths import given
 from ..runs.run import Run
 from ..settings.config import Config
 from .compare import paired_differences
+from .judgement import Judgement, Scored
 from .predict import PLAIN, Kept, Predictor, Views
 from .scores import Scores, number
 from .scoring import evaluate
@@ -37,8 +38,8 @@ class Threshold(NamedTuple):
         return f"{self.value:.2f}: mean IoU {self.iou:.3f} on {self.n} validation images"
 
 
-@dataclass(frozen=True)
-class Judged:
+@dataclass(frozen=True, repr=False)
+class Judged(Scored):
     """What was scored, why those images, and the scores.
 
     split: "test", "validation" or "all"; trained: how many of the images trained the network.
@@ -101,8 +102,8 @@ class Judged:
 
 
 def judge(
-    run: Run,
-    dataset_path: Path | Sequence[Path],
+    run: Run | Path | str,
+    dataset_path: Path | str | Sequence[Path | str],
     *,
     split: str = "auto",
     noncam: bool = False,
@@ -112,7 +113,7 @@ def judge(
     views: Views = PLAIN,
     threshold: bool = False,
     progress: Progress | None = None,
-) -> list[Judged]:
+) -> Judgement:
     """Score the run's weights, the best or `which="last"`, on each test set under the folders.
 
     With "auto" a folder without a test split is scored on the images this run held out, if it
@@ -121,6 +122,7 @@ def judge(
     also scored without them, to show what they bring. threshold: also choose one on validation.
     Raises InputError when nothing is left to score, or a set is found twice.
     """
+    run = run if isinstance(run, Run) else Run(run)
     Config.load(run.config_path)  # a folder that is no run says so before the data are walked
     several = [dataset_path] if isinstance(dataset_path, str | Path) else list(dataset_path)
     folders = [given(folder, "the data folder") for folder in several]
@@ -142,7 +144,7 @@ def judge(
         scores = evaluate(predictor, one.pairs, views=views, progress=progress, kept=kept)
         plain = evaluate(predictor, one.pairs, progress=progress) if views != PLAIN else None
         judged.append(Judged(*one, scores, kept, views, plain, limit))
-    return judged
+    return Judgement(judged)
 
 
 def validation_threshold(

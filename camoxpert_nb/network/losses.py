@@ -102,11 +102,19 @@ class Supervised(nn.Module):
     """Network and losses in one module: what DataParallel and DDP wrap.
 
     `dtype` is the precision of the network's autocast (None: off); `legacy` is structure_loss's.
+    `own` takes structure_loss's place: it maps logits, mask and `counted` to (B,), as that does.
     """
 
-    def __init__(self, net: nn.Module, *, dtype: torch.dtype | None = None, legacy: bool = False):
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        dtype: torch.dtype | None = None,
+        legacy: bool = False,
+        own: nn.Module | None = None,
+    ):
         super().__init__()
-        self.net, self.dtype, self.legacy = net, dtype, legacy
+        self.net, self.dtype, self.legacy, self.own = net, dtype, legacy, own
 
     def forward(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Map `image` (B, 3, H, W), 0...1, and `mask` (B, 1, H, W), 0 or 1, to losses per sample.
@@ -121,12 +129,8 @@ class Supervised(nn.Module):
         with torch.autocast(image.device.type, enabled=False):
             deep = out["deep"]
             small = [F.adaptive_avg_pool2d(mask.float(), logits.shape[-2:]) for logits in deep]
-            heads = zip([out["logits"], *deep], [mask, *small], strict=True)  # soft at the edge
-            sums = [
-                _sums(logits, *object_and_counted(target), self.legacy) for logits, target in heads
-            ]
-            # all heads at once: fewer operations
-            structure, *losses = _from_sums(torch.stack(sums, 1)).unbind(1)
+            heads = list(zip([out["logits"], *deep], [mask, *small], strict=True))  # soft edges
+            structure, *losses = self._of_heads(heads)
             weighed = [w * loss for w, loss in zip(DEEP_WEIGHTS, losses, strict=False)]
             uncertainty = uncertainty_loss(out["logits"], object_and_counted(mask)[1])
         return {
@@ -137,6 +141,15 @@ class Supervised(nn.Module):
             "router": out["router"],
             "logits": out["logits"].detach(),
         }
+
+    def _of_heads(self, heads: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Return the loss of each head, (B,), whose logits and mask are given."""
+        parts = [(logits, *object_and_counted(target)) for logits, target in heads]
+        if self.own is not None:
+            return [self.own(logits, object_, counted) for logits, object_, counted in parts]
+        sums = [_sums(logits, mask, counted, self.legacy) for logits, mask, counted in parts]
+        # all heads at once: fewer operations
+        return list(_from_sums(torch.stack(sums, 1)).unbind(1))
 
 
 def total(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import weakref
 from typing import Any, Protocol
+
+from ..outside.terminal import kernel_shell
 
 # By cell: the count of its last execution, and what that showed.
 _shown: dict[str, tuple[int, list[weakref.ref[Any]]]] = {}
@@ -16,13 +17,6 @@ class Closable(Protocol):
 
     def close(self) -> None:
         """Let go of all widgets and threads."""
-
-
-def kernel_shell() -> Any:
-    """Return the notebook's shell; None in a script, a terminal or a console."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return shell if hasattr(shell, "kernel") else None
 
 
 def unattended() -> bool:

@@ -19,6 +19,13 @@ USUAL = 80  # columns of a terminal that does not tell its width
 LEFT = (errno.EPIPE, errno.EIO, errno.EBADF)  # whoever read has gone: `| head`, a lost terminal
 
 
+def kernel_shell() -> Any:
+    """Return the notebook's shell; None in a script, a terminal or a console."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell if hasattr(shell, "kernel") else None
+
+
 class Patient:
     """A stream that takes everything, also when nobody reads it any more."""
 

@@ -5,6 +5,7 @@
     history.csv    the same of epochs, as a table   preview.npz   fixed validation images, predicted
     summary.json   how it ended                     pause, stop, save   empty files: requests to the
     process.json   who was started last, who trains                     training, from anywhere
+    own.json       names of the user's own loss, augmentation, optimiser, where there are some
 
 Only whole files are ever visible: each is written beside itself, flushed to disk and renamed. A
 reader reads a file once, and again when it is another one; of the history, what is new.
@@ -31,6 +32,7 @@ from .checkpoint import load_checkpoint
 from .history import ENDS, Record, finite, is_after, parsed
 from .holder import FRESH, MARKS, holds, is_here, noted_as, this_machine
 from .latest import place_of, point_latest
+from .result import Result
 
 RUNS = Path("runs")  # where runs live that were given no other place
 NEXT = RUNS / "next.json"  # the settings the next training takes
@@ -48,7 +50,7 @@ KINDS: dict[str, Kinds] = {
 OF_A_PROCESS = ("process.json", "stderr.txt", "failure.json", "lock.json", "launch.json")
 
 
-class Run:
+class Run(Result):
     """Read and write one run folder; opening it costs nothing and changes nothing."""
 
     def __init__(self, folder: Path | str) -> None:
@@ -59,9 +61,6 @@ class Run:
         # Of the history: its records, the offset after them, and the last bytes before that, by
         # which a file that was written anew is known. One value, so an interrupt cannot split it.
         self._history: tuple[list[Record], int, bytes] = ([], 0, b"")
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r})"
 
     def exists(self) -> bool:
         """Say whether a run lives here already; settings alone are one that is still to begin."""

@@ -47,14 +47,14 @@ def banner(training: Training) -> str:
         ("checkpointing", _on(config.gradient_checkpointing)),
         ("progressive", _unfreezing(training)),
         ("EMA", _average(training)),
+        *[("your own", words) for words in [training.state.own.in_words] if words],
         ("target", f"IoU {config.target_iou:g} (mean over validation images, threshold 0.5)"),
     ]
     lines = [f"CamoXpert {__version__}, preset {config.preset or 'none'}", "-" * 78]
     lines += [f"{name:<17} {text}".rstrip() for name, text in rows]
     if not training.state.start.pretrained:
         lines.append("NOTE: the backbone starts from random weights. Expect a much lower IoU.")
-    doubts = [*lr_warnings(config, training.devices.count), *short_run(config)]
-    lines += [f"NOTE: {sentence}." for sentence in [*doubts, *training.changes]]
+    lines += [f"NOTE: {sentence}." for sentence in _doubts(training)]
     lines += [f"NOTE: {note}." for note in first(data.notes)]
     if data.leaks:
         lines.append(f"WARNING: {_some(data.leaks)} training images are test images too.")
@@ -64,6 +64,11 @@ def banner(training: Training) -> str:
             f"test or validation image: {few(data.near_leaks)}. Scores there are too good."
         )
     return "\n".join(lines)
+
+
+def _doubts(training: Training) -> list[str]:
+    warnings = lr_warnings(training.config, training.devices.count)
+    return [*warnings, *short_run(training.config), *training.changes]
 
 
 def auto_preset(device: str, *, own_images: bool) -> Suggestion:

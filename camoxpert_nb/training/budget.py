@@ -51,6 +51,15 @@ def minutes_to_train(wished: float = 0.0, used: float = 0.0) -> float:
     return min(left, max(wished - used, 0.0) if wished else math.inf)
 
 
+def ends_at(budget: float, began: float | None = None) -> float:
+    """Return when a training has to end, as time.time() tells it; infinite: when it is done.
+
+    `budget` is `--time-budget` in minutes, which count from `began`, by default from now.
+    """
+    passed_minutes = 0.0 if began is None else (time.time() - began) / 60
+    return time.time() + 60 * minutes_to_train(budget, passed_minutes)
+
+
 def minutes_gone() -> float:
     """Return how many minutes of the session are over; 0 where none ends."""
     left = minutes_left()

@@ -128,8 +128,8 @@ def _clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
-def ending(summary: dict[str, Any], folder: str) -> str:
-    """Return what a training came to, and what to type next."""
+def ending(summary: dict[str, Any], folder: str, *, judge: str = "", resume: str = "") -> str:
+    """Return what a training came to, and what to type next: a command, or these calls."""
     best, minutes = summary["best"], summary["seconds"] / 60
     reached = summary["target_reached_at_epoch"]
     lines = [f"\n{minutes:.1f} minutes of training in {summary['epochs']} epochs."]
@@ -143,10 +143,10 @@ def ending(summary: dict[str, Any], folder: str) -> str:
         lines.append(f"ended early: {summary['ended_early']}")
     if summary["finished"]:
         lines.append(f"best weights: {folder}/best.pt. Score them on a test set:")
-        lines.append(f"  camoxpert evaluate --run {folder} --dataset-path DIR")
+        lines.append(f"  {judge or f'camoxpert evaluate --run {folder} --dataset-path DIR'}")
     else:
         lines.append("Stopped as asked; everything is saved. Go on with:")
-        lines.append(f"  camoxpert resume {folder}")
+        lines.append(f"  {resume or f'camoxpert resume {folder}'}")
     return "\n".join(lines)
 
 

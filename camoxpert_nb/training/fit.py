@@ -21,18 +21,19 @@ from ..runs.records import seconds_per_image
 from ..runs.run import Onlooker, Run
 from ..settings.config import Config
 from .best import update_best
-from .budget import how_far, minutes_gone, minutes_to_train
+from .budget import ends_at, how_far, minutes_gone
 from .early import Over, why_over
 from .epoch import EpochSteps, end_epoch
 from .failure import graceful, note_failure, refused
 from .loggers import Loggers
 from .memory import memory_advice, rehearse
+from .own import Callbacks, Own
 from .prepare import Loaders, Training, step_settings, summary, versions
 from .resume import begin, folder_for, prepare_for
 from .saving import Saver, saves_beside
 from .schedule import Stage
 from .score import judge, nets_of, save_preview
-from .sound import diverged, why_unsound
+from .sound import diverged, why_spoiled, why_unsound
 from .train import Diverged
 from .validate import average_batch_norm
 
@@ -51,6 +52,7 @@ def fit(
     net: nn.Module | None = None,
     ranks: Ranks = ALONE,
     began: float | None = None,
+    own: Own | None = None,
 ) -> Run:
     """Train as `config` says, in `config.checkpoint_dir`, and return the run.
 
@@ -59,17 +61,17 @@ def fit(
     second one interrupts. With `resume` the folder's last checkpoint is taken up, exactly. `net`
     is as in `prepare.prepare`. With `ranks` this is one of several processes that train together:
     all do the same, but only the first one's run writes. The time budget counts from `began`, as
-    time.time() tells it, by default from now.
+    time.time() tells it, by default from now. `own`: the user's own parts (`own.Own`).
 
     Raises InputError for settings or data that cannot work, TrainingError when training breaks;
     RUN/failure.json then says why.
     """
     folder = ranks.from_first(lambda: folder_for(config, resume))
-    end = ranks.from_first(lambda: _end(config.time_budget, began))
+    end = ranks.from_first(lambda: ends_at(config.time_budget, began))
     run = Run(folder) if ranks.first else Onlooker(folder)
     named, config = config.checkpoint_dir, config.replace(checkpoint_dir=str(folder))
     try:
-        training, known = prepare_for(run, config, resume, ranks, progress, net)
+        training, known = prepare_for(run, config, resume, ranks, progress, net, own)
         with run.locked(), graceful(run):
             begin(training, run, known)
             announce(training)
@@ -81,7 +83,7 @@ def fit(
                 trainer = _Trainer(training, loaders, run, loggers.report, gauge, saver, end)
                 told = ranks.told(trainer.note, partial(note_failure, run))
                 with told, contextlib.closing(loaders.feed):
-                    for doubt in loaders.doubts:
+                    for doubt in [*loaders.doubts, *training.own_notes]:
                         trainer.note(doubt)
                     trainer.work()
     except Exception as error:
@@ -94,12 +96,6 @@ def fit(
             raise reason from error
         raise
     return run
-
-
-def _end(budget: float, began: float | None) -> float:
-    """Return when training has to end, as time.time() tells it; infinite: when it is done."""
-    passed_minutes = 0.0 if began is None else (time.time() - began) / 60
-    return time.time() + 60 * (minutes_to_train(budget, passed_minutes))
 
 
 class _Trainer:
@@ -131,6 +127,8 @@ class _Trainer:
         self.steps: EpochSteps | None = None
         self.left = 0  # steps of the epoch that were not recorded yet
         self.over = ""  # why the training ends before its last epoch
+        own = self.state.own if self.ranks.first else Own()  # one process calls the user's
+        self.callbacks = Callbacks(own, partial(run.request, "stop"), self.note)
 
     def work(self) -> None:
         """Train, and sum up what was reached."""
@@ -145,7 +143,7 @@ class _Trainer:
                 stopped = self.train()
             self.saver.finish()
         except Diverged as error:
-            raise diverged(self.run, self.training.config, str(error).split(". ")[0]) from error
+            raise self.diverged(str(error).split(". ")[0]) from error
         except torch.OutOfMemoryError as error:
             error.__traceback__ = None  # its frames hold the memory that the advice is measured in
             raise TrainingError(memory_advice(self.training)) from error
@@ -159,6 +157,11 @@ class _Trainer:
         if not stopped:
             end = {"step": self.state.step, "best": self.state.best, "why": self.over}
             self.report(self.run.log("end", **end))
+        self.callbacks.raise_failure(self.state.own.call(self.run.folder))
+
+    def diverged(self, why: str) -> TrainingError:
+        """Return the error for a training that has lost its numbers."""
+        return diverged(self.run, self.training.config, why, self.state)
 
     def train(self) -> str:
         """Train to the end, or to the stop whose reason is returned, with everything saved."""
@@ -199,7 +202,7 @@ class _Trainer:
     def take(self, stage: Stage, record: dict[str, Any]) -> None:
         """Report a step, and log some of them."""
         self.left -= 1
-        self.report({"kind": "step", **record})
+        self.tell({"kind": "step", **record})
         if self.state.parts_per_batch > self.parts:
             self.parts = self.tell_parts(stage, self.state.parts_per_batch)
         self.tell_graph()
@@ -222,10 +225,11 @@ class _Trainer:
         self.loaders.begin(self.plan.stage_at(state.epoch), state.epoch)
         record["verdict"] = verdict(record)
         average_batch_norm(state.net, nets_of(training).get("ema"), self.ranks)
-        self.require_sound(record["loss"] is None)
+        if why := why_spoiled(state, all_skipped=record["loss"] is None):
+            raise self.diverged(why)
         judged = judge(training, self.loaders, batch)
         if not judged.finite:
-            raise diverged(self.run, training.config, "the network gives no numbers any more")
+            raise self.diverged("the network gives no numbers any more")
         config, taken = training.config, not why_unsound(state, epoch_ends=True)
         if taken:
             found = state.epoch, judged.weights, judged.scored, config.keep
@@ -236,17 +240,12 @@ class _Trainer:
             self.saver.save("best", saved | state.best | {"version": versions()["camoxpert_nb"]})
         shown = training, self.loaders, self.run, judged.net
         self.ranks.from_first(lambda: save_preview(*shown))
-        self.report(self.run.log("epoch", **record))
+        self.tell(self.run.log("epoch", **record))
 
-    def require_sound(self, all_skipped: bool) -> None:
-        """Raise TrainingError where an epoch brought nothing, or spoiled the weights."""
-        state, why = self.state, why_unsound(self.state, epoch_ends=True)
-        if all_skipped and not state.scaler.is_enabled():
-            why = f"all steps of epoch {state.epoch} had gradients that are not finite"
-        elif state.skipped_in_row:
-            return  # not saved, and one more epoch tells
-        if why:
-            raise diverged(self.run, self.training.config, why)
+    def tell(self, record: dict[str, Any]) -> None:
+        """Report a step or an epoch, to the user's own functions too."""
+        self.report(record)
+        self.callbacks.report(record)
 
     def measured(self) -> tuple[dict[int, float], float]:
         """Return a device's seconds for one image by open blocks, and those between epochs."""
@@ -294,7 +293,13 @@ class _Trainer:
             time.sleep(0.2)
         if orphan and not stop:
             return "the launcher of these processes is gone"
-        return "asked to stop" if stop else "the time budget is used up" if late else ""
+        return (
+            self.callbacks.asked or "asked to stop"
+            if stop
+            else "the time budget is used up"
+            if late
+            else ""
+        )
 
     def save(self, last: bool = False, epoch_ends: bool = False) -> None:
         """Write last.pt, from which the run can go on exactly, unless it could not.
@@ -304,7 +309,7 @@ class _Trainer:
         self.saved = time.monotonic()
         if why := why_unsound(self.state, epoch_ends=epoch_ends):
             if last:
-                raise diverged(self.run, self.training.config, why)
+                raise self.diverged(why)
             return self.note(f"this state is not saved, as {why}; last.pt is the one before")
         made = {"config": self.training.config.as_dict(), "version": versions()["camoxpert_nb"]}
         obeyed = partial(self.run.request, "save", wanted=False)

@@ -123,9 +123,17 @@ class StepGraph:
 
 
 def make_graph(
-    devices: Devices, *, wanted: bool, checkpointing: bool, recover: Callable[[], None]
+    devices: Devices,
+    *,
+    wanted: bool,
+    checkpointing: bool,
+    recover: Callable[[], None],
+    own: str = "",
 ) -> StepGraph:
-    """Return what captures the steps on these devices, or one that does not and says why."""
+    """Return what captures the steps on these devices, or one that does not and says why.
+
+    `own` names the user's own parts of the step: a capture would keep what their Python did once.
+    """
     if not (wanted and devices.ids):
         return StepGraph()
     why = ""
@@ -133,6 +141,8 @@ def make_graph(
         why = "its gradients are exchanged between processes or GPUs"
     elif checkpointing:
         why = "--gradient-checkpointing sets random numbers back within it"
+    elif own:
+        why = f"your own {own} is Python that runs anew in each"
     if why:
         return StepGraph(note=f"the step is not captured as a CUDA graph: {why}.")
     return StepGraph(GpuRecorder(devices.main), devices.main, recover=recover)

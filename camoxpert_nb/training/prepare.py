@@ -24,10 +24,10 @@ from ..data.batches import (
 )
 from ..data.cache import Cache, Progress, cache_folder, open_cache
 from ..data.findings import NO_OBJECT, require_objects, sentences, settle
-from ..data.identity import Split, digests
+from ..data.identity import Split
 from ..data.pairs import Pair, is_noncam
 from ..data.selection import Data, build_data
-from ..errors import InputError, few
+from ..errors import InputError
 from ..machine.devices import Devices, Precision, choose_precision, cpu_count, pick_devices
 from ..machine.distributed import ALONE, Ranks
 from ..network.backbone import Start
@@ -39,6 +39,10 @@ from ..settings.config import Config
 from ..settings.decide import decide
 from .graph import make_graph
 from .loggers import require
+from .own import Own, OwnLoss, is_own
+from .own_checks import check_own
+from .own_optimizer import build_optimizer
+from .same_images import check_same_images
 from .schedule import Plan, Stage, build_plan
 from .state import TrainState, backbone_blocks, parameter_groups
 from .train import StepSettings
@@ -60,6 +64,7 @@ class Training:
     ranks: Ranks
     device_lines: Sequence[str]  # of all processes
     changes: Sequence[str] = ()  # since the run was saved, if it goes on
+    own_notes: Sequence[str] = ()  # what is odd about the user's own parts
 
 
 def build_state(
@@ -68,12 +73,15 @@ def build_state(
     devices: Devices,
     precision: Precision,
     ranks: Ranks = ALONE,
+    own: Own | None = None,
 ) -> TrainState:
     """Return the state of a training at step 0, on its devices, the same in all processes."""
+    own = own or Own()
     net.to(devices.main)
     ranks.spread(iter([*net.state_dict().values(), *net.buffers()]))
     start = getattr(net, "start", Start(False, "a network of your own"))
-    supervised = Supervised(net, dtype=precision.dtype, legacy=config.legacy_loss)
+    loss = OwnLoss(own.loss) if is_own(own.loss) else None
+    supervised = Supervised(net, dtype=precision.dtype, legacy=config.legacy_loss, own=loss)
     groups = parameter_groups(net, backbone_blocks(net), config.weight_decay)
     scaler = torch.amp.GradScaler(devices.main.type, enabled=precision.scaled)
 
@@ -86,7 +94,7 @@ def build_state(
         supervised=supervised,
         devices=devices,
         ranks=ranks,
-        optimizer=torch.optim.AdamW(groups, lr=config.lr, fused=True, capturable=bool(devices.ids)),
+        optimizer=_optimizer(config, groups, devices, own),
         scaler=scaler,
         # The average forgets its start as n/(n + 9), so a short run is not judged on noise.
         ema=timm.utils.ModelEmaV3(
@@ -100,8 +108,21 @@ def build_state(
             wanted=config.cuda_graph,
             checkpointing=config.gradient_checkpointing,
             recover=reset_scaler,
+            own=own.in_words,
         ),
+        own=own,
     )
+
+
+def _optimizer(
+    config: Config, groups: list[dict[str, Any]], devices: Devices, own: Own
+) -> torch.optim.Optimizer:
+    """Return AdamW, which needs not be waited for on a GPU, or the user's own."""
+    if is_own(own.optimizer):
+        rate = float(config.lr or 0.0)
+        return build_optimizer(own.optimizer, groups, rate, config.weight_decay)
+    capturable = bool(devices.ids)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True, capturable=capturable)
 
 
 def prepare(
@@ -112,31 +133,36 @@ def prepare(
     ranks: Ranks = ALONE,
     empty: bool = False,
     known: Split | None = None,
+    own: Own | None = None,
 ) -> Training:
     """Build everything but the image cache; InputError for whatever cannot work.
 
     `empty` is build_net's, `known` build_data's. `net` takes the place of the configured network,
     to train a peer or an ablation in the same way; it has CamoXpert's outputs and its
-    `backbone_blocks`. `ranks` is this process's place among those that train together.
+    `backbone_blocks`. `ranks` is this process's place among those that train together. `own` are
+    the user's own parts of the step.
     """
     ranks.from_first(lambda: require(config.log))
     devices, precision = ranks.in_turn(lambda: _choose_devices(config, ranks))
     ranks.from_first(partial(_check_kinds, ranks.gather(devices.main.type), ranks))
+    own = own or Own()
+    how = {"ignores": config.ignore_label >= 0, "deep": config.deep_supervision}
+    own_notes = ranks.in_turn(partial(check_own, own, devices.main, config.img_size, **how))
     shown = progress if ranks.first else None
     data = ranks.in_turn(lambda: build_data(config, shown, known))
-    _check_same_images(data, ranks)
+    check_same_images(data, ranks)
     asked, config = config, decide(config, len(data.train), devices.count)
     plan = ranks.in_turn(lambda: build_plan(config, len(data.train), devices.count))
     requested = None if config.num_workers < 0 else config.num_workers
     workers, reason = choose_workers(requested, cpu_count(), ranks.local_world)
     # The others are given the first one's weights: they need neither its files nor the hub.
     net = net or ranks.in_turn(lambda: build_net(config, empty=empty or not ranks.first))
-    state = build_state(config, net, devices, precision, ranks)
+    state = build_state(config, net, devices, precision, ranks, own)
     if config.skip_stage1:
         state.epoch = plan.first_epoch_of_part(2)
     lines = _device_lines(devices, ranks)
-    how = (devices, precision, plan, state, workers, reason, ranks, lines)
-    return Training(config, asked, data, *how)
+    parts = (devices, precision, plan, state, workers, reason, ranks, lines)
+    return Training(config, asked, data, *parts, own_notes=own_notes)
 
 
 class Loaders:
@@ -247,58 +273,6 @@ def _check_kinds(kinds: Sequence[str], ranks: Ranks) -> None:
             f"{name} is to train on the CPU, others on a GPU. Processes must know that when they "
             "join: give --device cpu on the command line there, or the same device everywhere."
         )
-
-
-Found = tuple[list[str], list[str], list[str]]  # names, paths and digests of a process's images
-
-
-def _check_same_images(data: Data, ranks: Ranks) -> None:
-    """Raise InputError where machines have different images: their gradients would not fit.
-
-    Names are compared, and the bytes of all files. Processes of one machine that look into the
-    same folder read them once.
-    """
-    if ranks.world == 1:
-        return
-    places = ranks.gather((ranks.machine, str(data.root.absolute())))
-    own: Found | None = None
-    if places.index(places[ranks.rank]) == ranks.rank:
-        own = _files(data, contents=len(set(places)) > 1)
-    found = ranks.gather(own)
-    ranks.from_first(lambda: _compare_images(found, ranks))
-
-
-def _files(data: Data, *, contents: bool) -> Found:
-    pairs = [*data.train, *data.validation]
-    names = [pair.name for pair in pairs]
-    names.insert(len(data.train), "")  # where training ends
-    files = [path for pair in pairs for path in (pair.image, pair.mask)]
-    known = digests(files) if contents else {}
-    return names, [str(path) for path in files], [known[path] for path in files if contents]
-
-
-def _compare_images(found: Sequence[Found | None], ranks: Ranks) -> None:
-    names, paths, contents = found[0] or ([], [], [])
-    for rank, other in enumerate(found):
-        if not other:
-            continue
-        if other[0] != names:
-            cut, cut_first = other[0].index(""), names.index("")
-            lone = sorted({*other[0]} ^ {*names})
-            example = f" ({few(lone)} only on one side)" if lone else ""
-            raise InputError(
-                f"{ranks.name(rank)} finds {cut} training and {len(other[0]) - cut - 1} "
-                f"validation images, {ranks.name(0)} {cut_first} and "
-                f"{len(names) - cut_first - 1}, or others by name{example}. Give all machines the "
-                "same data set."
-            )
-        differ = [i for i, digest in enumerate(contents) if digest != other[2][i]]
-        if differ:
-            raise InputError(
-                f"{ranks.name(rank)} has other contents in {len(differ)} of {len(paths)} files "
-                f"than {ranks.name(0)}: first in {other[1][differ[0]]}, there "
-                f"{paths[differ[0]]}. Give all machines the same data set."
-            )
 
 
 def _device_lines(devices: Devices, ranks: Ranks) -> list[str]:

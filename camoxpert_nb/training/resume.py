@@ -22,6 +22,7 @@ from ..settings.config import Config, differences, with_rates
 from ..settings.recipe import in_proportion
 from .changes import compare_settings
 from .early import refuse_over
+from .own import Own, require_own
 from .prepare import Training, prepare, versions
 from .schedule import Origin, Plan, build_plan
 
@@ -109,6 +110,8 @@ def begin(training: Training, run: Run, known: Split | None) -> None:
         run.cut_history(0, 0)  # of a run that died before it was first saved
     run.save_json("split", training.data.split.after(known or Split({}, {})))
     run.save_config(training.config)
+    if (names := training.state.own.names) or run.load_json("own"):
+        run.save_json("own", names)
     if left := run.point_latest():
         training.changes = [*training.changes, left]
     devices = list(training.device_lines)
@@ -134,14 +137,18 @@ def prepare_for(
     ranks: Ranks,
     progress: Progress | None = None,
     net: nn.Module | None = None,
+    own: Own | None = None,
 ) -> tuple[Training, Split | None]:
     """Prepare a training of `run`, and return the split to `restore` it with, None if it is new.
 
-    It goes on if that is asked for (`resume`) and there is a checkpoint. `net` is prepare's.
+    It goes on if that is asked for (`resume`) and there is a checkpoint. `net` and `own` are
+    prepare's. Raises InputError where the run's parts of its user's own are not given.
     """
     going_on = ranks.from_first(lambda: resume and _can_go_on(run))
+    if resume and not going_on:  # it died before it was first saved
+        require_own(ranks.from_first(lambda: run.load_json("own")), own or Own(), run.folder)
     known = Split.load(ranks.from_first(lambda: _split_of(run) if going_on else {}))
-    training = prepare(config, progress, net, ranks=ranks, empty=going_on, known=known)
+    training = prepare(config, progress, net, ranks=ranks, empty=going_on, known=known, own=own)
     return training, known if going_on else None
 
 
@@ -204,8 +211,9 @@ def restore(training: Training, run: Run, known: Split) -> None:
     has_best = training.ranks.from_first(lambda: run.has("best"))
     source = str(run.folder / "last.pt")
     was, config = settings_of(checkpoint, run.folder / "last.pt"), training.config
-    changes = [*training.data.changes, *compare_settings(was, config, source)]
     state = training.state
+    others = require_own(checkpoint.get("own", {}), state.own, run.folder)
+    changes = [*others, *training.data.changes, *compare_settings(was, config, source)]
     try:
         for key in ("net", "ema"):
             checkpoint[key] = checkpoint[key] and bare_keys(checkpoint[key])

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from ..machine.devices import bare
 from ..runs.run import Run
 from .best import choose_weights
 from .prepare import Loaders, Training
@@ -30,13 +31,10 @@ def nets_of(training: Training) -> dict[str, nn.Module]:
 
 def judge(training: Training, loaders: Loaders, batch: int) -> Judged:
     """Score raw and averaged weights on the validation images, and choose between them."""
-    nets, legacy = nets_of(training), training.config.legacy_loss
-    scores = {
-        name: validate(
-            net, loaders.validation(batch), ranks=training.ranks, legacy=legacy, **_how(training)
-        )
-        for name, net in nets.items()
-    }
+    nets, supervised = nets_of(training), bare(training.state.supervised)
+    losses: dict[str, Any] = {"legacy": training.config.legacy_loss, "own": supervised.own}
+    how = {"ranks": training.ranks, **losses, **_how(training)}
+    scores = {name: validate(net, loaders.validation(batch), **how) for name, net in nets.items()}
     weights = choose_weights(scores)
     scored = scores[weights]
     record = {

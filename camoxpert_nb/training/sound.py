@@ -38,6 +38,15 @@ def why_unsound(state: TrainState, *, epoch_ends: bool = False) -> str:
     return ""
 
 
+def why_spoiled(state: TrainState, *, all_skipped: bool) -> str:
+    """Say why an epoch brought nothing, or spoiled the weights, or ""."""
+    if all_skipped and not state.scaler.is_enabled():
+        return f"all steps of epoch {state.epoch} had gradients that are not finite"
+    if state.skipped_in_row:
+        return ""  # not saved, and one more epoch tells
+    return why_unsound(state, epoch_ends=True)
+
+
 def _parts(state: TrainState) -> Iterator[tuple[str, list[Tensor]]]:
     yield "weights", [*state.net.state_dict().values()]
     if state.ema:
@@ -46,8 +55,10 @@ def _parts(state: TrainState) -> Iterator[tuple[str, list[Tensor]]]:
     yield "moments", [value for value in moments if isinstance(value, Tensor)]
 
 
-def diverged(run: Run, config: Config, why: str) -> TrainingError:
+def diverged(run: Run, config: Config, why: str, state: TrainState) -> TrainingError:
     """Return the error for a training that has lost its numbers, with advice that works."""
+    if state.own.names:
+        return _diverged_by(state, run, why)
     flags = shlex.join(as_flags(_gentler(config)))
     number = next(n for n in range(2, 1000) if not _beside(run, n).exists())
     anew = f"camoxpert train --config {run.config_path} {flags} --checkpoint-dir"
@@ -57,6 +68,22 @@ def diverged(run: Run, config: Config, why: str) -> TrainingError:
         f"`camoxpert resume {run.folder} {flags}`. If it ends so again, the weights were spoiled "
         f"before they were saved: begin anew with `{anew} {_beside(run, number)}`. "
         "`camoxpert data` finds damaged images; --no-amp computes in float32."
+    )
+
+
+def _diverged_by(state: TrainState, run: Run, why: str) -> TrainingError:
+    """Return the error for a training with parts of the user's own: one may be to blame."""
+    names = state.own.names
+    saved = "last.pt stays as it was before" if run.has("last") else "nothing was saved"
+    if "loss" in names and state.unsound_loss:
+        blame = f"Your loss {names['loss']} gave no number: guard its log, sqrt and divisions"
+    elif "loss" in names:
+        blame = f"The gradient of your loss {names['loss']} may be infinite, as that of sqrt at 0"
+    else:
+        blame = f"Your own {state.own.in_words} may be to blame, or a learning rate too large"
+    return TrainingError(
+        f"{why}, so training cannot go on; {saved}. {blame}. Mend it and go on with "
+        f"`{state.own.call(run.folder)}`, or begin anew with a lower lr in make_config."
     )
 
 

@@ -13,6 +13,7 @@ from ..machine.devices import Devices, bare, parallel
 from ..machine.distributed import Ranks
 from ..network.backbone import SCRATCH, Start
 from .graph import StepGraph
+from .own import Own, is_own
 from .schedule import Origin, Plan
 
 WEIGHTS = ("deep", "balance", "uncertainty")  # of the further losses
@@ -50,6 +51,8 @@ class TrainState:
     graph: StepGraph = field(default_factory=StepGraph)
     rates: list[float] = field(default_factory=list)  # the learning rate of each group
     knobs: Tensor | None = None  # those rates and WEIGHTS, on the device
+    own: Own = field(default_factory=Own)  # the user's parts of the step
+    unsound_loss: bool = False  # whether the user's loss gave no number in the last skipped step
     counted: Tensor = field(init=False)  # `averaged`, as the device knows it
 
     def __post_init__(self) -> None:
@@ -89,12 +92,16 @@ class TrainState:
         values = [*self.rates, *(weights[name] for name in WEIGHTS)]
         pinned = torch.tensor(values, pin_memory=self.device.type == "cuda")
         self.knobs.copy_(pinned, non_blocking=True)
+        if is_own(self.own.optimizer):
+            self._bind_rates()
         return dict(zip(WEIGHTS, self.knobs[len(self.rates) :], strict=True))
 
     def _bind_rates(self) -> None:
         """Let the optimiser read its rates where `tune` writes them."""
         assert self.knobs is not None
-        for group, rate in zip(self.optimizer.param_groups, self.knobs, strict=False):
+        # Only the kit's optimiser is known to take a tensor for a rate.
+        places = self.rates if is_own(self.own.optimizer) else self.knobs
+        for group, rate in zip(self.optimizer.param_groups, places, strict=False):
             group["lr"] = rate
 
     def usage_like(self, router: Tensor) -> Tensor:
@@ -156,6 +163,7 @@ class TrainState:
             "shares": self.shares,
             "usage": self.usage,
             "skipped_in_row": self.skipped_in_row,
+            "own": self.own.names,
         }
 
     def _plain_optimizer(self) -> dict[str, Any]:

@@ -12,16 +12,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data.augment import augment_batch
+from ..data.own_augment import augmented
 from ..errors import TrainingError
 from ..evaluation.metrics_of_batches import training_iou
 from ..machine.devices import seed_step
 from ..network.losses import total
+from ..outside.foreign import named
+from .own import is_own
 from .state import TrainState
 
 MOST_SKIPPED = 30  # non-finite steps in a row before a run is given up
@@ -113,6 +117,7 @@ def settle(state: TrainState, queued: Queued) -> tuple[dict[str, float], float]:
     skipped = not math.isfinite(values["gradient_norm"])
     state.averaged += not skipped
     state.skipped_in_row = state.skipped_in_row + 1 if skipped else 0
+    state.unsound_loss = skipped and not math.isfinite(values["structure"])
     if state.skipped_in_row >= MOST_SKIPPED:
         raise Diverged(
             f"the gradient was not finite in {MOST_SKIPPED} steps in a row (up to step "
@@ -140,12 +145,22 @@ def step_on_device(
     images = count_images(batches) * state.ranks.world
     _remember_experts(state, packed[len(sums) :].view_as(experts), images, finite)
     state.counted += finite
-    # The fused optimiser leaves weights and moments alone where this is 1.
-    state.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-    state.optimizer.step()
+    _take_step(state, finite)
     state.average(finite)
     state.scaler.update()  # it knows from `unscale_` whether the gradients were finite
     return torch.cat([packed[: len(sums)], norm.view(1)]), [*terms, "gradient_norm"]
+
+
+def _take_step(state: TrainState, finite: Tensor) -> None:
+    """Let the optimiser step, unless the gradient was not `finite` (0-dim bool)."""
+    if is_own(own := state.own.optimizer):  # which may know no other way, so it is waited for
+        if finite:
+            with named("optimizer", own):
+                state.optimizer.step()
+        return
+    # The fused optimiser leaves weights and moments alone where this is 1.
+    state.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    state.optimizer.step()
 
 
 def _remember_experts(state: TrainState, experts: Tensor, images: int, finite: Tensor) -> None:
@@ -192,7 +207,7 @@ def _accumulate(
     state.optimizer.zero_grad(set_to_none=True)
     images = count_images(batches)
     values, experts, names = [], [], ["loss"]
-    for image, mask, last in _parts(state, batches, settings.augment):
+    for image, mask, last in _parts(state, batches, settings.augment, state.own.augment):
         with _in_step(state.supervised, last):
             parts = state.supervised(image, mask)
             router = parts["router"].detach().float()
@@ -207,14 +222,20 @@ def _accumulate(
 
 
 def _parts(
-    state: TrainState, batches: Sequence[Batch], strength: float
+    state: TrainState, batches: Sequence[Batch], strength: float, own: Any
 ) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """Yield augmented images and masks, and whether they are the step's last."""
+    """Yield augmented images and masks, and whether they are the step's last.
+
+    `own` is the user's augmentation, if there is one.
+    """
     for number, batch in enumerate(batches, 1):
         image, mask, uniform = (
             batch[key].to(state.device, non_blocking=True) for key in ("image", "mask", "uniform")
         )
-        image, mask = augment_batch(image, mask, uniform, strength=strength)
+        if is_own(own):
+            image, mask = augmented(own, image, mask, batch["uniform"])
+        else:
+            image, mask = augment_batch(image, mask, uniform, strength=strength)
         chunks = state.parts_per_batch
         parts = list(zip(image.chunk(chunks), mask.chunk(chunks), strict=True))
         for place, part in enumerate(parts, 1):

@@ -32,7 +32,7 @@ class Validation:
     iou (threshold 0.5), mae: means over the images with an object, as `evaluate` takes them; 0 and
     1 where none has one. ious: of those images, in the order of the set. empty: how many have none.
     finite: whether the network gave numbers for any image. loss: the structure loss as training
-    takes it, its mean over all images; NaN without one.
+    takes it, or the user's own in its place, its mean over all images; NaN without one.
     """
 
     iou: float
@@ -52,10 +52,11 @@ def validate(
     device: torch.device = CPU,
     ranks: Ranks = ALONE,
     legacy: bool = False,
+    own: nn.Module | None = None,
 ) -> Validation:
     """Score the images of `batches`, which are this process's; all together hold each image once.
 
-    All processes return the same. `legacy` is structure_loss's.
+    All processes return the same. `legacy` and `own` are those of the training's `Supervised`.
     """
     rows: list[tuple[int, float, float, bool, bool, float]] = []
     for batch in batches:
@@ -67,7 +68,9 @@ def validate(
             batch_mae(probability, mask),
             mask[:, :1].amax((1, 2, 3)),
             probability.flatten(1).sum(1).isfinite(),
-            structure_loss(outputs["logits"], object_, legacy, counted),
+            own(outputs["logits"], object_, counted)
+            if own is not None
+            else structure_loss(outputs["logits"], object_, legacy, counted),
         )
         table = torch.stack([column.double() for column in columns], 1).tolist()
         rows += [(i, *row) for i, row in zip(batch["index"].tolist(), table, strict=True)]

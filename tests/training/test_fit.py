@@ -351,7 +351,9 @@ def test_history_is_plain_json_lines(tiny: Config) -> None:
 def test_the_end_of_the_session_stops_the_training_saved(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("camoxpert_nb.training.fit.minutes_to_train", lambda wished, used: 0.0001)
+    monkeypatch.setattr(
+        "camoxpert_nb.training.budget.minutes_to_train", lambda wished, used: 0.0001
+    )
     run = fit(tiny)
     assert run.records("stop")[-1]["why"] == "the time budget is used up"
     assert run.has("last")
@@ -392,7 +394,7 @@ def test_a_network_of_ones_own_counts_as_untrained(tiny: Config) -> None:
 def test_after_an_epoch_it_says_how_far_this_session_comes(
     tiny: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("camoxpert_nb.training.fit.minutes_to_train", lambda wished, used: 60.0)
+    monkeypatch.setattr("camoxpert_nb.training.budget.minutes_to_train", lambda wished, used: 60.0)
     (note,) = fit(tiny).records("note")
     assert "fits all 2 epochs" in note["message"]
     monkeypatch.undo()

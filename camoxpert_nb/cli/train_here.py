@@ -1,0 +1,66 @@
+"""A training in this process, told to whoever watches: what it is, each epoch, how it ended."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import STOPPED
+from ..runs.run import Run
+from ..settings.config import EXPERTS, Config
+from ..training.console import Console, ending
+
+if TYPE_CHECKING:
+    from ..machine.distributed import Ranks
+    from ..training.own import Own
+    from ..training.prepare import Training
+
+
+def train_here(
+    config: Config,
+    ranks: Ranks,
+    *,
+    reason: str = "",
+    console: Console | None = None,
+    own: Own | None = None,
+    in_python: bool = False,
+    **how: Any,
+) -> Run:
+    """Train as `fit` does with `own` and `how`, tell it on `console`, draw its figures; return it.
+
+    `reason` is told beside what will be trained. `in_python`: the ways on are calls with `own`, and
+    not commands.
+    """
+    from ..machine.distributed import by_torchrun
+    from ..training.banner import banner
+    from ..training.fit import fit
+
+    if not ranks.first:
+        console = Console((), stream=io.StringIO())
+    shown = console or Console(EXPERTS)
+
+    def announce(training: Training) -> None:
+        if ranks.first:
+            shown.log = Path(training.config.checkpoint_dir) / "log.txt"
+        shown.say("\n".join([banner(training), reason]).rstrip() + "\n")
+
+    how = {"report": shown.report, "announce": announce, "progress": shown.progress, **how}
+    run = fit(config, ranks=ranks, own=own, **how)
+    summary = ranks.from_first(lambda: run.load_json("summary"))
+    calls = {}
+    if in_python and own:
+        calls = {"judge": "judge(run, DIR)", "resume": own.call(run.folder)}
+    shown.say(ending(summary, str(run.folder), **calls))
+    # Whoever interrupts a cell waits for it: figures can be drawn when the training is done.
+    drawn = summary["finished"] or not in_python
+    if drawn and ranks.first and run.records("epoch"):
+        from ..figures.results import draw_training
+
+        draw_training(run, shown.say)
+    if by_torchrun() and not summary["finished"]:
+        shown.say(
+            "The run is saved. torchrun calls each exit code but 0 FAILED, also the "
+            f"{STOPPED} of a stop: what it says now is its habit, and no error."
+        )
+    return run

@@ -1,0 +1,220 @@
+"""Trainings with parts of the user's own: the same loop, resume, and what is said of failures."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from equal_runs import assert_equal_runs, stop_after
+from own_parts import bce, dice, flips, sgd
+from training.test_train import WEIGHTS, freeze_statistics, gradients, make_batch, split
+
+from camoxpert_nb.cli.main import main
+from camoxpert_nb.errors import InputError, TrainingError
+from camoxpert_nb.machine.devices import Devices
+from camoxpert_nb.network.losses import structure_loss
+from camoxpert_nb.runs.run import Run
+from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training.fit import fit
+from camoxpert_nb.training.graph import make_graph
+from camoxpert_nb.training.own import Own
+from camoxpert_nb.training.prepare import prepare, step_settings
+from camoxpert_nb.training.resume import resumed_config, take_over
+from camoxpert_nb.training.train import train_step
+
+OWN = Own(loss=dice, augment=flips, optimizer=sgd)
+
+
+def as_it_is(images: Any, masks: Any, generator: Any) -> Any:
+    return images, masks
+
+
+@pytest.fixture
+def two_parts(tiny: Config) -> Config:
+    return tiny.replace(accumulation_steps=2, epochs=3)
+
+
+def test_the_kits_own_parts_given_as_ones_own_give_the_same(tiny: Config, tmp_path: Path) -> None:
+    tiny = tiny.replace(augment=0.0)
+    own = Own(loss=structure_loss, augment=as_it_is, optimizer=torch.optim.AdamW)
+    expected, found = (
+        fit(tiny.replace(checkpoint_dir=str(tmp_path / name)), own=parts)
+        for name, parts in (("kit", None), ("own", own))
+    )
+    for kit, ours in zip(expected.records("step"), found.records("step"), strict=True):
+        assert ours["lr"] == kit["lr"]
+    kit, ours = expected.records("epoch")[0], found.records("epoch")[0]
+    for name in ("loss", "structure", "val_loss", "gradient_norm"):
+        assert ours[name] == pytest.approx(kit[name], rel=1e-3), name
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(two_parts: Config, tmp_path: Path) -> None:
+    whole = fit(two_parts, own=OWN)
+    parts = two_parts.replace(checkpoint_dir=str(tmp_path / "parts"))
+    fit(parts, report=stop_after(6), own=OWN)  # in the middle of an epoch
+    run = fit(parts, resume=True, own=OWN)
+    assert run.finished
+    assert_equal_runs(whole, run)
+    moments = run.load("last")["optimizer"]["state"]
+    assert {name for each in moments.values() for name in each} == {"momentum_buffer"}
+    assert run.own_parts == {"loss": "dice", "augment": "flips", "optimizer": "sgd"}
+
+
+def test_a_run_with_own_parts_goes_on_with_them_alone(
+    tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit(tiny, report=stop_after(3), own=OWN)
+    call = f"fit({str(run.folder)!r}, resume=True, loss=dice, augment=flips, optimizer=sgd)"
+    with pytest.raises(InputError) as caught:
+        fit(tiny, resume=True)
+    assert call in str(caught.value)
+    assert main(["resume", str(run.folder)]) == 2
+    assert call in capsys.readouterr().err
+    alone = tmp_path / "alone" / "downloaded.pt"
+    alone.parent.mkdir()
+    alone.write_bytes((run.folder / "last.pt").read_bytes())
+    config = resumed_config(alone, {})
+    take_over(alone, config)
+    with pytest.raises(InputError, match="loss dice, augment flips, optimizer sgd"):
+        fit(config, resume=True)
+    with pytest.raises(InputError, match="optimizer sgd, and the optimizer Adam is given"):
+        fit(tiny, resume=True, own=Own(dice, flips, torch.optim.Adam))
+    assert run.load("last")["step"] == 3
+
+
+def test_a_run_that_was_never_saved_asks_for_its_parts_too(tiny: Config) -> None:
+    run = fit(tiny, report=stop_after(3), own=OWN)
+    (run.folder / "last.pt").unlink()
+    run.save_text("history.jsonl", "")
+    with pytest.raises(InputError, match="resume=True, loss=dice"):
+        fit(tiny, resume=True)
+
+
+def test_another_loss_is_told_and_the_kits_can_be_had_again(tiny: Config) -> None:
+    run = fit(tiny, report=stop_after(3), own=Own(loss=dice))
+    changes: list[str] = []
+    how: dict[str, Any] = {"announce": lambda training: changes.extend(training.changes)}
+    fit(tiny, resume=True, report=stop_after(2), own=Own(loss=bce), **how)
+    assert changes == ["goes on with loss bce, before dice"]
+    fit(tiny, resume=True, own=Own(loss="built-in"), **how)
+    assert changes[1] == "goes on with loss built-in, before bce"
+    assert run.own_parts == {}
+    assert run.finished
+
+
+def test_records_come_as_they_are_logged(tiny: Config) -> None:
+    steps: list[Any] = []
+    epochs: list[Any] = []
+    run = fit(tiny, own=Own(loss=bce, on_step=steps.append, on_epoch=epochs.append))
+    assert [each["step"] for each in steps] == [*range(1, run.load("last")["step"] + 1)]
+    assert epochs == run.records("epoch")
+    assert epochs[0]["val_loss"] < 1 < fit_val_loss(tiny), "the user's loss validates too"
+
+
+def fit_val_loss(tiny: Config) -> float:
+    folder = tiny.checkpoint_dir + "-kit"
+    loss: float = fit(tiny.replace(checkpoint_dir=folder)).records("epoch")[0]["val_loss"]
+    return loss
+
+
+def test_a_callback_may_stop_the_training(two_parts: Config, tmp_path: Path) -> None:
+    whole = fit(two_parts)
+    parts = two_parts.replace(checkpoint_dir=str(tmp_path / "parts"))
+    own = Own(on_step=lambda record: "stop" if record["step"] == 2 else None)
+    run = fit(parts, own=own)
+    (stop,) = run.records("stop")
+    assert stop["why"].startswith("on_step <lambda in line ")
+    assert run.load("last")["step"] == 2
+    run = fit(parts, resume=True, own=Own(on_epoch=lambda record: "stop"))
+    assert run.epochs == 1 and not run.finished
+    assert_equal_runs(whole, fit(parts, resume=True))
+
+
+def test_what_else_a_callback_returns_is_told_once(tiny: Config) -> None:
+    run = fit(tiny, own=Own(on_step=lambda record: True))
+    (note,) = [each["message"] for each in run.records("note")]
+    assert "returned True, which does nothing" in note
+
+
+@pytest.mark.parametrize("at", [("step", 3), ("epoch", 1), ("epoch", 3)])
+def test_a_callback_that_fails_is_named_and_the_run_saved(
+    two_parts: Config, tmp_path: Path, at: tuple[str, int]
+) -> None:
+    whole = fit(two_parts)
+
+    def picky(record: dict[str, Any]) -> None:
+        if record[at[0]] == at[1]:
+            raise KeyError("learning_rate")
+
+    parts = two_parts.replace(checkpoint_dir=str(tmp_path / "parts"))
+    with pytest.raises(TrainingError) as caught:
+        fit(parts, own=Own(**{f"on_{at[0]}": picky}))
+    said = str(caught.value)
+    assert f"on_{at[0]} picky failed at step" in said
+    assert "KeyError: 'learning_rate' (line " in said and "test_own.py" in said
+    assert f"on_{at[0]}=picky)`" in said
+    assert said == Run(parts.checkpoint_dir).load_json("failure")["message"]
+    assert_equal_runs(whole, fit(parts, resume=True))
+
+
+def test_a_loss_that_loses_its_numbers_is_named(two_parts: Config) -> None:
+    taken: list[Any] = []
+
+    def fading(logits: Any, masks: Any) -> Any:
+        return dice(logits, masks) / (0 if len(taken) >= 2 else 1) * 1.0
+
+    own = Own(loss=fading, on_step=taken.append)
+    with pytest.raises(TrainingError, match="Your loss fading gave no number: guard its log") as e:
+        fit(two_parts, own=own)
+    assert "resume=True, loss=fading, on_step=append)" in str(e.value)
+
+
+def test_a_part_that_fails_later_is_named(tiny: Config) -> None:
+    taken: list[Any] = []
+
+    def forgetful(images: Any, masks: Any, generator: Any) -> Any:
+        if len(taken) == 4:
+            raise LookupError("no more ideas")
+        return images, masks
+
+    expected = r"augment forgetful failed: LookupError: no more ideas \(line \d+ of test_own.py\)"
+    with pytest.raises(TrainingError, match=expected):
+        fit(tiny, own=Own(augment=forgetful, on_step=taken.append))
+
+
+def test_parts_of_a_batch_add_up_with_an_own_loss(tiny: Config) -> None:
+    state, settings = prepare(tiny, own=Own(loss=dice)).state, step_settings(tiny)
+    freeze_statistics(state)
+    batch, twin = make_batch(5), copy.deepcopy(state)
+    expected = train_step(state, [batch], settings, WEIGHTS)
+    found = train_step(twin, split(batch, 2, 2, 1), settings, WEIGHTS)
+    assert found == pytest.approx(expected, rel=1e-4)
+    for whole, parts in zip(gradients(state), gradients(twin), strict=True):
+        torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-5)
+
+
+def test_own_python_is_not_captured_and_that_is_told() -> None:
+    devices = Devices("one", (0,), "")
+    how: dict[str, Any] = {"wanted": True, "checkpointing": False, "recover": lambda: None}
+    graph = make_graph(devices, own=OWN.in_words, **how)
+    assert graph.recorder is None
+    assert "your own loss dice, augment flips, optimizer sgd is Python that runs anew" in graph.note
+
+
+def test_ignored_pixels_do_not_count_in_an_own_loss(tiny: Config) -> None:
+    asked: list[Any] = []
+
+    def counting(logits: Any, masks: Any, counted: Any) -> Any:
+        asked.append(counted.mean().item())
+        return dice(logits * counted, masks * counted)
+
+    state = prepare(tiny, own=Own(loss=counting)).state
+    batch = make_batch(2)
+    ignored = torch.zeros_like(batch["mask"])
+    ignored[:, :, :16] = 1
+    batch["mask"] = torch.cat([batch["mask"], ignored], 1)
+    train_step(state, [batch], step_settings(tiny.replace(augment=0.0)), WEIGHTS)
+    assert asked[-4:] == [0.5] * len(asked[-4:])
