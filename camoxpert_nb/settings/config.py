@@ -1,4 +1,4 @@
-"""The settings, once: a frozen table from which flags, form, `config.json` and docs/settings.md are made.
+"""The settings, once: a frozen table that makes flags, form, `config.json` and docs/settings.md.
 
 Components never see a Config; they take plain arguments. Only builders, picker and command line
 read it. A preset is a small set of differences from the defaults.
