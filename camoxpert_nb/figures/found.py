@@ -46,12 +46,13 @@ class FoundInPictures:
     unread: list[str]
 
     def __repr__(self) -> str:
-        blank_ones = int((self.table["found"] == 0).sum())
+        empty = int((self.table["found"] == 0).sum())
         lines = [
             f"{len(self.table)} maps in {self.folder} (8-bit grey: 0 background, 255 object), "
             f"overlays in {self.folder / 'overlays'}",
-            f"nothing above probability {self.threshold:g} in {blank_ones} of them",
         ]
+        if empty:
+            lines.append(f"in {empty} of them nothing is above probability {self.threshold:g}")
         return "\n".join([*lines, *(f"NOTE: left out, {each}" for each in self.unread)])
 
     def show(self, n: int = 8, by: str = "name") -> Figure:
@@ -59,7 +60,9 @@ class FoundInPictures:
         if by not in self.table:
             raise InputError(f"no column '{by}'. Columns: {', '.join(self.table)}.")
         rows = self.table.sort_values(by, kind="stable").index.to_numpy()
-        chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int))]
+        chosen = rows[
+            np.unique(np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int))
+        ]
         return _gallery(self, [int(row) for row in chosen])
 
     def write_csv(self, path: Path | str = "") -> Path:
@@ -109,9 +112,7 @@ def predict_pictures(
         path, found = item
         write_map(folder / f"{names[path]}.png", found.probability)
         shown = overlay(read_image(path), found.probability > threshold)
-        Image.fromarray(shown).save(
-            folder / "overlays" / f"{names[path]}.png", pnginfo=our_mark()
-        )
+        Image.fromarray(shown).save(folder / "overlays" / f"{names[path]}.png", pnginfo=our_mark())
         return _row(names[path], path, found, threshold)
 
     maps = zip(readable, predictor.predict(readable, views), strict=True)

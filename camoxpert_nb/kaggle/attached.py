@@ -37,7 +37,9 @@ def attached_folder(wanted: str) -> Path:
         names = [part.lower() for part in source.parts]
         for at in range(len(words), 0, -1):  # the longest part that names a source; the rest below
             if names[-at:] == words[:at]:
-                below = source.joinpath(*Path(text).parts[len(Path(text).parts) - len(words) + at :])
+                below = source.joinpath(
+                    *Path(text).parts[len(Path(text).parts) - len(words) + at :]
+                )
                 if below.exists():
                     return below
     listed = "\n  ".join(map(str, sources())) or "nothing"

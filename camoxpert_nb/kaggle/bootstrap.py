@@ -79,7 +79,7 @@ def keep_code(line: str, cell: str) -> None:
     files = files_of(cell)
     for name, text in files.items():
         _write(_carried() / name, text)
-    print(f"{line.strip()}: {len(files)} files, {cell.count(chr(10)) - len(files):,} lines")
+    print(f"{line.strip()}, {sum(map(len, map(str.splitlines, files.values()))):,} lines in kit/")
 
 
 def files_of(cell: str) -> dict[str, str]:

@@ -182,7 +182,7 @@ def _rooms() -> dict[str, dict[str, str]]:
 
 
 def _code(name: str, source: str) -> Cell:
-    shape = {"cell_type": "code", "execution_count": None, "outputs": []}
+    shape: Cell = {"cell_type": "code", "execution_count": None, "outputs": []}
     return {**shape, "id": name, "metadata": HIDDEN, "source": source}
 
 

@@ -30,8 +30,9 @@ def missing(session: Session, config: Config, gpus: int, chosen: bool) -> Iterat
         yield _several(session)
     if not gpus and config.device != "cpu":
         yield (
-            "no GPU is on: what a T4 trains in an hour takes a CPU a day or more. Session options > "
-            "Accelerator > GPU T4 x2 (Kaggle asks for a phone number once), then run all again."
+            "no GPU is on: what a T4 trains in an hour takes a CPU a day or more. Session "
+            "options > Accelerator > GPU T4 x2 (Kaggle asks for a phone number once), then run "
+            "all cells again."
         )
     elif gpus == 1 and "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
         yield (

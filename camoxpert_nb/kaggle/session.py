@@ -91,7 +91,8 @@ def begin(resume: str = "", *, settings: bool = True) -> Session:
 
     resume: which of the attached runs goes on, by its folder or the end of its path; "" for the
     newest that is not finished, "none" for none. settings: bring those that another notebook saved.
-    Raises InputError for a run that is not there. Where there are no inputs, as on a laptop, only the current folder may become another one.
+    Raises InputError for a run that is not there. Where there are no inputs, as on a laptop, only
+    the current folder may become another one.
     """
     root, session = input_root(), Session()
     if not root.is_dir():
@@ -243,22 +244,27 @@ def _bring_run(session: Session, wanted: str = "") -> None:
     if wanted.strip():
         runs = wanted_last(runs, wanted.strip(), passed)
     for source in runs[-1:]:
-        run = session.run = Run(RUNS / source.folder.name)
-        if not run.exists():
-            source.copy_to(run.folder)
-            run.point_latest()
-        config = Config.load(run.config_path)
-        if not (session.data or config.dataset_path):  # its images were generated: as then, again
-            folder = Path(os.environ["CAMOXPERT_CACHE"]) / f"generated-{config.img_size}px"
-            session.data = str(make_synthetic(folder, size=config.img_size))
-        state = "finished; detach it to train a new one" if finished(run) else "it goes on"
-        epochs = len(run.records("epoch"))
-        session.lines.append(f"run       {source.folder}: {epochs} epochs done, {state}")
-        if lost := lost_images(run, placed(config, session.data).dataset_path):
-            session.warn(lost)
+        _take(session, source)
     for other in runs[:-1]:
         why = "it is finished" if finished(other) and not finished(runs[-1]) else "it is older"
         why = "another one was named" if wanted.strip() else why
         session.lines.append(f"run       {other.folder}: passed over, {why}")
     for text in passed:
         session.warn(text)
+
+
+def _take(session: Session, source: Run) -> None:
+    """Copy an attached run to runs/, unless it is there, and say how far it is."""
+    run = session.run = Run(RUNS / source.folder.name)
+    if not run.exists():
+        source.copy_to(run.folder)
+        run.point_latest()
+    config = Config.load(run.config_path)
+    if not (session.data or config.dataset_path):  # its images were generated: as then, again
+        folder = Path(os.environ["CAMOXPERT_CACHE"]) / f"generated-{config.img_size}px"
+        session.data = str(make_synthetic(folder, size=config.img_size))
+    state = "finished; detach it to train a new one" if finished(run) else "it goes on"
+    epochs = len(run.records("epoch"))
+    session.lines.append(f"run       {source.folder}: {epochs} epochs done, {state}")
+    if lost := lost_images(run, placed(config, session.data).dataset_path):
+        session.warn(lost)

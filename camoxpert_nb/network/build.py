@@ -12,8 +12,8 @@ from torch import nn
 
 from .. import __version__
 from ..errors import InputError
-from ..runs.checkpoint import bare_keys, load_checkpoint, settings_of
 from ..outside.weights import find_weights
+from ..runs.checkpoint import bare_keys, load_checkpoint, settings_of
 from ..runs.run import Run
 from ..settings.config import Config
 from .backbone import Start

@@ -57,6 +57,8 @@ def set_up(
     saved in runs/next.json. Raises InputError
     for what cannot be used.
     """
+    _refuse_kinds(DATA=(data, str), PRESET=(preset, str), RESUME=(resume, str))
+    _refuse_kinds(MORE=({} if more is None else more, Mapping))
     session = begin(resume, settings=False)
     more = {**(more or {}), **_numbers(epochs, hours)}
     folder = str(attached_folder(data)) if data.strip() else session.data
@@ -72,6 +74,16 @@ def set_up(
     gpus = 0 if on_cpu(config) else count_devices(config)
     notes = [*session.notes, *missing(session, config, gpus, bool(data.strip()))]
     return Ready(session, config, notes)
+
+
+def _refuse_kinds(**given: tuple[object, type]) -> None:
+    """Raise InputError for a value of the settings cell that is of another kind than meant."""
+    for name, (value, kind) in given.items():
+        if not isinstance(value, kind):
+            what = 'a text in quotes, as ""' if kind is str else 'pairs, as {"img_size": 384}'
+            raise InputError(
+                f"{name} = {value!r}: expected {what}. Change it in the settings cell."
+            )
 
 
 def _numbers(epochs: int, hours: float) -> dict[str, Any]:
