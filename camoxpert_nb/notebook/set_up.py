@@ -73,7 +73,15 @@ def set_up(
     config.replace(checkpoint_dir="").save(NEXT)  # as if 02 had saved it
     gpus = 0 if on_cpu(config) else count_devices(config)
     notes = [*session.notes, *missing(session, config, gpus, bool(data.strip()))]
-    return Ready(session, config, notes)
+    return Ready(session, config, [_as_said_here(note) for note in notes])
+
+
+def _as_said_here(text: str) -> str:
+    """Return a sentence that speaks of flags with what stands for them in the settings cell."""
+    if "--mask-folder" not in text:
+        return text
+    here = 'DATA = "..." and MORE = {"image_folder": "...", "mask_folder": "..."}'
+    return f"{text}\nIn the settings cell these are {here}."
 
 
 def _refuse_kinds(**given: tuple[object, type]) -> None:
@@ -107,7 +115,11 @@ def _wanted(folder: str, preset: str, more: Mapping[str, Any]) -> Config:
     if preset or folder:
         changes = {**more, "dataset_path": folder}
         config = on_this_machine(preset or "auto", None, **changes)
-        return config.replace(dataset_path=find_data(folder, Reading.of(config)) if folder else "")
+        try:
+            found = find_data(folder, Reading.of(config)) if folder else ""
+        except InputError as error:
+            raise InputError(_as_said_here(str(error))) from None
+        return config.replace(dataset_path=found)
     base = propose()
     return base.replace(**{**_in_bounds(base, more), **more})
 
