@@ -18,6 +18,7 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
+from camoxpert_nb.data.layouts import find_datasets
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.kaggle import bundle
 from camoxpert_nb.kaggle.bootstrap import print_of
@@ -315,6 +316,38 @@ def test_three_sessions_train_as_one_though_the_second_is_killed(
     assert [record["epoch"] for record in third.records("epoch")] == [1, 2, 3, 4, 5, 6]
     whole = {"dataset_path": str(camouflage), "checkpoint_dir": str(tmp_path / "whole")}
     assert same_weights(third, fit(config.replace(**whole)))
+
+
+def test_the_ready_notebooks_train_go_on_and_predict(
+    alone: Path, camouflage: Path, tmp_path: Path
+) -> None:
+    """As people do: imported into the browser, nothing installed, no internet."""
+    shutil.copytree(camouflage, alone / "datasets" / "an-owner" / "zoo")
+    ready, mine = PACKAGE.parent / "kaggle", alone / "notebooks" / "me" / "camoxpert-train"
+    mine.parent.mkdir(parents=True)
+    settings = "\nPRESET, EPOCHS, HOURS = 'tiny', 3, 1e-6"
+    said = play(ready / "camoxpert_train.ipynb", tmp_path / "one", settings=settings)
+    assert "no GPU is on" in said and "carried by this notebook" in said
+    assert "Add Input > Your Work > this notebook" in said and "kernel-metadata" not in said
+    shutil.copytree(tmp_path / "one", mine)
+
+    settings = "\nPRESET, EPOCHS = 'tiny', 3"
+    said = play(ready / "camoxpert_train.ipynb", tmp_path / "two", settings=settings)
+    assert "epochs done, it goes on" in said and "is finished" in said
+    assert "S-measure" in said and "keeps its own settings" not in said
+    (folder,) = (tmp_path / "two" / "runs").glob("2*")
+    assert [record["epoch"] for record in Run(folder).records("epoch")] == [1, 2, 3]
+    assert (folder / "report.html").exists()
+    shutil.rmtree(mine)
+    shutil.copytree(tmp_path / "two", mine)
+
+    said = play(ready / "camoxpert_predict.ipynb", tmp_path / "three")
+    assert f"{mine}: a run, whose figures are no pictures" in said
+    count = len(find_datasets(camouflage)[0].test)
+    assert f"{count} maps in maps" in said
+    maps = tmp_path / "three" / "maps"
+    assert len([*maps.glob("*.png")]) == len([*maps.glob("overlays/*.png")]) == count
+    assert (maps / "found.csv").exists() and (tmp_path / "three" / "maps.zip").exists()
 
 
 def test_line_ends_make_no_other_kit(tmp_path: Path) -> None:
