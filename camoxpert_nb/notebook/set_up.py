@@ -68,7 +68,9 @@ def set_up(
         own = session.settings(wanted, "")
         keep = {name: more[name] for name in ("epochs", "time_budget") if name in more}
         config = own.replace(**{"time_budget": 0.0, **keep})
-        _tell_kept(session, config, wanted, bool(preset or more))
+        lasts = {"epochs": own.epochs, "time_budget": own.time_budget}
+        if preset or more:
+            _tell_kept(session, own, _wanted(folder, preset.strip(), {**more, **lasts}))
     RUNS.mkdir(exist_ok=True)
     config.replace(checkpoint_dir="").save(NEXT)  # as if 02 had saved it
     gpus = 0 if on_cpu(config) else count_devices(config)
@@ -132,11 +134,11 @@ def _in_bounds(base: Config, more: Mapping[str, Any]) -> dict[str, Any]:
     return {"stage1_epochs": first, "warmup_epochs": min(first, base.warmup_epochs)}
 
 
-def _tell_kept(session: Session, config: Config, wanted: Config, given: bool) -> None:
+def _tell_kept(session: Session, own: Config, wanted: Config) -> None:
     """Say which of the settings that were given the attached run does not take over."""
-    asked = wanted.replace(time_budget=config.time_budget, dataset_path=config.dataset_path)
+    asked = wanted.replace(dataset_path=own.dataset_path, cache_dir=own.cache_dir)
     other = other_settings(asked, session.run, "in the settings cell") if session.run else ""
-    if given and other:
+    if other:
         session.warn(
             f"the attached run keeps its own settings: {other}. To train those of the settings "
             'cell, begin anew: RESUME = "none".'

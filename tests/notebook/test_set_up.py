@@ -120,8 +120,9 @@ class TestResume:
         assert ready.goes_on and ready.config.checkpoint_dir == "runs/a"
         assert (ready.config.epochs, ready.config.time_budget) == (6, 0)
         assert not any("keeps its own" in note for note in ready.notes)
-        longer = set_up(preset="tiny", epochs=9, hours=2).config
-        assert (longer.epochs, longer.time_budget) == (9, 120)
+        longer = set_up(preset="tiny", epochs=9, hours=2)
+        assert (longer.config.epochs, longer.config.time_budget) == (9, 120)
+        assert not any("keeps its own" in note for note in longer.notes)
 
     def test_other_settings_than_its_own_are_said(self, inputs: Path) -> None:
         plant_set(inputs / "zoo", 12)
