@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -72,10 +73,17 @@ class TestHub:
     def test_a_name_that_is_never_refused_costs_seconds(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(socket, "create_connection", lambda *a, **k: time.sleep(5))
+        ended = threading.Event()
+
+        def never_answers(*_: object, **__: object) -> None:
+            ended.wait(5)
+            raise OSError
+
+        monkeypatch.setattr(socket, "create_connection", never_answers)
         started = time.monotonic()
         assert not hub_answers(patience=0.1)
         assert time.monotonic() - started < 2
+        ended.set()
 
 
 class TestMachineAndData:
