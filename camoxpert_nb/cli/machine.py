@@ -84,6 +84,11 @@ def kaggle(options: Options) -> int:
     weights = [Path(path) for path in options["weights"]]
     for path in build(options["user"], folder, data=data, weights=weights):
         print(path)
+    if not weights:
+        print(
+            "NOTE: no pretrained weights travel along, and pushed notebooks have the internet off: "
+            "a backbone would start from scratch. --weights FILE adds them (kaggle/README.md)."
+        )
     print("Next: kaggle/README.md")
     return 0
 

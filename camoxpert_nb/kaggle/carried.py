@@ -157,7 +157,7 @@ def _room_cell(room: str, stems: tuple[str, ...], texts: dict[str, str]) -> str:
 
 
 def _rest(rooms: dict[str, dict[str, str]], plain: dict[str, tuple[str, ...]]) -> str:
-    lines = ["# Packed: what only draws, reads and words. Run, it lies in kit/ as plain files."]
+    lines = ["# Packed: all other files of the package. Run, they lie in kit/ as plain files."]
     lines.append("PACKED = {")
     for room, texts in rooms.items():
         shown = {f"{NAME}/{room}/{stem}.py" for stem in plain.get(room, ())}
