@@ -75,7 +75,8 @@ def _build_all(
         # What it predicts is the training's output; its pictures are attached by hand.
         trains = stem == "camoxpert_train"
         needs = None if trains else "camoxpert_train"
-        folders.append(_kernel(output / stem, ready, user, data if trains else (), needs))
+        kit = [f"{user}/{KIT}"] * bool(weights)  # which lie in it; the code is in the notebook
+        folders.append(_kernel(output / stem, ready, user, [*kit, *data] * trains, needs))
     return folders
 
 

@@ -132,6 +132,8 @@ class TestFiles:
         file.touch()
         build("some-one", tmp_path / "out", weights=[file])
         assert (tmp_path / "out" / "kit" / file.name).exists()
+        kernel = load(tmp_path / "out" / "camoxpert_train" / "kernel-metadata.json")
+        assert "some-one/camoxpert-kit" in kernel["dataset_sources"]
 
     def test_what_breaks_a_rule_is_not_left_to_kaggle(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
