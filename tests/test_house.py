@@ -20,7 +20,7 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 ROOMS = {
     "cli": "figures doctor kaggle forecast training evaluation network data runs machine settings "
     "outside",
-    "notebook": "figures training data runs settings outside",
+    "notebook": "figures kaggle training data runs settings outside",
     "figures": "evaluation network data runs settings outside",
     "doctor": "training network machine settings outside",
     "kaggle": "training data runs settings outside",

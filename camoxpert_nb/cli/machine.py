@@ -25,7 +25,8 @@ def add_commands(commands: Any) -> None:
     add_json(sub, "the limits")
     add_settings(sub)
     sub = add_command(commands, "kaggle", kaggle)
-    sub.add_argument("what", choices=("build", "check"), help="make the folders, or check one")
+    help = "make the folders, check one (or a notebook), or renew the code in kaggle/*.ipynb"
+    sub.add_argument("what", choices=("build", "check", "renew"), help=help)
     sub.add_argument("folder", nargs="?", default="kaggle/build", help="default kaggle/build")
     sub.add_argument(
         "--user", default="", help="your name on Kaggle, as in addresses; build needs it"
@@ -62,12 +63,19 @@ def batch_size(options: Options) -> int:
 
 
 def kaggle(options: Options) -> int:
-    """Make the folders to upload to Kaggle, or check one of them."""
+    """Make the folders to upload to Kaggle, check one of them, or renew the ready notebooks."""
     from ..kaggle.bundle import DATA, build
+    from ..kaggle.carried import renew_all
     from ..kaggle.rules import check
 
+    if options["what"] == "renew":
+        for path, changed in renew_all():
+            print(f"{path}: {'renewed' if changed else 'current'}")
+        return 0
     if options["what"] == "check":
-        folder = readable(options["folder"], "the folder", "folder")
+        folder = readable(options["folder"], "the folder", "file or folder")
+        if folder.is_file():
+            return _compare(folder)
         check(folder)
         print(f"{folder}: nothing Kaggle would refuse")
         return 0
@@ -76,5 +84,20 @@ def kaggle(options: Options) -> int:
     weights = [Path(path) for path in options["weights"]]
     for path in build(options["user"], folder, data=data, weights=weights):
         print(path)
+    if not weights:
+        print(
+            "NOTE: no pretrained weights travel along, and pushed notebooks have the internet off: "
+            "a backbone would start from scratch. --weights FILE adds them (kaggle/README.md)."
+        )
     print("Next: kaggle/README.md")
     return 0
+
+
+def _compare(notebook: Path) -> int:
+    """Say how the code that a notebook carries differs from this package; 1 if it does."""
+    from ..kaggle.carried import differences
+
+    found = differences(notebook)
+    same = "carries this package's code, file for file"
+    print("\n".join(f"{notebook}: {each}" for each in found or [same]))
+    return int(bool(found))

@@ -6,8 +6,10 @@ It stands in their first cell as it is, so it needs nothing but Python.
 from __future__ import annotations
 
 import base64
+import bz2
 import hashlib
 import io
+import json
 import os
 import re
 import sys
@@ -16,6 +18,7 @@ import zipfile
 from pathlib import Path
 
 NAME = "camoxpert_nb"
+MARK = "# ===="
 _VERSION = re.compile(
     r"v?(?:(?P<epoch>\d+)!)?(?P<release>\d+(?:\.\d+)*)"
     r"(?:[-_.]?(?P<pre>alpha|beta|preview|pre|rc|a|b|c)[-_.]?(?P<pre_n>\d*))?"
@@ -24,12 +27,12 @@ _VERSION = re.compile(
 )
 
 
-def find_kit(archive: str = "", built: str = "") -> str:
+def find_kit(carried: str = "", built: str = "") -> str:
     """Make `import camoxpert_nb` work and say which kit it is.
 
-    What travels with the notebook comes first: `archive`, a zip in base64, then a kit among
-    Kaggle's inputs (a folder or a wheel, at any depth up to four), then an installed one. `built`
-    is the `print_of` the package that the notebook was made with.
+    What travels with the notebook comes first: `carried`, the folder that `keep_packed` returned,
+    then a kit among Kaggle's inputs (a folder or a wheel, at any depth up to four), then an
+    installed one. `built` is the `print_of` the package that the notebook was made with.
 
     Raises ImportError when there is none.
     """
@@ -38,9 +41,9 @@ def find_kit(archive: str = "", built: str = "") -> str:
     folders = [found for depth in depths for found in root.glob(f"{depth}/{NAME}/__init__.py")]
     wheels = [found for depth in depths for found in root.glob(f"{depth}/{NAME}-*.whl")]
     how, others = "installed", list[Path]()
-    if archive:
-        how = "carried by this notebook"
-        _use(_unpack(io.BytesIO(base64.b64decode(archive))))
+    if carried:
+        how = f"carried by this notebook, in {carried}"
+        _use(carried)
     elif folders:
         packages = sorted({found.parent for found in folders}, key=lambda one: _rank(one, built))
         *others, package = [*wheels, *packages]
@@ -56,17 +59,73 @@ def find_kit(archive: str = "", built: str = "") -> str:
         raise ImportError(
             f"no kit found: nothing named {NAME} in {root} or among the installed packages. Attach "
             "the data set camoxpert-kit (Input > Add Input > Your Work), or use "
-            "camoxpert_kaggle.ipynb, which carries the kit."
+            "camoxpert_train.ipynb, which carries the kit."
         ) from error
     own = print_of(Path(camoxpert_nb.__file__).parent)
     kit = f"{NAME} {camoxpert_nb.__version__} ({own}), {how}, Python {sys.version.split()[0]}"
     kit += "".join(f"\nNOTE: passed over, as there are several kits: {each}" for each in others)
     if built in ("", own):
         return kit
+    if carried:
+        return f"{kit}\nNOTE: code in the cells above was changed since the notebook was made."
     return (
         f"{kit}\nNOTE: this notebook was made with kit {built}. Upload the newer one of both: the "
         "data set camoxpert-kit (a new version of it), or the notebooks."
     )
+
+
+def keep_code(line: str, cell: str) -> None:
+    """Write the files of a cell that begins with `%%kit`; each begins with a line `# ==== name`."""
+    files = files_of(cell)
+    for name, text in files.items():
+        _write(_carried() / name, text)
+    print(f"{line.strip()}, {sum(map(len, map(str.splitlines, files.values()))):,} lines in kit/")
+
+
+def files_of(cell: str) -> dict[str, str]:
+    """Return name and text of each file in the body of a `%%kit` cell."""
+    _, *parts = re.split(rf"^{MARK} (\S+) =*\n", cell, flags=re.MULTILINE)
+    return {
+        name: text.strip("\n") + "\n" for name, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+def keep_packed(rooms: dict[str, str]) -> str:
+    """Write the packed files beside those of the `%%kit` cells; return the folder to import from.
+
+    rooms: for each room the JSON of {name: text}, bz2, base64. The text of a file that stands in a
+    cell is null: RuntimeError where that cell was not run. Other modules there are removed.
+    """
+    home, known = _carried(), set[Path]()
+    for room, packed in rooms.items():
+        files = json.loads(bz2.decompress(base64.b64decode(packed)))
+        known |= {home / name for name in files}
+        for name, text in files.items():
+            if text is not None:
+                _write(home / name, text)
+            elif not (home / name).is_file():
+                raise RuntimeError(
+                    f"{name} is not there: the cell `%%kit {room}` above was not run. Run all "
+                    "cells from the top."
+                )
+    for path in (home / NAME).rglob("*.py"):
+        if path not in known:
+            path.unlink()
+    return str(home)
+
+
+def _carried() -> Path:
+    """Return the folder for the code that this notebook carries: beside it, to be looked at."""
+    here = Path.cwd()
+    return (here if os.access(here, os.W_OK) else Path(tempfile.gettempdir())) / "kit"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file unless it is so already: a training may be reading it."""
+    content = text.encode()
+    if not path.is_file() or path.read_bytes() != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def print_of(package: Path) -> str:

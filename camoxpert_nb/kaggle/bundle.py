@@ -2,22 +2,18 @@
 
     OUTPUT/kit               the package, as a wheel and as a folder: a data set
     OUTPUT/03_train, ...     each notebook with its metadata: `kaggle kernels push -p` takes it
-    OUTPUT/camoxpert_kaggle  one notebook that carries the package: drag it into the browser
+    OUTPUT/camoxpert_train, camoxpert_predict   the ready notebooks of kaggle/, which carry the kit
 
 The notebooks go as they are, behind a first cell that finds the kit and names the notebook.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
-import textwrap
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,24 +22,12 @@ from ..errors import InputError
 from ..outside.reading import read_json
 from .bootstrap import print_of
 from .built import refuse_foreign, replace_built
+from .carried import HIDDEN, PACKAGE, READY, renewed
 from .rules import DATASET, KERNEL, KIT, T4, check, slug_of
 
-PACKAGE = Path(__file__).parents[1]
 PROJECT = PACKAGE.parent
 DATA = ("ivanomelchenkoim11/cod10k-dataset", "ivanomelchenkoim11/camo-dataset")
 NEEDS = {"03_train": "02_configure", "04_evaluate": "03_train", "05_visualize": "03_train"}
-# 01_gpu_check is not among them: it would keep GPU memory that the training needs.
-STORY = ("02_configure", "03_train", "04_evaluate", "05_visualize")
-ONE = "camoxpert_kaggle"
-ABOUT = """# CamoXpert on Kaggle
-
-Trains a network that finds camouflaged animals and people, judges it and shows what it sees. This
-one notebook carries the whole kit.
-
-1. **Input > Add Input**: attach COD10K, and CAMO if you like. Without data, images are generated.
-2. **Session options > Accelerator**: GPU T4 x2.
-3. **Save Version > Save & Run All**. It stops in time, saved, and says how to go on next time.
-"""
 Cell = dict[str, Any]
 
 
@@ -68,7 +52,7 @@ def build(
             "no owner is given, expected your name on Kaggle, as in the address of your page: "
             "--user NAME."
         )
-    names = ["kit", *(path.stem for path in notebooks), ONE]
+    names = ["kit", *(path.stem for path in notebooks), *READY]
     refuse_foreign(output, names)
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch)
@@ -86,14 +70,14 @@ def _build_all(
         cells = [title, _bootstrap(f"{user}/{_slug(path.stem)}"), *cells]
         sources = [f"{user}/{KIT}", *data]
         folders.append(_kernel(output / path.stem, cells, user, sources, NEEDS.get(path.stem)))
-    paths = [PROJECT / "notebooks" / f"{stem}.ipynb" for stem in STORY]
-    first, *others = (_cells(path) for path in paths)
-    parts = [first, *([cell for cell in part if not _begins(cell)] for part in others)]
-    parts = [*(part[:-1] for part in parts[:-1]), parts[-1]]  # each ends in what comes next
-    about = {"cell_type": "markdown", "id": "about", "metadata": {}, "source": ABOUT}
-    kit = _bootstrap(f"{user}/{_slug(ONE)}", _archive())
-    cells = [about, kit, *(cell for part in parts for cell in part)]
-    return [*folders, _kernel(output / ONE, cells, user, data)]
+    for stem in READY:
+        ready = renewed(PROJECT / "kaggle" / f"{stem}.ipynb", f"{user}/{_slug(stem)}")["cells"]
+        # What it predicts is the training's output; its pictures are attached by hand.
+        trains = stem == "camoxpert_train"
+        needs = None if trains else "camoxpert_train"
+        kit = [f"{user}/{KIT}"] * bool(weights)  # which lie in it; the code is in the notebook
+        folders.append(_kernel(output / stem, ready, user, [*kit, *data] * trains, needs))
+    return folders
 
 
 def _kit(user: str, folder: Path, weights: Sequence[Path]) -> Path:
@@ -183,32 +167,13 @@ def _cells(path: Path) -> list[Cell]:
     return [{**plain, **cell, "source": "".join(cell["source"])} for cell in cells]
 
 
-def _begins(cell: Cell) -> bool:
-    """Say whether a cell looks at the session's inputs: once is enough."""
-    return "begin" in cell["metadata"].get("tags", [])
-
-
-def _bootstrap(kernel: str, archive: str = "") -> Cell:
+def _bootstrap(kernel: str) -> Cell:
     """Return the first code cell; `kernel` ("owner/slug") is for advice on the next session."""
-    lines = "\n".join(textwrap.wrap(archive, 120))
-    call = f'print(find_kit("""{lines}""", built="{print_of(PACKAGE)}"))'
     source = (PACKAGE / "kaggle" / "bootstrap.py").read_text(encoding="utf-8")
+    call = f'print(find_kit(built="{print_of(PACKAGE)}"))'
     name = f'os.environ.setdefault("CAMOXPERT_KERNEL", "{kernel}")'
     shape: Cell = {"cell_type": "code", "execution_count": None, "id": "kit", "outputs": []}
-    hidden = {"jupyter": {"source_hidden": True}, "_kg_hide-input": True}
-    return {**shape, "metadata": hidden, "source": f"{source}\n\n{name}\n{call}"}
-
-
-def _archive() -> str:
-    """Return the package as a zip in base64, the same for the same files."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as files:
-        for path in sorted(PACKAGE.rglob("*")):
-            if path.suffix in (".py", ".csv"):
-                about = zipfile.ZipInfo(path.relative_to(PACKAGE.parent).as_posix())
-                about.compress_type = zipfile.ZIP_DEFLATED
-                files.writestr(about, path.read_bytes())
-    return base64.b64encode(packed.getvalue()).decode()
+    return {**shape, "metadata": HIDDEN, "source": f"{source}\n\n{name}\n{call}"}
 
 
 def _title(stem: str) -> str:

@@ -12,6 +12,7 @@ from ..runs.run import Run
 from ..settings.config import Config
 from .inputs import sources
 
+NOBODYS = "this notebook"  # stands for owner/slug in a notebook that nobody has uploaded yet
 # Files by which a folder is known as a run, or as what is left of one.
 TRACES = ("last.pt", "history.jsonl", "split.json")
 PLACES = ("", "*/", "runs/*/", "*/runs/*/")
@@ -46,6 +47,29 @@ def look_for_runs() -> tuple[list[Run], list[str]]:
         if why
     ]
     return whole, said
+
+
+def wanted_last(runs: list[Run], wanted: str, passed: list[str]) -> list[Run]:
+    """Return the runs with the wanted one last: the one whose path is, or ends in, `wanted`.
+
+    passed: what was said of attached runs that cannot go on. Raises InputError when none of the
+    runs is meant, or more than one.
+    """
+    parts = Path(wanted).parts
+    meant = [
+        run
+        for run in runs
+        if run.folder.parts[-len(parts) :] == parts
+        or Path(wanted) in (*run.folder.parents, run.folder / "last.pt")
+    ]
+    if len(meant) != 1:
+        listed = "\n  ".join([*(str(run.folder) for run in meant or runs), *passed]) or "none"
+        many = f"{len(meant)} attached runs are" if meant else "no attached run is"
+        raise InputError(
+            f"RESUME = {wanted!r}: {many} meant by that. Runs that can go on:\n  {listed}\nGive "
+            'one of these paths, "" for the newest that is not finished, or "none" to begin anew.'
+        )
+    return [*(run for run in runs if run is not meant[0]), meant[0]]
 
 
 def fault_of(run: Run) -> str:
@@ -128,14 +152,19 @@ def how_to_go_on(run: Run) -> str:
         elsewhere = f" To use it elsewhere, attach the output of {title}." if kernel else ""
         return f"{run.folder} is finished.{elsewhere}"
     state = f"{run.folder} is not finished, {done} epochs are done. To go on"
-    if not kernel:
+    if not kernel or (kernel == NOBODYS and "KAGGLE_KERNEL_RUN_TYPE" not in os.environ):
         return f"{state}: camoxpert resume {run.folder}"
-    return (
+    clicks = (
         f"{state} in the next session:\n"
         "  1. Wait until this version is saved. (In a session you sit in: Save Version, with "
         "Advanced > Save output.)\n"
         f"  2. In the editor: Input > Add Input > Your Work > {title} > +\n"
-        "  3. Save Version > Save & Run All. The run is found and goes on, on any number of GPUs.\n"
+        "  3. Save Version > Save & Run All. The run is found and goes on, on any number of GPUs."
+    )
+    if kernel == NOBODYS:
+        return clicks
+    return (
+        f"{clicks}\n"
         f'With the client, instead of 2 and 3: "kernel_sources": ["{kernel}"] in the '
         f"kernel-metadata.json of {title}, then push it again."
     )

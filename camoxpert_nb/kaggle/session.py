@@ -27,11 +27,12 @@ from ..errors import InputError
 from ..runs.place import enter_kit
 from ..runs.process import other_settings
 from ..runs.run import NEXT, RUNS, Run
-from ..settings.config import Config
+from ..settings.config import NONE, Config
 from ..training.budget import SESSION, clock, minutes_left
-from .earlier import finished, look_for_runs, lost_images, placed
+from .earlier import finished, look_for_runs, lost_images, placed, wanted_last
 from .inputs import scratch, sources
 
+NO_MASK = "no image has its mask"  # what `find_datasets` says then
 WEIGHTS = (".bin", ".pt", ".pth", ".safetensors")
 NO_WEIGHTS = (
     "none attached. Without internet a pretrained backbone then starts from scratch: attach a data "
@@ -45,6 +46,7 @@ class Session:
 
     data: str = ""
     run: Run | None = None
+    sets: list[ImageSet] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # of the lines, what must not be overlooked
 
@@ -65,13 +67,16 @@ class Session:
         """Return `config`, or those of the attached run: it goes on, and ends at once if it can.
 
         Places that are elsewhere in this session are put right. What differs from `config` is said
-        where that was chosen: where the file `saved` is there. Detach the run to begin a new one.
+        where that was chosen: where the file `saved` is there ("" for none). Detach the run to
+        begin a new one.
         """
         if self.run is None:
             return config
         own = placed(Config.load(self.run.config_path), self.data)
         same = config.replace(dataset_path=own.dataset_path, cache_dir=own.cache_dir)
-        other = other_settings(same, self.run, here="chosen in 02") if Path(saved).exists() else ""
+        other = ""
+        if str(saved) and Path(saved).exists():
+            other = other_settings(same, self.run, here="chosen in 02")
         text = (
             f"the attached run keeps its own settings: {other}. To train what was chosen, detach "
             "the run and begin a new one."
@@ -81,26 +86,32 @@ class Session:
         return own.replace(checkpoint_dir=str(self.run.folder))
 
 
-def begin() -> Session:
+def begin(resume: str = "", *, settings: bool = True) -> Session:
     """Look at the inputs, bring what this notebook needs, and say what was found.
 
-    Where there are no inputs, as on a laptop, only the current folder may become another one.
+    resume: which of the attached runs goes on, by its folder or the end of its path; "" for the
+    newest that is not finished, "none" for none. settings: bring those that another notebook saved.
+    Raises InputError for a run that is not there. Where there are no inputs, as on a laptop, only
+    the current folder may become another one.
     """
     root, session = input_root(), Session()
     if not root.is_dir():
         session.lines += filter(None, [enter_kit()])
         session.lines.append(f"not on Kaggle ({root} is not there): everything is looked for here")
+        if resume.strip().lower() not in ("", NONE):
+            session.warn(f"RESUME = {resume!r} names an attached run, and nothing can be attached.")
         return session
     hand_over()
     if (left := minutes_left()) < math.inf:
         session.lines.append(f"time      {clock(left)} h of this session are left")
     os.environ.setdefault("CAMOXPERT_CACHE", str(scratch() / "cache"))
     session.lines.append(f"scratch   {scratch()} (decoded images; not saved)")
-    session.data = _link_data(session.lines)
+    session.data = _link_data(session)
     weights = ", ".join(path.name for path in _weights())
     session.lines.append(f"weights   {weights or NO_WEIGHTS}")
-    _bring_settings(session)
-    _bring_run(session)
+    if settings:
+        _bring_settings(session)
+    _bring_run(session, resume)
     return session
 
 
@@ -130,15 +141,16 @@ def session_start(proc: Path = Path("/proc")) -> float:
     return start if time.time() - start < SESSION * 60 else time.time()
 
 
-def _link_data(lines: list[str]) -> str:
+def _link_data(session: Session) -> str:
     """Put all attached image sets into one folder, as links; return it, or "" if there is none.
 
     The outputs of notebooks are no data sets, whatever images they hold. Of two sets with the same
     images one is enough; names that are only numbers tell nothing.
     """
-    links, attached, sets = dict[str, Path](), set[str](), list[ImageSet]()
+    links, attached, lines = dict[str, Path](), set[str](), session.lines
+    session.sets = []
     for source in sources():
-        found = _image_sets(source)
+        found = _image_sets(source, session)
         pairs = [pair for each in found for pair in each.pairs]
         names = {pair.name for pair in pairs if not pair.name.isdigit()}
         if not pairs:
@@ -149,23 +161,26 @@ def _link_data(lines: list[str]) -> str:
         again = source.name in links
         links[f"{source.parent.name}-{source.name}" if again else source.name] = source
         attached |= names
-        sets += found
+        session.sets += found
     folder = scratch() / "data"
     shutil.rmtree(folder, ignore_errors=True)
     for name, source in links.items():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(source, target_is_directory=True)
-    lines += [f"data      {line}" for line in _about(sets)]
-    return str(folder) if sets else ""
+    lines += [f"data      {line}" for line in _about(session.sets)]
+    return str(folder) if session.sets else ""
 
 
-def _image_sets(source: Path) -> list[ImageSet]:
+def _image_sets(source: Path, session: Session) -> list[ImageSet]:
+    """Return the image sets of one input; what holds images and no masks is told."""
     if (source / "runs").is_dir():  # the output of one of our notebooks
         return []
     try:
         return find_datasets(source)
-    except InputError:  # a kit, weights, something else
-        return []
+    except InputError as error:
+        if NO_MASK in str(error) and not any(source.rglob("history.jsonl")):
+            session.warn(f"nothing of {source} is used. {error}")
+        return []  # a kit, weights, something else
 
 
 def _about(sets: list[ImageSet]) -> Iterator[str]:
@@ -216,29 +231,40 @@ def _bring_settings(session: Session) -> None:
         return
 
 
-def _bring_run(session: Session) -> None:
+def _bring_run(session: Session, wanted: str = "") -> None:
     """Copy the attached run that is to go on to runs/, where it can be written.
 
     runs/latest then names it. One that is here already was brought, or went on, in this session.
     What is attached and not taken is named, with the reason.
     """
     runs, passed = look_for_runs()
+    if wanted.strip().lower() == NONE:
+        session.lines += [f"run       {each.folder}: passed over, none is wanted" for each in runs]
+        return
+    if wanted.strip():
+        runs = wanted_last(runs, wanted.strip(), passed)
     for source in runs[-1:]:
-        run = session.run = Run(RUNS / source.folder.name)
-        if not run.exists():
-            source.copy_to(run.folder)
-            run.point_latest()
-        config = Config.load(run.config_path)
-        if not (session.data or config.dataset_path):  # its images were generated: as then, again
-            folder = Path(os.environ["CAMOXPERT_CACHE"]) / f"generated-{config.img_size}px"
-            session.data = str(make_synthetic(folder, size=config.img_size))
-        state = "finished; detach it to train a new one" if finished(run) else "it goes on"
-        epochs = len(run.records("epoch"))
-        session.lines.append(f"run       {source.folder}: {epochs} epochs done, {state}")
-        if lost := lost_images(run, placed(config, session.data).dataset_path):
-            session.warn(lost)
+        _take(session, source)
     for other in runs[:-1]:
         why = "it is finished" if finished(other) and not finished(runs[-1]) else "it is older"
+        why = "another one was named" if wanted.strip() else why
         session.lines.append(f"run       {other.folder}: passed over, {why}")
     for text in passed:
         session.warn(text)
+
+
+def _take(session: Session, source: Run) -> None:
+    """Copy an attached run to runs/, unless it is there, and say how far it is."""
+    run = session.run = Run(RUNS / source.folder.name)
+    if not run.exists():
+        source.copy_to(run.folder)
+        run.point_latest()
+    config = Config.load(run.config_path)
+    if not (session.data or config.dataset_path):  # its images were generated: as then, again
+        folder = Path(os.environ["CAMOXPERT_CACHE"]) / f"generated-{config.img_size}px"
+        session.data = str(make_synthetic(folder, size=config.img_size))
+    state = "finished; detach it to train a new one" if finished(run) else "it goes on"
+    epochs = len(run.records("epoch"))
+    session.lines.append(f"run       {source.folder}: {epochs} epochs done, {state}")
+    if lost := lost_images(run, placed(config, session.data).dataset_path):
+        session.warn(lost)

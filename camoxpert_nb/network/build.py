@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,21 +12,12 @@ from torch import nn
 
 from .. import __version__
 from ..errors import InputError
+from ..outside.weights import find_weights
 from ..runs.checkpoint import bare_keys, load_checkpoint, settings_of
 from ..runs.run import Run
 from ..settings.config import Config
 from .backbone import Start
 from .model import CamoXpert
-
-
-def find_weights(backbone: str) -> str:
-    """Return the file among CAMOXPERT_WEIGHTS whose path names the backbone, or "".
-
-    Of several, the one whose path says least besides: edgenext_small is not edgenext_small_rw.
-    """
-    known = filter(None, os.environ.get("CAMOXPERT_WEIGHTS", "").split(os.pathsep))
-    fitting = [Path(path) for path in known if _plain(backbone) in _plain(path)]
-    return str(min(fitting, key=lambda path: (len(path.name), len(str(path))), default=""))
 
 
 def build_net(config: Config, *, empty: bool = False) -> CamoXpert:
@@ -118,10 +107,6 @@ def load_weights(net: nn.Module, weights: dict[str, Any], source: str) -> None:
             "--width and --deep-supervision it was trained with; its config.json names them."
         )
     net.load_state_dict(weights)
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 def _weights_of(path: Path) -> tuple[dict[str, Any], str]:

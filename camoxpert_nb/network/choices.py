@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import InputError
+from ..outside.weights import find_weights
 from .backbone import check_stages
-from .build import find_weights
 
 USUAL = (  # what people would choose from, small to large
     *("tf_efficientnet_lite0", "mobilenetv4_conv_medium", "edgenext_small", "hgnetv2_b2"),

@@ -39,7 +39,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
         ("export --formt onnx", "no flag --formt; did you mean --format"),
         ("evaluate --spilt test", "did you mean --split"),
         ("evaluate --split tset", "--split: 'tset' is none of auto, test, validation, all; did"),
-        ("kaggle bild", "'bild' is none of build, check; did you mean build?"),
+        ("kaggle bild", "'bild' is none of build, check, renew; did you mean build?"),
         ("predict --device gpu", "'gpu' is none of auto, cuda, cpu"),
         ("train --epochs ten", "--epochs: 'ten' is no whole number"),
         ("train --epochs 96.5", "'96.5' is no whole number"),

@@ -39,7 +39,7 @@ def test_a_second_build_replaces_the_first(tmp_path: Path) -> None:
         "kit/camoxpert_nb/deep/mine.py",
         "03_train/data.csv",
         "03_train/03_train.ipynb",
-        "camoxpert_kaggle/.hidden",
+        "camoxpert_train/.hidden",
         "04_evaluate",
     ],
 )

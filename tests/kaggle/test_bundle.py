@@ -18,10 +18,12 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
+from camoxpert_nb.data.layouts import find_datasets
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.kaggle import bundle
 from camoxpert_nb.kaggle.bootstrap import print_of
 from camoxpert_nb.kaggle.bundle import build
+from camoxpert_nb.kaggle.carried import READY
 from camoxpert_nb.kaggle.rules import problems
 from camoxpert_nb.kaggle.session import begin
 from camoxpert_nb.runs.process import start
@@ -53,6 +55,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+def slug(stem: str) -> str:
+    return "camoxpert-" + stem.removeprefix("camoxpert_").replace("_", "-")
+
+
 def load(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -62,7 +68,8 @@ class TestFiles:
         assert sorted(path.name for path in built.iterdir()) == [
             *NOTEBOOKS,
             "built.json",
-            "camoxpert_kaggle",
+            "camoxpert_predict",
+            "camoxpert_train",
             "kit",
         ]
         folders = [path for path in built.iterdir() if path.is_dir()]
@@ -83,7 +90,7 @@ class TestFiles:
         assert print_of(built / "kit" / "camoxpert_nb") == print_of(PACKAGE)
         assert "MIT" in (built / "kit" / "LICENSE").read_text()
 
-    @pytest.mark.parametrize("stem", [*NOTEBOOKS, "camoxpert_kaggle"])
+    @pytest.mark.parametrize("stem", [*NOTEBOOKS, *READY])
     def test_each_notebook_is_whole_and_bare(self, built: Path, stem: str) -> None:
         notebook = nbformat.read(built / stem / f"{stem}.ipynb", 4)
         nbformat.validate(notebook)
@@ -91,11 +98,13 @@ class TestFiles:
         assert len(set(ids)) == len(ids)
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         assert not any(cell.outputs for cell in code)
-        assert "find_kit(" in code[0].source and "begin()" in "".join(c.source for c in code)
+        first = next(cell for cell in code if cell.id.startswith("kit"))
+        assert "def find_kit(" in first.source and f'"some-one/{slug(stem)}"' in first.source
         assert notebook.metadata.kaggle.accelerator == "nvidiaTeslaT4"
         assert notebook.metadata.kaggle.isInternetEnabled is False
         for cell in code:
-            compile(cell.source, stem, "exec")
+            if not cell.source.startswith("%%"):
+                compile(cell.source, stem, "exec")
 
     def test_notebooks_are_taken_as_they_are(self, built: Path) -> None:
         own = load(PACKAGE.parent / "notebooks" / "05_visualize.ipynb")["cells"]
@@ -109,8 +118,11 @@ class TestFiles:
         assert kernel["kernel_sources"] == ["some-one/camoxpert-03-train"]
         sources = ["some-one/camoxpert-kit", "an-owner/cod10k-dataset"]
         assert kernel["dataset_sources"] == sources
-        alone = load(built / "camoxpert_kaggle" / "kernel-metadata.json")
-        assert alone["dataset_sources"] == sources[1:]
+        alone = load(built / "camoxpert_train" / "kernel-metadata.json")
+        assert alone["dataset_sources"] == sources[1:] and alone["kernel_sources"] == []
+        uses = load(built / "camoxpert_predict" / "kernel-metadata.json")
+        assert uses["kernel_sources"] == ["some-one/camoxpert-train"]
+        assert uses["dataset_sources"] == []
 
     def test_weights_travel_with_the_kit(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -120,6 +132,8 @@ class TestFiles:
         file.touch()
         build("some-one", tmp_path / "out", weights=[file])
         assert (tmp_path / "out" / "kit" / file.name).exists()
+        kernel = load(tmp_path / "out" / "camoxpert_train" / "kernel-metadata.json")
+        assert "some-one/camoxpert-kit" in kernel["dataset_sources"]
 
     def test_what_breaks_a_rule_is_not_left_to_kaggle(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -153,8 +167,16 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def first_cell(notebook: Path) -> str:
-    cells = load(notebook)["cells"]
-    return str(next(cell["source"] for cell in cells if cell["cell_type"] == "code"))
+    """Return what makes the package ready, as a script does it."""
+    code = []
+    for cell in load(notebook)["cells"]:
+        if cell["source"].startswith("%%kit"):
+            line, _, body = cell["source"].removeprefix("%%kit").partition("\n")
+            code.append(f"keep_code({line!r}, {body!r})")
+        elif cell["id"].startswith("kit"):
+            magic = "get_ipython().register_magic_function"
+            code.append(cell["source"].replace(magic, "(lambda *_: None)"))
+    return "\n".join(code)
 
 
 def run_cell(code: str, folder: Path) -> str:
@@ -179,11 +201,12 @@ class TestBootstrap:
         assert "NOTE" not in said
 
     def test_it_takes_what_the_notebook_carries(self, built: Path, alone: Path) -> None:
-        code = first_cell(built / "camoxpert_kaggle" / "camoxpert_kaggle.ipynb")
+        code = first_cell(built / "camoxpert_train" / "camoxpert_train.ipynb")
         code += "\nfrom camoxpert_nb.evaluation.published import published"
         code += "\nprint(len(published('CAMO')))"
         code += "\nsys.stdout.flush()\nos.system(f'{sys.executable} -m camoxpert_nb --version')"
-        how, rows, version = run_cell(code, alone.parent).splitlines()
+        *shown, how, rows, version = run_cell(code, alone.parent).splitlines()
+        assert shown[0].startswith("settings, ")
         assert f"({print_of(PACKAGE)}), carried by this notebook" in how
         assert int(rows) > 10  # its tables travel with it
         assert version.startswith("camoxpert_nb 0.")  # a process that is started finds it, too
@@ -192,7 +215,7 @@ class TestBootstrap:
     def test_every_module_can_be_imported_from_what_travels(
         self, built: Path, alone: Path, form: str
     ) -> None:
-        name = "camoxpert_kaggle" if form == "carried" else "03_train"
+        name = "camoxpert_predict" if form == "carried" else "03_train"
         for part in (built / "kit").glob(form):
             (alone / "camoxpert-kit").mkdir()
             copy = shutil.copytree if part.is_dir() else shutil.copy
@@ -295,6 +318,38 @@ def test_three_sessions_train_as_one_though_the_second_is_killed(
     assert [record["epoch"] for record in third.records("epoch")] == [1, 2, 3, 4, 5, 6]
     whole = {"dataset_path": str(camouflage), "checkpoint_dir": str(tmp_path / "whole")}
     assert same_weights(third, fit(config.replace(**whole)))
+
+
+def test_the_ready_notebooks_train_go_on_and_predict(
+    alone: Path, camouflage: Path, tmp_path: Path
+) -> None:
+    """As people do: imported into the browser, nothing installed, no internet."""
+    shutil.copytree(camouflage, alone / "datasets" / "an-owner" / "zoo")
+    ready, mine = PACKAGE.parent / "kaggle", alone / "notebooks" / "me" / "camoxpert-train"
+    mine.parent.mkdir(parents=True)
+    settings = "\nPRESET, EPOCHS, HOURS = 'tiny', 3, 1e-6"
+    said = play(ready / "camoxpert_train.ipynb", tmp_path / "one", settings=settings)
+    assert "no GPU is on" in said and "carried by this notebook" in said
+    assert "Add Input > Your Work > this notebook" in said and "kernel-metadata" not in said
+    shutil.copytree(tmp_path / "one", mine)
+
+    settings = "\nPRESET, EPOCHS = 'tiny', 3"
+    said = play(ready / "camoxpert_train.ipynb", tmp_path / "two", settings=settings)
+    assert "epochs done, it goes on" in said and "is finished" in said
+    assert "S-measure" in said and "keeps its own settings" not in said
+    (folder,) = (tmp_path / "two" / "runs").glob("2*")
+    assert [record["epoch"] for record in Run(folder).records("epoch")] == [1, 2, 3]
+    assert (folder / "report.html").exists()
+    shutil.rmtree(mine)
+    shutil.copytree(tmp_path / "two", mine)
+
+    said = play(ready / "camoxpert_predict.ipynb", tmp_path / "three")
+    assert f"{mine}: a run, whose figures are no pictures" in said
+    count = len(find_datasets(camouflage)[0].test)
+    assert f"{count} maps in maps" in said
+    maps = tmp_path / "three" / "maps"
+    assert len([*maps.glob("*.png")]) == len([*maps.glob("overlays/*.png")]) == count
+    assert (maps / "found.csv").exists() and (tmp_path / "three" / "maps.zip").exists()
 
 
 def test_line_ends_make_no_other_kit(tmp_path: Path) -> None:

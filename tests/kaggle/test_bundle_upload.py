@@ -138,7 +138,7 @@ def test_the_kit_becomes_a_data_set(built: Path, kaggle: Kaggle, tmp_path: Path)
     assert arrived[wheel.name] == wheel.read_bytes()
 
 
-@pytest.mark.parametrize("stem", ["03_train", "camoxpert_kaggle"])
+@pytest.mark.parametrize("stem", ["03_train", "camoxpert_train"])
 def test_a_notebook_arrives_with_two_t4_and_without_internet(
     built: Path, kaggle: Kaggle, tmp_path: Path, stem: str
 ) -> None:

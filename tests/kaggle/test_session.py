@@ -15,7 +15,7 @@ from camoxpert_nb.kaggle import session
 from camoxpert_nb.kaggle.earlier import find_runs, finished, how_to_go_on
 from camoxpert_nb.kaggle.inputs import input_root, sources
 from camoxpert_nb.kaggle.session import begin, hand_over, session_start
-from camoxpert_nb.network.build import find_weights
+from camoxpert_nb.outside.weights import find_weights
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training.budget import disk_forecast, minutes_left

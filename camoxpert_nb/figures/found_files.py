@@ -1,0 +1,212 @@
+"""Pictures without masks: maps, overlays and a table of what a run finds in them, as files."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ..data.cache import Progress
+from ..data.images import Array, is_ours, our_mark, read_grey, read_image, write_map
+from ..errors import InputError, few
+from ..evaluation.files import cores, in_order
+from ..evaluation.judge import open_predictor
+from ..evaluation.predict import PLAIN, Prediction, Views
+from ..runs.run import Run
+from .canvas import STYLE, WIDTH, Picture, empty_picture
+from .predictions import blank, overlay, short
+
+CUT = 0.5  # probability above which a pixel belongs to the object
+SIDE = 480  # px: the longest side of a picture in a gallery
+
+
+@dataclass(frozen=True)
+class FoundInPictures:
+    """What a run found in pictures. folder: holds NAME.png, the map of each, and overlays/NAME.png.
+
+    table: a row per picture with name, picture (its path), width and height in px, found (share of
+    it above the threshold, 0 to 1), highest (probability, 0 to 1) and uncertainty (0 sure, 1 all in
+    doubt). unread: what could not be read, and why.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    threshold: float
+    unread: list[str]
+
+    def __repr__(self) -> str:
+        empty = int((self.table["found"] == 0).sum())
+        lines = [
+            f"{len(self.table)} maps in {self.folder} (8-bit grey: 0 background, 255 object), "
+            f"overlays in {self.folder / 'overlays'}",
+        ]
+        if empty:
+            lines.append(f"in {empty} of them nothing is above probability {self.threshold:g}")
+        return "\n".join([*lines, *(f"NOTE: left out, {each}" for each in self.unread)])
+
+    def show(self, n: int = 8, by: str = "name") -> Figure:
+        """Draw n pictures, evenly chosen in the order of a column of `table`, and their maps."""
+        if by not in self.table:
+            raise InputError(f"no column '{by}'. Columns: {', '.join(self.table)}.")
+        rows = self.table.sort_values(by, kind="stable").index.to_numpy()
+        chosen = rows[
+            np.unique(np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int))
+        ]
+        return _gallery(self, [int(row) for row in chosen])
+
+    def write_csv(self, path: Path | str = "") -> Path:
+        """Write the table, by default as found.csv beside the maps, and return the file."""
+        path = Path(path or self.folder / "found.csv")
+        self.table.to_csv(path, index=False)
+        return path
+
+    def write_zip(self, path: Path | str = "") -> Path:
+        """Write all files in the folder as one zip, by default beside it, and return the file."""
+        path = Path(path or self.folder.with_suffix(".zip"))
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as files:  # PNGs are compressed already
+            for each in sorted(self.folder.rglob("*")):
+                if each.is_file():
+                    files.write(each, f"{self.folder.name}/{each.relative_to(self.folder)}")
+        return path
+
+
+def predict_pictures(
+    run: Run | Path | str,
+    pictures: Sequence[Path],
+    folder: Path | str = "maps",
+    *,
+    which: str = "best",
+    threshold: float = CUT,
+    views: Views = PLAIN,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> FoundInPictures:
+    """Predict pictures from anywhere, and write map and overlay of each; return what was found.
+
+    which: the run's weights, "best" or "last". threshold: probability, above 0 and below 1, above
+    which the overlay is tinted. Pictures of one name are told apart by their folders' names. A
+    picture that cannot be read is left out and named. Raises InputError when none can be read,
+    when a file would be replaced that this kit did not write, and for an impossible threshold.
+    """
+    if isinstance(threshold, bool) or not 0 < threshold < 1:
+        raise InputError(f"threshold {threshold!r}: expected a number between 0 and 1, as 0.5.")
+    folder = Path(folder)
+    readable, unread = _readable(pictures)
+    names = dict(zip(readable, distinct_names(readable), strict=True))
+    _refuse_foreign(folder, names.values())
+    (folder / "overlays").mkdir(parents=True, exist_ok=True)
+    predictor = open_predictor(run, device, which)
+
+    def write(item: tuple[Path, Prediction]) -> dict[str, Any]:
+        path, found = item
+        write_map(folder / f"{names[path]}.png", found.probability)
+        shown = overlay(read_image(path), found.probability > threshold)
+        Image.fromarray(shown).save(folder / "overlays" / f"{names[path]}.png", pnginfo=our_mark())
+        return _row(names[path], path, found, threshold)
+
+    maps = zip(readable, predictor.predict(readable, views), strict=True)
+    rows = []
+    for done, row in enumerate(in_order(write, maps, workers=cores()), 1):
+        rows.append(row)
+        if progress:
+            progress(done, len(readable))
+    return FoundInPictures(folder, pd.DataFrame(rows), threshold, unread)
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Return a file's stem for each path; where two are alike, with folders before it."""
+    names = [path.stem for path in paths]
+    for depth in range(1, 12):
+        counts = Counter(name.casefold() for name in names)
+        for row, path in enumerate(paths):
+            if counts[names[row].casefold()] > 1:
+                above = [part for part in path.parent.parts[-depth:] if part != path.anchor]
+                names[row] = "_".join([*above, path.stem])
+    counts = Counter(name.casefold() for name in names)  # a.jpg beside a.png
+    return [
+        f"{name}_{path.suffix[1:]}" if counts[name.casefold()] > 1 else name
+        for name, path in zip(names, paths, strict=True)
+    ]
+
+
+def _readable(pictures: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Return what can be read, and what cannot, with the reason."""
+
+    def fault(path: Path) -> str:
+        try:
+            read_image(path)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(cores()) as pool:
+        faults = list(pool.map(fault, pictures))
+    unread = [each for each in faults if each]
+    readable = [path for path, why in zip(pictures, faults, strict=True) if not why]
+    if not readable:
+        raise InputError(f"none of {len(pictures)} pictures can be read: {few(unread)}")
+    return readable, unread
+
+
+def _refuse_foreign(folder: Path, names: Iterable[str]) -> None:
+    targets = [folder / part / f"{name}.png" for name in names for part in ("", "overlays")]
+    foreign = [target for target in targets if target.exists() and not is_ours(target)]
+    if foreign:
+        raise InputError(
+            f"{len(foreign)} files that this kit did not write would be replaced: {few(foreign)}. "
+            "Name another folder for the maps."
+        )
+
+
+def _row(name: str, path: Path, found: Prediction, threshold: float) -> dict[str, Any]:
+    height, width = found.probability.shape
+    return {
+        "name": name,
+        "picture": str(path),
+        "width": width,
+        "height": height,
+        "found": round(float((found.probability > threshold).mean()), 6),
+        "highest": round(float(found.probability.max()), 4),
+        "uncertainty": round(found.uncertainty, 4),
+    }
+
+
+@rc_context(STYLE)
+def _gallery(found: FoundInPictures, rows: Sequence[int]) -> Figure:
+    """Draw two pictures in a row, each with its overlay and its map."""
+    if not rows:
+        return empty_picture("What was found", "There is no picture to show.")
+    lines = -(-len(rows) // 2)
+    figure = Picture(figsize=(WIDTH, 0.5 + 2.3 * lines), layout="constrained")
+    axes = blank(figure, lines, 4)
+    cells = axes.reshape(-1, 2)[: len(rows)]
+    for (left, right), row in zip(cells, rows, strict=True):
+        name, share = str(found.table["name"][row]), float(found.table["found"][row])
+        left.imshow(_small(read_image(found.folder / "overlays" / f"{name}.png")))
+        right.imshow(_small(read_grey(found.folder / f"{name}.png")), cmap="gray", vmin=0, vmax=255)
+        left.set_title(f"{short(name, 28)}", fontsize=8)
+        right.set_title(f"found: {share:.1%} of the picture", fontsize=8)
+    figure.suptitle(
+        f"{len(rows)} of {len(found.table)} pictures: tinted where the probability is above "
+        f"{found.threshold:g}; beside it the map, black 0, white 1"
+    )
+    return figure
+
+
+def _small(image: Array) -> Array:
+    scale = SIDE / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = tuple(max(round(side * scale), 1) for side in image.shape[1::-1])
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
