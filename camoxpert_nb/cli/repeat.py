@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -20,7 +21,7 @@ from typing import Any
 
 from ..errors import STOPPED, InputError
 from ..outside.refused import naming
-from ..runs.process import discard_empty, new_folder
+from ..runs.process import discard_empty, environment, new_folder
 from ..runs.repeat import Repeat, is_finished, is_repeat, train_member, why_failed
 from ..runs.run import Run
 from ..settings.config import as_flags
@@ -131,9 +132,8 @@ def _show(plan: Repeat) -> int:
         file = Path(scratch) / "config.json"
         name = next(iter(plan.members()))
         plan.config_of(name).save(file)
-        from .main import main
-
-        code = main(["train", "--config", str(file), "--dry-run"])
+        command = [sys.executable, "-m", "camoxpert_nb", "train", "--config", str(file)]
+        code = subprocess.call([*command, "--dry-run"], env=environment())
     print(f"{len(plan.numbers)} such trainings, one after the other: {', '.join(plan.members())}")
     return code
 

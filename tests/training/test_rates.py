@@ -135,7 +135,7 @@ def test_the_proposal_is_a_tenth_of_the_rate_of_the_least_loss() -> None:
     assert found is not None and 5e-4 < found < 2e-3
     rising = 2 + 0.1 * np.arange(100)
     assert propose(rates, rising, smooth(rising)) is None
-    assert math.isfinite(sum(smooth([*noise, math.inf])))
+    assert math.isfinite(sum(smooth([*curve, math.inf])))
 
 
 @pytest.mark.parametrize("how", [{"steps": 3}, {"low": 0.0}, {"low": 0.1, "high": 0.01}])
