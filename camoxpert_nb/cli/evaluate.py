@@ -6,11 +6,13 @@ Heavy imports happen inside each command, so `--help` is instant.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..outside.paths import with_ending, writable_file, writable_folder
+from ..runs.repeat import members_of
 from ..settings.checks import flag_of
 from .flags import (
     add_command,
@@ -23,7 +25,7 @@ from .flags import (
     taken_reading,
     write_json,
 )
-from .parser import EITHER, FOLDER, NEW_CSV, NEW_FOLDER, NEW_ONNX, NEW_PICTURE, RUN, Options
+from .parser import EITHER, FOLDER, NEW_CSV, NEW_FOLDER, NEW_ONNX, NEW_PICTURE, RUN, RUNS, Options
 
 if TYPE_CHECKING:
     from ..evaluation.predict import Views
@@ -34,15 +36,12 @@ def add_commands(commands: Any) -> None:
     """Add evaluate, compare, predict, export and data."""
     evaluate_flags(add_command(commands, "evaluate", evaluate, _refuse_lone))
     sub = add_command(commands, "compare", compare)
-    sub.add_argument(
-        "runs", type=RUN, nargs="+", help="run folders; the first is what others are held to"
-    )
+    help = "run folders, or those of repeat; the first is what others are held to"
+    sub.add_argument("runs", type=RUNS, nargs="+", help=help)
     add_images(sub)
     add_reading(sub)
     sub = add_command(commands, "predict", predict)
-    sub.add_argument(
-        "--run", type=RUN, required=True, help="run folder whose best weights are used"
-    )
+    _add_run(sub, required=True)
     sub.add_argument("--input", type=EITHER, required=True, help="an image or a folder of images")
     sub.add_argument("--output", type=NEW_FOLDER, required=True, help="folder for the maps")
     sub.add_argument("--overlay", action="store_true", help="also draw each map on its image")
@@ -63,9 +62,14 @@ def add_commands(commands: Any) -> None:
     add_reading(sub)
 
 
+def _add_run(sub: argparse.ArgumentParser, **how: Any) -> None:
+    help = "run folder whose best weights are used; several, or that of repeat: their maps' mean"
+    sub.add_argument("--run", type=RUNS, nargs="+", default=[], metavar="RUN", help=help, **how)
+
+
 def evaluate_flags(sub: argparse.ArgumentParser) -> None:
     """Add the flags of evaluate."""
-    sub.add_argument("--run", type=RUN, default="", help="run folder whose best weights are scored")
+    _add_run(sub)
     add_images(sub)
     help = "folder of 8-bit maps, instead of a run"
     sub.add_argument("--predictions", type=FOLDER, default="", help=help)
@@ -113,8 +117,12 @@ def evaluate(options: Options) -> int:
     console = Console(())
     if options["predictions"] or options["ground_truth"]:
         _write_scores(options, console, [_score_folders(options, console)])
+        return 0
+    runs = members_of(options["run"])
+    if len(runs) > 1:
+        _score_together(runs, options, console)
     else:
-        _score_run(options, console)
+        _score_run(runs[0], options, console)
     return 0
 
 
@@ -127,6 +135,7 @@ def compare(options: Options) -> int:
     from ..settings.config import Config
     from ..training.console import Console
 
+    options["runs"] = members_of(options["runs"])
     if len(options["runs"]) < 2 or not options["dataset_path"]:
         raise InputError("compare needs two or more run folders and --dataset-path DIR.")
     console, runs = Console(()), [Run(folder) for folder in options["runs"]]
@@ -152,13 +161,14 @@ def compare(options: Options) -> int:
         name: run.load_json("summary").get("best", {}).get("iou")
         for name, run in zip(names, runs, strict=True)
     }
-    console.say("\nbest validation IoU; runs that differ in nothing but their seed share a row")
+    console.say("\nbest validation IoU; runs that differ in their seed or fold alone share a row")
     console.say(ablation_text(ablation(settings, best)))
     return 0
 
 
 def predict(options: Options) -> int:
     """Write a map for each image, and the object found drawn on it if asked to."""
+    from ..evaluation.ensemble import open_ensemble
     from ..evaluation.judge import open_predictor
     from ..evaluation.predict import images_to_predict, predict_folder
     from ..figures.canvas import try_to_draw
@@ -168,8 +178,9 @@ def predict(options: Options) -> int:
     console, output = Console(()), Path(options["output"])
     source = Path(options["input"])
     images = images_to_predict(source, output, overlays=options["overlay"])  # before the network
+    runs, how = members_of(options["run"]), (options["device"], options["which"])
     count = predict_folder(
-        open_predictor(options["run"], options["device"], options["which"]),
+        open_predictor(runs[0], *how) if len(runs) == 1 else open_ensemble(runs, *how),
         source,
         output,
         views=_views(options),
@@ -231,7 +242,7 @@ def data(options: Options) -> int:
     return 1 if found.count("stop") else 0
 
 
-def _score_run(options: Options, console: Console) -> None:
+def _score_run(folder: Path, options: Options, console: Console) -> None:
     """Score, print and write the scores; pictures come last, as nothing hangs on them."""
     from ..evaluation.judge import judge
     from ..evaluation.scores import write_csv
@@ -239,7 +250,7 @@ def _score_run(options: Options, console: Console) -> None:
     from ..figures.results import draw_tests
     from ..runs.run import Run
 
-    run = Run(options["run"])
+    run = Run(folder)
     if options["report"]:
         writable_file(run.folder / "report.html", "--report writes")
         writable_folder(run.folder / "reports", "--report keeps reports in")
@@ -265,6 +276,34 @@ def _score_run(options: Options, console: Console) -> None:
     if options["report"]:
         newest = write_report(run, judged, say=console.say)
         console.say(f"report: {newest} (kept as {kept_as(run, judged)[0]})")
+
+
+def _score_together(runs: Sequence[Path], options: Options, console: Console) -> None:
+    """Score the mean of several runs' maps, and each of them beside it."""
+    from ..evaluation.ensemble import judge_together
+    from ..evaluation.scores import write_csv
+    from ..runs.run import Run
+
+    if alone := [flag_of(x) for x in ("report", "validation_threshold") if options[x]]:
+        raise InputError(
+            f"{', '.join(alone)} is about one run, and {len(runs)} are given: leave it out, or "
+            "give one --run."
+        )
+    how = {name: options[name] for name in ("split", "noncam", "device", "which")}
+    judged = judge_together(
+        [Run(folder) for folder in runs],
+        [Path(path) for path in options["dataset_path"]],
+        reading=taken_reading(options),
+        views=_views(options),
+        progress=console.progress,
+        **how,
+    )
+    for each in judged:
+        console.say(each.summary())
+    if options["csv"]:
+        write_csv({each.name: each.scores for each in judged}, Path(options["csv"]))
+        console.say(f"each image's scores: {options['csv']}")
+    _write_scores(options, console, [each.to_json() for each in judged])
 
 
 def _write_scores(options: Options, console: Console, results: list[dict[str, Any]]) -> None:

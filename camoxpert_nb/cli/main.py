@@ -1,8 +1,8 @@
 """The command line: which commands there are, and how they end.
 
-Their flags, and what they do, stand in `train`, `evaluate`, `lists` and `machine`. Exit codes: 0
-the work was done, 1 it broke, 2 unusable input, 130 it was stopped before its end. Paths are looked
-at before the work begins; what the system refuses later ends in a sentence too.
+Their flags, and what they do, stand in the files beside this one. Exit codes: 0 the work was done,
+1 it broke, 2 unusable input, 130 it was stopped before its end. Paths are looked at before the work
+begins; what the system refuses later ends in a sentence too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..errors import STOPPED, KitError
 from ..outside.paths import lend_home
 from ..outside.refused import sentence
 from ..outside.terminal import patient
-from . import evaluate, lists, machine, train
+from . import evaluate, lists, machine, rates, repeat, train
 from .parser import Options, Parser, check_paths, flag_text
 
 
@@ -63,6 +63,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"camoxpert_nb {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for file in (train, evaluate, lists, machine):
+    for file in (train, repeat, rates, evaluate, lists, machine):
         file.add_commands(commands)
     return parser

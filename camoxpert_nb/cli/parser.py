@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from ..errors import InputError
 from ..outside import paths
 from ..runs.latest import place_of
+from ..runs.repeat import Repeat, is_repeat
 from ..settings.checks import near
 from ..settings.config import NONE
 
@@ -24,8 +25,9 @@ MANY = 12  # flags: with more of them the line of usage says [FLAGS]
 class PathKind:
     """What a flag's path must be: the `type` of each argument that takes one.
 
-    kind: "file", "folder", "file or folder", "run" or "run or file", which must be there; "new
-    file" or "new folder", which can be written. `optional`: the word "none" stands for no path.
+    kind: "file", "folder", "file or folder", "run", "run or file" or "runs" (a run, or the folder
+    that `repeat` made), which must be there; "new file" or "new folder", which can be written.
+    `optional`: the word "none" stands for no path.
     """
 
     kind: str
@@ -45,13 +47,20 @@ class PathKind:
         if self.kind == "new folder":
             return str(paths.writable_folder(text, flag))
         if self.kind.startswith("run"):
-            kind = "folder" if self.kind == "run" else "file or folder"
-            return str(paths.readable(place_of(paths.given(text, flag)), flag, kind))
+            kind = "file or folder" if self.kind == "run or file" else "folder"
+            place = paths.readable(place_of(paths.given(text, flag)), flag, kind)
+            if is_repeat(place) and self.kind != "runs":
+                one = next(iter(Repeat.load(place).members().values())).folder
+                raise InputError(
+                    f"{flag} {place} holds several runs: name one of them, as {one}. All of them "
+                    f"go on with `camoxpert repeat --checkpoint-dir {place}`."
+                )
+            return str(place)
         return str(paths.readable(text, flag, self.kind))
 
 
 FILE, FOLDER, EITHER = PathKind("file"), PathKind("folder"), PathKind("file or folder")
-RUN, RUN_OR_FILE = PathKind("run"), PathKind("run or file")
+RUN, RUN_OR_FILE, RUNS = PathKind("run"), PathKind("run or file"), PathKind("runs")
 NEW_JSON, NEW_CSV = PathKind("new file", holds="JSON"), PathKind("new file", holds="scores")
 NEW_PICTURE = PathKind("new file", holds="a picture")
 NEW_ONNX = PathKind("new file", holds="ONNX")

@@ -18,7 +18,7 @@ from .layouts import Found, look_through
 from .masks import look
 from .pairs import Pair, is_noncam
 from .reading import Reading
-from .selection import choose, hold_out, without_copies
+from .selection import choose, hold_out, share_of, without_copies
 from .synthetic import make_synthetic
 
 SAMPLE = 24  # masks looked at
@@ -84,7 +84,7 @@ def count_images(config: Config) -> Images:
     every = [*data.train, *data.validation, *(p for pairs in data.test.values() for p in pairs)]
     paths, store = [pair.image for pair in every], cache_folder(config)
     known = looks(paths, store) if len(paths) <= AT_ONCE else remembered_looks(paths, store)
-    data = hold_out(replace(data, looks=known or {}), config.val_share)
+    data = hold_out(replace(data, looks=known or {}), config)
     used = (*data.train, *data.validation)
     return Images(
         source=", ".join(f"{each.name} ({each.layout})" for each in found.sets),
@@ -149,7 +149,7 @@ def _to_be_generated(config: Config) -> Images:
     gone = {"train": 0, "test": 0} if config.noncam else empty
     left_out = {"NonCAM training images": empty["train"], "NonCAM test images": empty["test"]}
     used = made["train"] - gone["train"]
-    validation = max(round(used * config.val_share), 1)
+    validation = max(round(used * share_of(config)), 1)
     return Images(
         source=f"generated camouflage of {config.img_size} px, made before the training",
         train=used - validation,

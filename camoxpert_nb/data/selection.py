@@ -1,13 +1,11 @@
 """Which images: what trains, what validates, what is left out, and why.
 
-Validation is what the data set's folders say, or is carved out of training by a hash of each name,
-so adding files moves nothing; copies of one picture stay on one side. Test images are never among
-either.
+Validation is what the data set's folders say, or is carved out of training (`cutting`). Test images
+are never among either.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,10 +14,12 @@ from pathlib import Path
 
 from ..errors import InputError, few
 from ..outside.paths import given
+from ..settings.checks import fold_of
 from ..settings.config import Config
 from .audit import find_copies
 from .cache import Progress, cache_folder
 from .copies import Look, alike, groups, looks
+from .cutting import cut, split_validation
 from .identity import Split, below, digests
 from .layouts import Found, find_datasets, look_through
 from .pairs import ImageSet, Pair, is_noncam
@@ -29,6 +29,7 @@ from .synthetic import make_synthetic
 COPIES = "copies of other training images"  # reasons to leave images out
 HELD_OUT = "copies of images held out for validation"
 LATE = "images of a validation split that came later"
+OTHER_FOLDS = "images of a validation split, which other folds score"
 
 
 @dataclass(frozen=True)
@@ -69,45 +70,6 @@ def select(sets: Iterable[ImageSet], *, noncam: bool = False) -> Selection:
     return Selection(tuple(merged["training"]), test, left_out, tuple(merged["validation"]))
 
 
-def split_validation(
-    pairs: Sequence[Pair], share: float = 0.1, together: Iterable[Sequence[Pair]] = ()
-) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
-    """Return (training, validation) pairs: about `share` of them validate.
-
-    Each pair's side follows from the sha256 of its name alone, so adding or removing other files
-    moves nothing. The pairs of a group in `together` stay on one side: that of the first of their
-    names, or training, where there are more of them than may validate. Neither side is empty.
-    Raises InputError for fewer than two pairs.
-    """
-    if not 0 < share < 1:
-        raise InputError(f"validation share {share}: expected a number between 0 and 1, as 0.1.")
-    if len(pairs) < 2:
-        raise InputError(
-            f"{len(pairs)} training pairs found, expected at least 2: one to train and one to "
-            "validate. Add images, or keep the NonCAM images if those were left out."
-        )
-    grouped = [tuple(group) for group in together]
-    known = {pair for group in grouped for pair in group}
-    units = [*grouped, *((pair,) for pair in pairs if pair not in known)]
-    if len(units) < 2:  # all are one picture: then no split is better than another
-        units = [(pair,) for pair in pairs]
-    order = sorted(units, key=lambda unit: min((_fraction(p.name), p.image) for p in unit[:1]))
-    most = max(share * len(pairs), min(map(len, units)))
-    small = [unit for unit in order if len(unit) <= most]
-    count = sum(_fraction(unit[0].name) < share for unit in small)
-    taken = small[: min(max(count, 1), len(units) - 1)]
-    chosen = {pair for unit in taken for pair in unit}
-    validation = tuple(pair for pair in pairs if pair in chosen)
-    return tuple(pair for pair in pairs if pair not in chosen), validation
-
-
-def _fraction(name: str) -> float:
-    return (
-        int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:6], "big")
-        / 2**48
-    )
-
-
 @dataclass(frozen=True)
 class Data:
     """The images of a run: what trains, what validates, what was left out and why."""
@@ -146,11 +108,17 @@ def build_data(
     reading = Reading.of(config) if config.dataset_path else Reading()
     data = without_copies(choose(look_through(root, reading), root, config))
     data = _with_looks(data, config, progress)
-    return _as_before(data, known) if known else hold_out(data, config.val_share)
+    if not known:
+        return hold_out(data, config)
+    return _as_before(_of_the_fold(data, known) if fold_of(config.fold)[1] else data, known)
 
 
 def _with_looks(data: Data, config: Config, progress: Progress | None) -> Data:
-    """Look at every picture, and name those in training that nearly are in test or validation."""
+    """Look at every picture, and name those in training that nearly are in test or validation.
+
+    Folds keep what is alike together, so there only test images count.
+    """
+    folds = fold_of(config.fold)[1]
     scored = {"validation": data.validation, **data.test}
     others = [(pair, name) for name, pairs in scored.items() for pair in pairs]
     every = [*(pair.image for pair in data.train), *(pair.image for pair, _ in others)]
@@ -162,7 +130,7 @@ def _with_looks(data: Data, config: Config, progress: Progress | None) -> Data:
         data.train[i].image: f"{data.train[i].image.name} ~ {others[j][0].image.name} "
         f"({others[j][1]})"
         for i, j in pairs
-        if data.train[i].name not in exact
+        if data.train[i].name not in exact and not (folds and others[j][1] == "validation")
     }
     return replace(data, looks=seen, near_leaks=list(near.values()))
 
@@ -196,7 +164,52 @@ def without_copies(data: Data) -> Data:
     )
 
 
-def hold_out(data: Data, share: float) -> Data:
+def hold_out(data: Data, config: Config) -> Data:
+    """Hold out the images that validate: those of a fold, or `val_share` of them."""
+    fold, folds = fold_of(config.fold)
+    if folds:
+        return _hold_out_fold(data, fold, folds)
+    return _hold_out_share(data, config.val_share)
+
+
+def share_of(config: Config) -> float:
+    """Return about which share of the images validates."""
+    folds = fold_of(config.fold)[1]
+    return 1 / folds if folds else config.val_share
+
+
+def _hold_out_fold(data: Data, fold: int, folds: int) -> Data:
+    """Hold out one fold; images of a validation split never train, and validate in their fold."""
+    places = cut([*data.train, *data.validation], data.looks, folds)
+    train = [pair for pair in data.train if places[pair] != fold]
+    if not train:
+        raise InputError(
+            f"--fold {fold}/{folds} leaves no image to train: {len(data.train)} may train, and "
+            "those that look alike stay together. Give fewer folds, or more images."
+        )
+    held = [pair for pair in (*data.train, *data.validation) if places[pair] == fold]
+    others = [pair.name for pair in data.validation if places[pair] != fold]
+    return _without(replace(data, train=train, validation=held), others)
+
+
+def _of_the_fold(data: Data, known: Split) -> Data:
+    """Leave out the images of a validation split that the run's fold does not score."""
+    keys, paths = known.keys(data.validation), set(known.validation.values())
+    mine = [
+        key in known.validation or below(pair.image, data.root) in paths
+        for pair, key in zip(data.validation, keys, strict=True)
+    ]
+    kept = [pair for pair, own in zip(data.validation, mine, strict=True) if own]
+    others = [pair.name for pair, own in zip(data.validation, mine, strict=True) if not own]
+    return _without(replace(data, validation=kept), others)
+
+
+def _without(data: Data, others: list[str]) -> Data:
+    left = {OTHER_FOLDS: others} if others else {}
+    return replace(data, left_out={**data.left_out, **left})
+
+
+def _hold_out_share(data: Data, share: float) -> Data:
     """Hold out validation images of the sets that have none of their own.
 
     What looks alike stays on one side. Sets of which some images validate are left as they are.

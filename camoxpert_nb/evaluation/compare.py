@@ -125,7 +125,7 @@ def paired_differences(
 def ablation(
     settings: Mapping[str, Mapping[str, Any]], values: Mapping[str, float | None]
 ) -> pd.DataFrame:
-    """Return mean and spread over runs that differ in nothing but their seed.
+    """Return mean and spread over runs that differ in nothing but their seed or fold.
 
     settings: each run's Config as a dict; values: its score, as its best validation IoU (None:
     the run has none, and is counted as such). A row per group: the settings by which the groups
@@ -133,6 +133,8 @@ def ablation(
     run), "lowest", "highest".
     """
     texts = pd.DataFrame(settings, dtype=object).map(str)  # a column per run
+    if "fold" in texts.index:
+        texts.loc["fold"] = texts.loc["fold"].str.partition("/")[2]  # how many: which is as a seed
     varied = [k for k in texts.index if k not in _ELSEWHERE and texts.loc[k].nunique() > 1]
     labels = {run: ", ".join(f"{k} {texts[run][k]}" for k in varied) for run in texts}
     scores = pd.DataFrame({"settings": labels, "seed": texts.loc["seed"], "score": values})

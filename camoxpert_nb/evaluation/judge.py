@@ -123,17 +123,7 @@ def judge(
     Raises InputError when nothing is left to score, or a set is found twice.
     """
     run = run if isinstance(run, Run) else Run(run)
-    Config.load(run.config_path)  # a folder that is no run says so before the data are walked
-    several = [dataset_path] if isinstance(dataset_path, str | Path) else list(dataset_path)
-    folders = [given(folder, "the data folder") for folder in several]
-    chosen = [
-        one for folder in folders for one in choose_pairs(run, folder, split, noncam, reading)
-    ]
-    if twice := [name for name, n in Counter(one.name for one in chosen).items() if n > 1]:
-        raise InputError(
-            f"Two of the given folders hold a set called {', '.join(twice)}: score them one at a "
-            "time, so that no result stands under the other's name."
-        )
+    folders, chosen = chosen_sets([run], dataset_path, split, noncam, reading)
     predictor = open_predictor(run, device, which)
     limit = None
     if threshold:
@@ -145,6 +135,29 @@ def judge(
         plain = evaluate(predictor, one.pairs, progress=progress) if views != PLAIN else None
         judged.append(Judged(*one, scores, kept, views, plain, limit))
     return Judgement(judged)
+
+
+def chosen_sets(
+    runs: Sequence[Run],
+    dataset_path: Path | str | Sequence[Path | str],
+    split: str = "auto",
+    noncam: bool = False,
+    reading: Reading | None = None,
+) -> tuple[list[Path], list[Chosen]]:
+    """Return the folders, and the sets of images in them that may judge these runs."""
+    for run in runs:  # a folder that is no run says so before the data are walked
+        Config.load(run.config_path)
+    several = [dataset_path] if isinstance(dataset_path, str | Path) else list(dataset_path)
+    folders = [given(folder, "the data folder") for folder in several]
+    chosen = [
+        one for folder in folders for one in choose_pairs(runs, folder, split, noncam, reading)
+    ]
+    if twice := [name for name, n in Counter(one.name for one in chosen).items() if n > 1]:
+        raise InputError(
+            f"Two of the given folders hold a set called {', '.join(twice)}: score them one at a "
+            "time, so that no result stands under the other's name."
+        )
+    return folders, chosen
 
 
 def validation_threshold(

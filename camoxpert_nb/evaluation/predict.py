@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -191,6 +191,16 @@ class Predictor:
         return outputs | {"logits": outputs["logits"].float()}
 
 
+class Predicts(Protocol):
+    """What gives a map for each image: one network (`Predictor`), or several (`Ensemble`)."""
+
+    def predict(
+        self, images: Iterable[Pair | Path], views: Views | None = None
+    ) -> Iterator[Prediction]:
+        """Yield the prediction of each image, in order."""
+        ...
+
+
 def images_to_predict(source: Path, output: Path, *, overlays: bool = False) -> list[Path]:
     """Return the images of a file or folder, whose maps can be written to `output`.
 
@@ -222,7 +232,7 @@ def images_to_predict(source: Path, output: Path, *, overlays: bool = False) -> 
 
 
 def predict_folder(
-    predictor: Predictor,
+    predictor: Predicts,
     source: Path,
     output: Path,
     *,

@@ -47,9 +47,9 @@ def evaluate(
         item, pair = job
         if kept is not None:
             kept[pair.image] = item.kept()
-        return _measure(item.probability, read_labels(pair))
+        return measure_map(item.probability, read_labels(pair))
 
-    _refuse_other_shapes(pairs)
+    refuse_other_shapes(pairs)
     seconds: list[float] = []
     jobs = zip(predictor.predict(pairs, views, seconds), pairs, strict=True)
     rows, curves = _measure_all(score, jobs, unique_names(pairs), cores(), progress)
@@ -76,16 +76,17 @@ def score_folder(
 
     def score(stem: str) -> Measured:
         labels = read_mask(masks[stem], how)
-        return _measure(_read_map(maps[stem], labels.shape), labels)
+        return measure_map(_read_map(maps[stem], labels.shape), labels)
 
     return build_scores(*_measure_all(score, masks, [*masks], workers or cores(), progress))
 
 
-def _measure(probability: NDArray[Any], labels: Array) -> Measured:
+def measure_map(probability: NDArray[Any], labels: Array) -> Measured:
+    """Return the measures of a map (H, W), 0...1 or 8-bit, against the labels of its mask."""
     return measure(probability, labels == 1, labels == IGNORED)
 
 
-def _refuse_other_shapes(pairs: Sequence[Pair]) -> None:
+def refuse_other_shapes(pairs: Sequence[Pair]) -> None:
     """Raise InputError for masks of another shape than their image, as training does."""
     wrong = []
     for pair in pairs:
@@ -112,13 +113,21 @@ def _measure_all(
     """Return a row of values and the (n, 256) curves of all jobs, in order."""
     if not names:
         raise InputError("There are no images to score. Give a folder, or a split, that has some.")
-    rows, curves = [], []
-    for name, measured in zip(names, in_order(score, jobs, workers=workers), strict=True):
-        rows.append({"name": name, **measured.values})
-        curves.append(measured.curves)
+    found = []
+    for measured in in_order(score, jobs, workers=workers):
+        found.append(measured)
         if progress:
-            progress(len(rows), len(names))
-    return pd.DataFrame(rows), {key: np.stack([c[key] for c in curves]) for key in curves[0]}
+            progress(len(found), len(names))
+    return tabulated(names, found)
+
+
+def tabulated(
+    names: Sequence[str], measured: Sequence[Measured]
+) -> tuple[pd.DataFrame, dict[str, NDArray[np.float64]]]:
+    """Return a row of values and the (n, 256) curves of each image, for `build_scores`."""
+    rows = [{"name": name, **one.values} for name, one in zip(names, measured, strict=True)]
+    curves = {key: np.stack([one.curves[key] for one in measured]) for key in measured[0].curves}
+    return pd.DataFrame(rows), curves
 
 
 def _read_map(path: Path, shape: tuple[int, ...]) -> Array:

@@ -41,18 +41,24 @@ class _Known(NamedTuple):
 
 
 def choose_pairs(
-    run: Run,
+    run: Run | Sequence[Run],
     dataset_path: Path,
     split: str = "auto",
     noncam: bool = False,
     reading: Reading | None = None,
 ) -> list[Chosen]:
-    """Return each set to score; see `judge`. reading: how it is read, else `reading_for`'s."""
-    reading, how = (reading, "") if reading else reading_for(run, dataset_path)
+    """Return each set to score; see `judge`. reading: how it is read, else `reading_for`'s.
+
+    Of several runs an image counts as trained on where any of them did, and as held out where any
+    did and none trained on it. Where that leaves none, "out-of-fold" holds all that any held out.
+    """
+    runs = [run] if isinstance(run, Run) else [*run]
+    reading, how = (reading, "") if reading else _reading_for_all(runs, dataset_path)
     chosen = select(find_datasets(dataset_path, reading), noncam=noncam)
     own = [*chosen.train, *chosen.validation]
     pairs = [*own, *(pair for pairs in chosen.test.values() for pair in pairs)]
-    known = _known(run, pairs)
+    each = [_known(one, pairs) for one in runs]
+    known = _together(each)
     if split == "test" or (split == "auto" and chosen.test):
         side, kind = "test", "test"
         sets = [(name, list(pairs), "test split") for name, pairs in chosen.test.items()]
@@ -63,7 +69,11 @@ def choose_pairs(
         side, kind = "training", "validation"
         kept = [pair for pair in own if pair in known.held_out]
         name = f"{_name_of(dataset_path)} validation"
-        sets = [(name, kept, "the images this run held out for validation")]
+        held = [pair for pair in own if any(pair in one.held_out for one in each)]
+        if held and not kept and len(runs) > 1:
+            return [_out_of_fold(f"{_name_of(dataset_path)} out-of-fold", held, how)]
+        who = "this run" if len(runs) == 1 else "these runs"
+        sets = [(name, kept, f"the images {who} held out for validation")]
     if not any(pairs for _, pairs, _ in sets):
         raise InputError(
             f"{dataset_path}: nothing to score as '{split}' ({len(chosen.train)} training, "
@@ -123,6 +133,36 @@ def _known(run: Run, pairs: Sequence[Pair]) -> _Known:
     near = {others[place] for place in split.near(seen, "train")}
     near_held = {others[place] for place in split.near(seen, "validation")} - near
     return _Known(trained | near, held | near_held, near)
+
+
+def _together(each: Sequence[_Known]) -> _Known:
+    trained = set[Pair]().union(*(one.trained for one in each))
+    held = set[Pair]().union(*(one.held_out for one in each)) - trained
+    return _Known(trained, held, set[Pair]().union(*(one.near for one in each)))
+
+
+def _out_of_fold(name: str, pairs: list[Pair], how: str) -> Chosen:
+    note = "each image is scored by the members that held it out, as all others trained on it"
+    return _with_warnings(name, pairs, note + how, "out-of-fold", _Known(set(), set(), set()))
+
+
+def holders(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[tuple[int, ...]]:
+    """Return for each image the places of the runs that held it out."""
+    each = [_known(run, pairs).held_out for run in runs]
+    return [tuple(n for n, held in enumerate(each) if pair in held) for pair in pairs]
+
+
+def _reading_for_all(runs: Sequence[Run], dataset_path: Path) -> tuple[Reading, str]:
+    """Return `reading_for` of the runs; InputError where they would read the data differently."""
+    found = {run: reading_for(run, dataset_path) for run in runs}
+    first = found[runs[0]]
+    for run, (reading, _) in found.items():
+        if reading != first[0]:
+            raise InputError(
+                f"{runs[0].folder} and {run.folder} were trained on data that were read in "
+                "different ways: say how these are to be read (--image-folder, --mask-object, ...)."
+            )
+    return first
 
 
 def _with_warnings(name: str, pairs: list[Pair], note: str, kind: str, known: _Known) -> Chosen:

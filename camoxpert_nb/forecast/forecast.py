@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data.counting import count_images
+from ..data.selection import share_of
 from ..machine.cards import Card, find_card
 from ..machine.devices import Precision, precision_of
 from ..network.backbone import Start
@@ -84,7 +85,7 @@ def count_training(config: Config, plan: Plan, precision: Precision) -> Counted:
 
 def _images(config: Config, images: int) -> tuple[int, int]:
     if images:
-        held_out = round(images * config.val_share)
+        held_out = round(images * share_of(config))
         return images - held_out, held_out
     found = count_images(config)
     return found.train, found.validation

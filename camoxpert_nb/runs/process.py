@@ -192,14 +192,23 @@ def _alive_runs() -> list[Run]:
     return [run for run in runs if run.training_pid() or run.starter_pid()]
 
 
-def _spawn(run: Run, flags: list[str]) -> None:
+def command_for(run: Run, flags: list[str]) -> list[str]:
+    """Return the command that trains what the run's folder holds; a run goes on with `flags`."""
     command = [sys.executable, "-m", "camoxpert_nb"]
     if run.exists():
-        command += ["resume", str(run.folder), *flags]
-    else:
-        command += ["train", "--config", str(run.config_path)]
+        return [*command, "resume", str(run.folder), *flags]
+    return [*command, "train", "--config", str(run.config_path)]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which another process finds this very package."""
     home = str(Path(__file__).parents[2])  # the kernel may have found the package by sys.path
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _spawn(run: Run, flags: list[str]) -> None:
+    command = command_for(run, flags)
     run.clear()
     with (run.folder / "stderr.txt").open("wb") as errors:
         child = subprocess.Popen(
@@ -208,7 +217,7 @@ def _spawn(run: Run, flags: list[str]) -> None:
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=environment(),
         )
     _children.append(child)
     run.save_process({**this_machine(), **noted_as("pid", child.pid), "started": time.time()})

@@ -83,6 +83,7 @@ def check_together(config: Any) -> None:
             "same value: it is either object or counts nowhere. Leave it out of one of them."
         )
     log_names(config.log)
+    fold_of(config.fold)
     first = config.stage1_epochs or 0
     if first > config.epochs:
         raise InputError(
@@ -99,6 +100,20 @@ def check_together(config: Any) -> None:
         raise InputError(
             f"--skip-stage1 leaves nothing to train: all {config.epochs} epochs are stage one."
         )
+
+
+def fold_of(text: str) -> tuple[int, int]:
+    """Return which fold of how many `--fold` names, (0, 0) for none; InputError for others."""
+    if text.strip().lower() in ("", NONE):
+        return 0, 0
+    found = re.fullmatch(r"\s*(\d{1,4})\s*/\s*(\d{1,4})\s*", text)
+    fold, folds = map(int, found.groups()) if found else (0, 0)
+    if not (0 < fold <= folds and folds > 1):
+        raise InputError(
+            f"--fold is '{text}'; give the fold that validates and how many there are, as 2/5 (the "
+            "first is 1/5, the last 5/5). `camoxpert repeat --folds 5` trains all of them."
+        )
+    return fold, folds
 
 
 def log_names(text: str) -> tuple[str, ...]:

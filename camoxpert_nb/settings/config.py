@@ -33,8 +33,8 @@ GROUPS = ("data", "network", "schedule", "loss", "memory", "devices", "saving")
 # What a run that goes on may change. A new run is needed for what its scores and weights hang on;
 # what it began with has no effect any more; the rest is taken over.
 ON_RESUME = {
-    "a new run": "backbone num_experts top_k width deep_supervision img_size val_share noncam seed "
-    "mask_object mask_invert mask_exif ignore_label",
+    "a new run": "backbone num_experts top_k width deep_supervision img_size val_share fold noncam "
+    "seed mask_object mask_invert mask_exif ignore_label",
     "no effect": "pretrained weights init_from skip_stage1 preset",
     "of the machine": "dataset_path image_folder mask_folder mask_suffix cache_dir checkpoint_dir "
     "num_workers device parallel gpus amp "
@@ -88,6 +88,7 @@ class Config:
     val_share: float = data(
         0.1, "share of the training images held out for validation", above=0.0, high=0.5
     )
+    fold: str = data("", "which of so many parts of the images validates, as 2/5; empty: a share")
     augment: float = data(
         1.0, "strength of flips, crops, rotation and colour", low=0, high=1, open=True
     )

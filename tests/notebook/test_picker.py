@@ -38,6 +38,7 @@ OTHER = {  # a usable value for each setting that a rule below does not give
     "stage2_lr": 3e-4,
     "stage2_batch_size": 3,
     "target_iou": 0.5,
+    "fold": "2/5",
 }
 
 

@@ -62,6 +62,7 @@ OTHER = {
     "deep_supervision": False,
     "img_size": 32,
     "val_share": 0.4,
+    "fold": "1/4",
     "noncam": True,
     "seed": 5,
 }

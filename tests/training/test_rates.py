@@ -1,0 +1,144 @@
+"""A search for a learning rate: real steps at rising rates, of which nothing is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from camoxpert_nb.cli import main as cli
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training.epoch import EpochSteps
+from camoxpert_nb.training.fit import fit
+from camoxpert_nb.training.prepare import Loaders, Training, prepare, step_settings
+from camoxpert_nb.training.rates import find_rate, propose, smooth
+
+
+def search(training: Training, **how: float):
+    loaders = Loaders(training)
+    with contextlib.closing(loaders.feed):
+        return find_rate(training, loaders, **how)
+
+
+def flat(value: object, name: str = "") -> dict[str, object]:
+    """Return all tensors and numbers of a state by where they stand."""
+    if isinstance(value, dict):
+        parts = value.items()
+    elif isinstance(value, list | tuple):
+        parts = enumerate(value)
+    else:
+        return {name: value}
+    found: dict[str, object] = {}
+    for key, below in parts:
+        found |= flat(below, f"{name}/{key}")
+    return found
+
+
+def assert_equal(one: object, other: object) -> None:
+    left, right = flat(one), flat(other)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, right[name]), name
+        else:
+            assert value == right[name], name
+
+
+def epoch_of(training: Training) -> list[dict[str, object]]:
+    state, plan, loaders = training.state, training.plan, Loaders(training)
+    with contextlib.closing(loaders.feed):
+        batches = loaders.epoch(plan.stage_at(state.epoch), state.epoch, state.seen)
+        records = [*EpochSteps(state, plan, batches, step_settings(training.config))]
+    timed = ("seconds", "images_per_second", "data_wait")
+    return [{k: v for k, v in record.items() if k not in timed} for record in records]
+
+
+@pytest.mark.parametrize("way", [{}, {"skip_stage1": True}, {"accumulation_steps": 2}])
+def test_nothing_is_left_of_it_bit_for_bit(tiny: Config, way: dict[str, object]) -> None:
+    config = tiny.replace(**way)
+    searched, other = prepare(config), prepare(config)
+    assert_equal(searched.state.state_dict(), other.state.state_dict())
+    torch.manual_seed(5)
+    numbers = torch.get_rng_state()
+    found = search(searched, steps=25)
+    assert len(found.rates) == len(found.losses) > 9
+    assert torch.equal(torch.get_rng_state(), numbers)
+    assert_equal(searched.state.state_dict(), other.state.state_dict())
+    assert searched.state.parts == other.state.parts and searched.state.rates == other.state.rates
+    assert epoch_of(searched) == epoch_of(other)
+    one, two = (each.state.state_dict() for each in (searched, other))
+    assert_equal({**one, "seconds": 0, "sums": 0}, {**two, "seconds": 0, "sums": 0})
+
+
+def test_a_run_that_stands_in_the_middle_is_left_as_it_is(tiny: Config) -> None:
+    searched, other = prepare(tiny), prepare(tiny)
+    for training in (searched, other):
+        epoch_of(training)
+        training.state.seconds, training.state.sums = 0.0, {}
+        training.state.epoch, training.state.seen = 1, 0
+    before = searched.state.usage.clone()
+    search(searched, steps=12)
+    assert torch.equal(searched.state.usage, before)
+    assert epoch_of(searched) == epoch_of(other)
+
+
+def test_a_training_after_it_is_that_without_it(tiny: Config, tmp_path: Path) -> None:
+    line = f"lr-find --preset tiny --device cpu --steps 12 --dataset-path {tiny.dataset_path}"
+    files = f"--cache-dir {tiny.cache_dir} --json {tmp_path / 'a.json'} --picture {tmp_path}/a.png"
+    weights = []
+    for name in ("without", "after"):
+        if name == "after":
+            kept = f"--checkpoint-dir {tmp_path / 'without'}"
+            files_before = sorted((tmp_path / "without").iterdir())
+            times = [path.stat().st_mtime_ns for path in files_before]
+            assert cli.main(shlex.split(f"{line} {files} {kept}")) == 0
+            assert sorted((tmp_path / "without").iterdir()) == files_before
+            assert [path.stat().st_mtime_ns for path in files_before] == times
+        run = fit(tiny.replace(checkpoint_dir=str(tmp_path / name)))
+        weights.append(run.load("last")["net"])
+    assert_equal(*weights)
+    values = json.loads((tmp_path / "a.json").read_text())
+    assert len(values["rates"]) == len(values["losses"]) <= 12
+    assert values["usual"] == tiny.lr and "These settings train with 0.002" in values["sentence"]
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_steps_are_those_of_training_at_the_rates_that_are_told(tiny: Config) -> None:
+    """With a rate that hardly moves anything, the first losses are those of the first epoch."""
+    found = search(prepare(tiny), steps=10, low=1e-12, high=1e-11)
+    training = prepare(tiny)
+    state, settings, loaders = training.state, step_settings(training.config), Loaders(training)
+    with contextlib.closing(loaders.feed):
+        batches = loaders.epoch(training.plan.stages[0], 0, 0)
+        first = next(iter(EpochSteps(state, training.plan, batches, settings)))
+    assert found.losses[0] == first["loss"]
+    assert found.rates == pytest.approx(np.geomspace(1e-12, 1e-11, 10))
+
+
+def test_it_ends_where_the_loss_diverges(tiny: Config) -> None:
+    found = search(prepare(tiny.replace(clip=1e6)), steps=60, low=1e-3, high=1e6)
+    assert found.ended == "diverged" and len(found.losses) < 60
+
+
+def test_the_proposal_is_a_tenth_of_the_rate_of_the_least_loss() -> None:
+    rates = np.geomspace(1e-6, 1, 100)
+    rng = np.random.default_rng(0)
+    curve = 2 - 1.2 * np.exp(-((np.log10(rates) + 2) ** 2)) + 0.02 * rng.standard_normal(100)
+    found = propose(rates, curve, smooth(curve))
+    assert found is not None and 5e-4 < found < 2e-3
+    rising = 2 + 0.1 * np.arange(100)
+    assert propose(rates, rising, smooth(rising)) is None
+    assert math.isfinite(sum(smooth([*curve, math.inf])))
+
+
+@pytest.mark.parametrize("how", [{"steps": 3}, {"low": 0.0}, {"low": 0.1, "high": 0.01}])
+def test_bounds_that_cannot_work_are_refused(tiny: Config, how: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="give rates above 0"):
+        search(prepare(tiny), **how)
