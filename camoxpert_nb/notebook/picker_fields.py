@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import html
 from collections.abc import Sequence
@@ -12,8 +13,8 @@ import ipywidgets as widgets
 from ..errors import InputError
 from ..figures.curves import Line, Panel, picture
 from ..figures.style import BLUE, ORANGE, RED
-from ..settings.checks import flag_of
-from ..settings.config import AUTO, NONE, OPEN, Config, plain_type
+from ..settings.checks import BOUNDS, NONE, flag_of
+from ..settings.config import AUTO, OPEN, PATHS, Config, plain_type
 from ..training.schedule import Plan
 from .choice import rates
 
@@ -43,9 +44,7 @@ def make_field(name: str) -> widgets.ValueWidget:
         field = widgets.Dropdown(options=choices, **look)
     elif kind is bool:
         field = widgets.Checkbox(**look)
-    elif kind is int and not optional:
-        field = widgets.IntText(**look)
-    else:  # a Text takes 1e-4 and, for what may be absent, nothing
+    else:  # a number field of the browser would make 965 of 96.5, and 12 of 1e2
         field = widgets.Text(continuous_update=False, **look)
     tip = "tooltip" if field.has_trait("tooltip") else "description_tooltip"  # ipywidgets 8, 7
     setattr(field, tip, help_of(name))
@@ -69,16 +68,31 @@ def value_of(name: str, shown: Any) -> Any:
         return shown
     text = shown.strip()
     if kind is str:
-        return text
+        return "" if name in PATHS and text.lower() == NONE else text
     if optional and text.lower() in ("", NONE, *([AUTO] if name in OPEN else [])):
         return None
     try:
         return kind(text)
     except ValueError:
-        example = 8 if kind is int else "0.001"
-        raise InputError(
-            f"{flag_of(name)} is '{text}', but must be a number, as {example} ({help_of(name)})."
-        ) from None
+        raise InputError(_no_number(name, text)) from None
+
+
+def _no_number(name: str, text: str) -> str:
+    """Return the sentence on a text that stands where a number must."""
+    item, (kind, _) = ITEMS[name], plain_type(ITEMS[name])
+    bounds = [(words, item.metadata[key]) for key, words, _ in BOUNDS if key in item.metadata]
+    limits = " and ".join(f"{words} {bound}" for words, bound in bounds)
+    example = item.default if item.default is not None else 8 if kind is int else 0.001
+    found = f"is '{text}'" if text else "is empty"
+    whole = "whole " * (kind is int)
+    meant = ""
+    with contextlib.suppress(ValueError, OverflowError):
+        if kind is int and float(text) == int(float(text)):
+            meant = f" Write {int(float(text))}."
+    return (
+        f"{flag_of(name)} {found}, but must be a {whole}number, {limits}, as {example} "
+        f"({help_of(name)}).{meant}"
+    )
 
 
 def help_of(name: str) -> str:
