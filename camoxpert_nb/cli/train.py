@@ -309,6 +309,7 @@ def _note(error: RankFailed, run: Run) -> RankFailed:
 
 def _fit(order: Order, ranks: Ranks) -> int:
     from ..machine.distributed import by_torchrun
+    from ..runs.pace import Pace
     from ..training.banner import banner
     from ..training.console import Console, ending
     from ..training.fit import fit
@@ -319,6 +320,7 @@ def _fit(order: Order, ranks: Ranks) -> int:
     def announce(training: Training) -> None:
         if ranks.first:
             console.log = Path(training.config.checkpoint_dir) / "log.txt"
+        console.pace = Pace(training.plan.in_rows())
         console.say("\n".join([banner(training), order.reason]).rstrip() + "\n")
 
     run = fit(

@@ -56,7 +56,7 @@ def figure_bundle(run: Run) -> Bundle:
     if not epochs:
         return _text("No epoch has ended yet: this figure follows when the training ends.")
     settings = run.load_json("config")
-    figure = show_history(epochs, target=settings.get("target_iou"))
+    figure = show_history(epochs, target=settings.get("target_iou"), steps=run.records("step"))
     drawn = figure._repr_png_()  # type: ignore[attr-defined]
     text = f"the curves of {len(epochs)} epochs"
     return {"text/plain": text, "image/png": base64.b64encode(drawn).decode()}

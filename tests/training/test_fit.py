@@ -37,7 +37,7 @@ def test_a_training_leaves_a_whole_folder(tiny: Config) -> None:
     assert Config.load(run.config_path) == tiny.replace(lr_batch=4, stage2_lr_batch=4)
     epochs = run.records("epoch")
     assert [record["epoch"] for record in epochs] == [1, 2]
-    assert [record["stage"] for record in epochs] == ["decoder", "all"]
+    assert [record["stage"] for record in epochs] == ["one", "two"]
     summary = run.load_json("summary")
     assert summary["finished"]
     assert summary["best"]["iou"] == max(max(r["iou"], r["iou_ema"]) for r in epochs)

@@ -120,10 +120,10 @@ def test_a_run_stopped_at_the_border_of_two_stages_goes_on(
     assert (last["epoch"], last["samples"]) == (epoch, 0)
     run = fit(config, resume=True)
     assert [record["stage"] for record in run.records("epoch")] == [
-        "decoder",
-        "block 4",
-        "blocks 3-4",
-        "all",
+        "one",
+        "two (block 4)",
+        "two (blocks 3-4)",
+        "two (all)",
     ]
     assert_equal_runs(whole, run)
 
