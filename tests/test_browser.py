@@ -101,11 +101,11 @@ def test_the_form_answers_while_one_types(page: Lab) -> None:
     assert "differs from tiny in: epochs 7" in form.inner_text()
     assert re.search(r"\d-7\s+all", form.inner_text())  # stage two ends there
 
-    type_in("img size", "9")
+    type_in("image size", "9")
     complaint = form.get_by_text("Until then the last good settings stay")
     complaint.wait_for()
     assert "--img-size" in complaint.inner_text() and "32" in complaint.inner_text()
-    type_in("img size", "96")
+    type_in("image size", "96")
     until(lambda: "--img-size 96" in terminal.input_value(), "the mended value")
     assert not complaint.is_visible()
     form.get_by_role("button", name="Save").click()

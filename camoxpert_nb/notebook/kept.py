@@ -8,7 +8,7 @@ from typing import Any
 
 from ..runs.process import tail
 from ..runs.run import Run
-from .panel_text import COLUMNS
+from .panel_text import COLUMNS, HEADS
 
 Bundle = dict[str, Any]
 
@@ -43,6 +43,7 @@ def table_bundle(run: Run) -> Bundle:
     if not epochs:
         return _text("No epoch has ended yet: this table follows when the training ends.")
     frame = pd.DataFrame(epochs).reindex(columns=[*COLUMNS]).dropna(axis=1, how="all").round(3)
+    frame = frame.rename(columns=HEADS)
     return {"text/plain": frame.to_string(index=False), "text/html": frame.to_html(index=False)}
 
 
