@@ -36,11 +36,12 @@ class Gallery(Panel):
         map_of: Callable[[int], Array],
         rows: int = 4,
     ) -> None:
-        from ..figures.ranking import GROUPS
+        from ..figures.ranking import GROUPS, called
 
         self.table, self.pairs, self.map_of, self.rows, self.page = table, pairs, map_of, rows, 0
         measures = table.select_dtypes("number").columns.tolist()
-        self.by = widgets.Dropdown(options=measures, value="iou", description="sort by")
+        named = [(called(name), name) for name in measures]
+        self.by = widgets.Dropdown(options=named, value="iou", description="sort by")
         falling = [("lowest first", True), ("highest first", False)]
         self.ascending = widgets.Dropdown(options=falling, layout={"width": "130px"})
         self.filters = {
@@ -77,6 +78,7 @@ class Gallery(Panel):
     def figure(self) -> Figure:
         """Return the page that is shown as a figure."""
         from ..figures.predictions import read_pair, show_predictions
+        from ..figures.ranking import called
 
         every, by = self.chosen(), self.by.value
         rows = every[self.page * self.rows :][: self.rows]
@@ -86,7 +88,7 @@ class Gallery(Panel):
             "image": [image for image, _ in files],
             "mask": [mask for _, mask in files],
             "probability": [self.map_of(row) for row in rows],
-            "notes": [f"{by} {self.table[by][row]:.3f}" * (by != "iou") for row in rows],
+            "notes": [f"{called(by)} {self.table[by][row]:.3f}" * (by != "iou") for row in rows],
         }
         place = f"{self.page * self.rows + 1} to {self.page * self.rows + len(rows)}"
         self.message.value = (

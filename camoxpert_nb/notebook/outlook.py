@@ -40,7 +40,8 @@ class Outlook(NamedTuple):
         for stage in self.plan.stages:
             batch = f"{stage.batch} x {self.gpus} x {self.accumulated}"
             effective = stage.batch * self.gpus * self.accumulated
-            span = f"{stage.first_epoch + 1}-{stage.last_epoch}"
+            first, last = stage.first_epoch + 1, stage.last_epoch
+            span = f"{first}-{last}" if last > first else f"{last}"
             row = (stage.name, span, batch, effective, stage.steps, f"{stage.lr:g}")
             yield tuple(map(str, row))
 

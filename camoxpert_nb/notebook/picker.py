@@ -39,6 +39,7 @@ from .picker_fields import (
     names_of,
     note,
     shown,
+    table,
     value_of,
 )
 from .shown import close_all, take_place, unattended, view_of
@@ -143,18 +144,24 @@ class ConfigPicker:
         return "\n".join([self._settings(), "", *self._seen.plain(), "", self.command_line()])
 
     def _settings(self) -> str:
-        found, lines = self._marks(), [f"preset {self._config.preset}"]
-        for group in GROUPS:
-            lines.append(f"\n{group}")
-            for name in names_of(group):
-                value = as_text(getattr(self._config, name))
-                mark = f" ({found[name]})" if name in found else ""
-                lines.append(f"  {name:<22} {value:<14} {help_of(name)}{mark}")
+        lines = [f"preset {self._config.preset}"]
+        for name, value, about in self._rows():
+            lines.append(f"  {name:<22} {value:<14} {about}" if about else f"\n{name}")
         return "\n".join(lines)
+
+    def _rows(self) -> Iterator[tuple[str, str, str]]:
+        """Yield each group's name, then its settings: name, value, what it means."""
+        found = self._marks()
+        for group in GROUPS:
+            yield group, "", ""
+            for name in names_of(group):
+                mark = f" ({found[name]})" if name in found else ""
+                yield name, as_text(getattr(self._config, name)), f"{help_of(name)}{mark}"
 
     def _ipython_display_(self) -> None:
         # What a widget says of itself differs between ipywidgets 7 and 8, and is no table.
-        settings = f"<pre>{html.escape(self._settings())}</pre>"
+        rows = [("preset", self._config.preset, ""), *self._rows()]
+        settings = table(rows)  # a page breaks long lines of plain text anywhere
         take_place(self)
         self._note_saved()
         bundle: dict[str, Any] = {

@@ -22,7 +22,10 @@ class Panel:
     """Widgets with one picture among them; `box` holds all, `figure` draws the picture."""
 
     def __init__(self, controls: Sequence[widgets.Widget]) -> None:
-        hidden = widgets.Layout(max_width="100%", display="none")  # until there is a picture
+        # Hidden until there is a picture, which then has its own size: stretched it would blur.
+        hidden = widgets.Layout(
+            max_width="100%", width="auto", align_self="flex-start", display="none"
+        )
         self.picture = widgets.Image(format="png", layout=hidden)
         self.message = widgets.HTML()
         row = widgets.HBox(controls, layout=widgets.Layout(flex_flow="row wrap"))
