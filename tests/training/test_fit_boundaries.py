@@ -17,6 +17,7 @@ from camoxpert_nb.errors import TrainingError
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training import fit as fit_module
+from camoxpert_nb.training import score
 from camoxpert_nb.training.fit import fit
 
 
@@ -53,7 +54,7 @@ def die_before_validation(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
 
     def end_epoch(self: Any) -> None:
         if self.state.epoch == epoch - 1:
-            monkeypatch.setattr(fit_module, "validate", killed)
+            monkeypatch.setattr(score, "validate", killed)
         end(self)
 
     monkeypatch.setattr(fit_module._Trainer, "end_epoch", end_epoch)
