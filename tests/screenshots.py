@@ -27,7 +27,7 @@ TELLING = {  # the first and the last cell of the part that is shown, by a piece
     "02_configure": ("ConfigPicker(", "ConfigPicker("),
     "03_train": ("launch(plan", "launch(plan"),
     "04_evaluate": ("judge(run, data)", "DataFrame({one.name"),
-    "05_visualize": ("seen.levels", "seen.usage"),
+    "05_visualize": ('"levels"', "seen.usage"),
     "06_python_api": ("own = fit(", "predict(own"),
 }
 

@@ -15,7 +15,7 @@ from ..outside.terminal import columns, width
 from ..runs.place import list_runs, usual_places, when_text
 from ..runs.run import RUNS
 from .flags import STDOUT, add_command, add_list_json, write_json
-from .parser import FOLDER, Options
+from .parser import FOLDER, NEW_PICTURE, Options
 
 if TYPE_CHECKING:
     from ..network.choices import Choice
@@ -28,6 +28,8 @@ def add_commands(commands: Any) -> None:
     sub = add_command(commands, "runs", runs)
     help = "folder to look through; default: where runs lie, runs/"
     sub.add_argument("folder", type=FOLDER, nargs="?", help=help)
+    help = "draw their IoU and loss over the epochs into this file"
+    sub.add_argument("--figure", type=NEW_PICTURE, default="", metavar="FILE", help=help)
     add_list_json(sub)
     sub = add_command(commands, "backbones", backbones)
     help = "part of a name, as convnext, or with * and ?; default: a dozen that people choose"
@@ -53,7 +55,21 @@ def runs(options: Options) -> int:
     for row in rows:
         if "note" in row:
             print(f"{row['folder']}: {row['note']}")
-    return 0
+    return _draw(options["figure"], rows)
+
+
+def _draw(path: str, rows: Sequence[Row]) -> int:
+    """Draw runs into a picture, if one was asked for; return the command's exit code."""
+    if not path:
+        return 0
+    from ..figures.canvas import save, try_to_draw
+    from ..figures.several import show_runs
+
+    readable = [row["folder"] for row in rows if "note" not in row]
+    figure = try_to_draw(lambda: show_runs(readable), print, path)
+    drawn = figure and try_to_draw(lambda: save(figure, Path(path)), print, path)
+    print(f"drawn in {path}" if drawn else f"not drawn: {path}")
+    return 0 if drawn else 1
 
 
 def _run_in_words(row: Row) -> dict[str, str]:

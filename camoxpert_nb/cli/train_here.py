@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import STOPPED
+from ..runs.pace import Pace
 from ..runs.run import Run
 from ..settings.config import EXPERTS, Config
 from ..training.console import Console, ending
@@ -43,6 +44,7 @@ def train_here(
     def announce(training: Training) -> None:
         if ranks.first:
             shown.log = Path(training.config.checkpoint_dir) / "log.txt"
+        shown.pace = Pace(training.plan.in_rows())
         shown.say("\n".join([banner(training), reason]).rstrip() + "\n")
 
     how = {"report": shown.report, "announce": announce, "progress": shown.progress, **how}

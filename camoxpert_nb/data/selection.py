@@ -34,12 +34,16 @@ OTHER_FOLDS = "images of a validation split, which other folds score"
 
 @dataclass(frozen=True)
 class Selection:
-    """What a run uses: pairs that train, validate, test (by set), and names left out, by reason."""
+    """What a run uses: pairs that train, validate, test (by set), and names left out, by reason.
+
+    empty_tests: how many NonCAM images were left out of each test set.
+    """
 
     train: tuple[Pair, ...]
     test: dict[str, tuple[Pair, ...]]
     left_out: dict[str, list[str]]
     validation: tuple[Pair, ...] = ()
+    empty_tests: dict[str, int] = field(default_factory=dict)
 
 
 def select(sets: Iterable[ImageSet], *, noncam: bool = False) -> Selection:
@@ -51,6 +55,7 @@ def select(sets: Iterable[ImageSet], *, noncam: bool = False) -> Selection:
     merged: dict[str, list[Pair]] = {"training": [], "validation": []}
     test: dict[str, tuple[Pair, ...]] = {}
     left_out: dict[str, list[str]] = {}
+    empty_tests: dict[str, int] = {}
     for image_set in sets:
         for split, pairs in (
             ("training", image_set.train),
@@ -64,10 +69,14 @@ def select(sets: Iterable[ImageSet], *, noncam: bool = False) -> Selection:
             if split != "test":
                 merged[split] += kept
                 continue
-            for name in dict.fromkeys(pair.dataset for pair in kept):
-                own = name if name not in test else f"{name} ({image_set.root})"
-                test[own] = tuple(pair for pair in kept if pair.dataset == name)
-    return Selection(tuple(merged["training"]), test, left_out, tuple(merged["validation"]))
+            for name in dict.fromkeys(pair.dataset for pair in pairs):
+                scored = tuple(pair for pair in kept if pair.dataset == name)
+                own = f"{name} ({image_set.root})" if scored and name in test else name
+                test |= {own: scored} if scored else {}
+                if empty := sum(pair.dataset == name for pair in pairs) - len(scored):
+                    empty_tests[own] = empty_tests.get(own, 0) + empty
+    train, validation = tuple(merged["training"]), tuple(merged["validation"])
+    return Selection(train, test, left_out, validation, empty_tests)
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def find_limits(
     effective, limits = effective_batches(config, 1), list[Limit]()
     stages = build_plan(config, max(MAX_BATCH, *effective), 1).stages
     for stage in stages:
-        progress(f"looking for the largest batch of stage '{stage.name}' ...")
+        progress(f"looking for the largest batch of stage {stage.name} ...")
         state.open_blocks(stage.open_blocks)
         if devices.ids:
             step = partial(_whole_step, state, settings, config.img_size)

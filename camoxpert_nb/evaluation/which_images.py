@@ -13,7 +13,7 @@ from ..data.identity import Split
 from ..data.layouts import find_datasets
 from ..data.pairs import Pair
 from ..data.reading import AUTOMATIC, Reading
-from ..data.selection import select
+from ..data.selection import Selection, select
 from ..data.spellings import is_plain
 from ..errors import InputError, few
 from ..runs.run import Run
@@ -80,11 +80,31 @@ def choose_pairs(
             f"{len(chosen.validation)} validation and {sum(map(len, chosen.test.values()))} test "
             "images found, as its folders and lists say). Use another --split."
         )
-    gone = {why: len(names) for why, names in chosen.left_out.items() if side in why}
-    tail = "".join(f"; left out: {count} {why}" for why, count in gone.items()) + how
     return [
-        _with_warnings(name, pairs, note + tail, kind, known) for name, pairs, note in sets if pairs
+        _with_warnings(name, pairs, note + _gone(chosen, side, name) + how, kind, known)
+        for name, pairs, note in sets
+        if pairs
     ]
+
+
+def _gone(chosen: Selection, side: str, name: str) -> str:
+    """Return clauses on what was left out of a set; of test sets each has its own.
+
+    side: "test", "training", or "" for a set that holds all images. Sets of which nothing is left
+    are named with the first.
+    """
+    if side != "test":
+        gone = {why: len(names) for why, names in chosen.left_out.items() if side in why}
+        return "".join(f"; left out: {count} {why}" for why, count in gone.items())
+    own = chosen.empty_tests.get(name, 0)
+    clauses = f"; left out: {own} NonCAM test image{'s' * (own > 1)}" * bool(own)
+    if name == next(iter(chosen.test)):
+        clauses += "".join(
+            f"; not scored: {each}, which holds NonCAM images alone ({count})"
+            for each, count in chosen.empty_tests.items()
+            if each not in chosen.test
+        )
+    return clauses
 
 
 def _name_of(folder: Path) -> str:

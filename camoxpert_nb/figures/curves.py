@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..settings.config import EXPERTS
-from .style import BLACK, BLUE, COLOURS, GREEN, ORANGE, RED, SKY, TERMS
+from .style import BLACK, BLUE, COLOURS, GREEN, ORANGE, RED, TERMS
 
 Records = Sequence[Mapping[str, Any]]
 Values = NDArray[np.float64]
@@ -70,13 +70,20 @@ def panels_of(
     return [
         Panel("Training loss", "the sum of its terms", _losses(x, records, at, epochs)),
         Panel("Validation and training IoU", "0 to 1", _iou(at, epochs, target)),
-        Panel("Learning rate", "per group, not drawn while 0", _groups(x, records, "lr"), log=True),
+        rate_panel(x, records),
         Panel("Expert share", "% of the weight", _shares(at, epochs), stacked=True),
         Panel("Training speed", "images/s", speed),
         Panel("Waiting for data", "% of the time", waits, 10),
         Panel("GPU use", "%", _groups(at, epochs, "gpu_percent"), 100),
         Panel("GPU memory", "GiB", _groups(at, epochs, "gpu_memory_gib")),
     ]
+
+
+def rate_panel(x: Values, records: Records) -> Panel:
+    """Return the learning rates of records that stand at `x`, in epochs."""
+    return Panel(
+        "Learning rate", "per group, not drawn while 0", _groups(x, records, "lr"), log=True
+    )
 
 
 def panels(steps: Records, epochs: Records, *, total: int, target: float) -> str:
@@ -170,7 +177,7 @@ def _losses(x: Values, records: Records, at: Values, epochs: Records) -> list[Li
 
 
 def _iou(at: Values, epochs: Records, target: float | None) -> list[Line]:
-    lines = _lines(at, epochs, {"iou": SKY, "iou_ema": BLUE})
+    lines = _lines(at, epochs, {"iou": GREEN, "iou_ema": BLUE})
     if lines:
         better = np.nanmax([np.nan_to_num(line.y, nan=-1.0) for line in lines], 0)
         best = [int(better.argmax())]
@@ -245,7 +252,9 @@ def _frame(lines: Sequence[Line], above: int, right: float, top: float, log: boo
     if not log:
         high = 1.04 * max(values.max(), top, 1e-9)
         return _Frame(above, right, 0.0, high, _ticks(high), log)
-    marks = np.array([digit * 10.0**power for power in range(-12, 3) for digit in (1, 2, 5)])
+    lowest, highest = (math.floor(math.log10(each)) for each in (values.min(), values.max()))
+    powers = range(max(lowest, -300), min(highest + 2, 300))
+    marks = np.array([digit * 10.0**power for power in powers for digit in (1, 2, 5)])
     low, high = marks[marks <= values.min()][-1], marks[marks >= values.max()][0]
     inside = marks[(marks >= low) & (marks <= high)]
     few = [mark for mark in inside if len(inside) <= 6 or f"{mark:e}"[0] == "1"]

@@ -73,12 +73,14 @@ class Explored:
 
     def map_of(self, image: str | int) -> Array:
         """Return the map of an image at its mask's size, (H, W) uint8 of 0...255, as it counts."""
-        row = self._row(image)
+        row = self.row_of(image)
         return counted(self.kept[row].probability, self.pairs[row])
 
     def files_of(self, image: str | int) -> tuple[Array, Array, str]:
         """Return image and mask as stored, and the name."""
-        return *read_pair(self.pairs[self._row(image)]), str(self.table["name"][self._row(image)])
+        return *read_pair(self.pairs[self.row_of(image)]), str(
+            self.table["name"][self.row_of(image)]
+        )
 
     def show(self, by: str = "worst", n: int = 6, seed: int = 0) -> Figure:
         """Draw n images with their maps and errors: "worst", "best", "uncertain" or "random"."""
@@ -103,12 +105,12 @@ class Explored:
     def levels(self, image: str | int) -> Figure:
         """Draw the map that each level of the decoder would give."""
         picture, mask, name = self.files_of(image)
-        return show_levels(picture, mask, self.kept[self._row(image)].levels(), name)
+        return show_levels(picture, mask, self.kept[self.row_of(image)].levels(), name)
 
     def routing(self, image: str | int) -> Figure:
         """Draw which expert counts most at each place of one image, beside the set's mean."""
         picture, mask, name = self.files_of(image)
-        gates = self._by_place(self.kept[self._row(image)])
+        gates = self._by_place(self.kept[self.row_of(image)])
         return show_routing(picture, mask, gates, self.gates.mean(0), self.experts, name)
 
     @cached_property
@@ -124,7 +126,7 @@ class Explored:
     def removed(self, image: str | int) -> Figure:
         """Draw how one image's map and IoU change with each expert removed."""
         picture, mask, name = self.files_of(image)
-        pair = self.pairs[self._row(image)]
+        pair = self.pairs[self.row_of(image)]
         others = {
             expert: without(self.predictor, expert).predict_one(pair).probability
             for expert in self.experts
@@ -148,7 +150,8 @@ class Explored:
             for cells, stride in zip(kept.cells, MIXED, strict=True)
         ]
 
-    def _row(self, image: str | int) -> int:
+    def row_of(self, image: str | int) -> int:
+        """Return the row of an image in `table`; InputError names near ones."""
         names = self.table["name"].tolist()
         if isinstance(image, str) and image in names:
             return names.index(image)

@@ -12,18 +12,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .canvas import STYLE, WIDTH, Floats, Picture, empty_picture, write_note
-from .curves import Line, Panel, Records, column, panels_of, with_value
+from .curves import Line, Panel, Records, column, epochs_done, panels_of, rate_panel, with_value
 
 PANELS = 6  # of curves.panels_of: loss, IoU, learning rate, experts, speed, waiting for data
 Band = tuple[str, float, float]
 
 
 @rc_context(STYLE)
-def show_history(records: Records, *, target: float | None = None, title: str = "") -> Figure:
+def show_history(
+    records: Records, *, target: float | None = None, title: str = "", steps: Records = ()
+) -> Figure:
     """Draw a run on one page: loss, IoU, learning rate, expert share, speed and data wait.
 
     `records` are the "epoch" records of a run's history, in order; whatever they lack is left out
-    and said so. `target` (IoU, 0...1) becomes a dashed line.
+    and said so. `target` (IoU, 0...1) becomes a dashed line. `steps`, its "step" records, show how
+    the learning rate runs within an epoch; without, it has a point an epoch.
     """
     if not records:
         return empty_picture(title, "No epoch has ended yet.")
@@ -34,12 +37,26 @@ def show_history(records: Records, *, target: float | None = None, title: str = 
     figure.suptitle(f"{title + ': ' if title else ''}{count}\n{measure}")
     axes = figure.subplots(PANELS // 2, 2)
     panels, stages = panels_of(epochs, records, epochs, records, target), _stages(epochs, records)
+    left = epochs[0] - 0.5
+    if steps:
+        rates = _rates(steps, records)
+        panels = [rates if panel.title == rates.title else panel for panel in panels]
+        left = min(left, epochs[0] - 1)
     for ax, panel in zip(axes.flat, panels[:PANELS], strict=True):
         _draw_panel(ax, panel)
         _draw_stages(ax, stages, named=ax in axes[0])
-        ax.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
+        ax.set(xlabel="epoch", xlim=(left, epochs[-1] + 0.5))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
+
+
+def _rates(steps: Records, records: Records) -> Panel:
+    """Return the learning rates at each step on record."""
+    last = records[-1]
+    ends = last.get("step") or steps[-1].get("step", 0)
+    taken = [each for each in steps if each.get("step", 0) <= ends]
+    where = epochs_done(column(taken, "step"), records, ends, last["epoch"])
+    return rate_panel(where, taken)
 
 
 def _draw_panel(ax: Axes, panel: Panel) -> None:
@@ -104,6 +121,13 @@ def _draw_stages(ax: Axes, stages: Sequence[Band], *, named: bool = True) -> Non
     if named and stages:
         middles = [(first + last) / 2 for _, first, last in stages]
         top = ax.secondary_xaxis("top")
-        top.set_xticks(middles, [name for name, _, _ in stages], fontsize=7.5, color="#555555")
+        top.set_xticks(
+            middles, [_named(name) for name, _, _ in stages], fontsize=7.5, color="#555555"
+        )
         top.tick_params(length=0, pad=1)
         top.spines[:].set_visible(False)
+
+
+def _named(stage: str) -> str:
+    """Return a stage's name as it stands above its curves; what opens in it says the rest."""
+    return f"stage {stage}" if stage in ("one", "two") else stage

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..data.layouts import Pair
 from ..errors import InputError
-from ..evaluation.scores import COD10K, EDGES, SIZES
+from ..evaluation.scores import COD10K, EDGES, SIZES, labelled
 
 GROUPS = ("dataset", "class", "size")
 
@@ -68,3 +68,8 @@ def filtered(
     for column, value in keep.items():
         table = table[table[column] == value]
     return table.sort_values(by, ascending=ascending, kind="stable").index.tolist()
+
+
+def called(name: str) -> str:
+    """Return what the field calls a column of `describe`'s table."""
+    return str(labelled([{name: 0}]).columns[0]).replace("_", " ")

@@ -84,7 +84,8 @@ def training_figures(run: Run) -> dict[str, Figure]:
         f"{config.backbone}{scratch}, {config.num_experts} experts, {config.img_size} px, "
         f"n = {summary['validation']} validation images"
     )
-    figures = {"curves": show_history(run.records("epoch"), target=config.target_iou, title=title)}
+    how: dict[str, Any] = {"target": config.target_iou, "title": title}
+    figures = {"curves": show_history(run.records("epoch"), steps=run.records("step"), **how)}
     if preview:
         figures["validation"] = show_predictions(preview)
         figures["experts"] = show_experts(preview["gates"], EXPERTS[: config.num_experts])

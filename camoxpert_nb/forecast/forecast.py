@@ -152,7 +152,7 @@ def _text(found: Mapping[str, Any]) -> str:
     step = row["step"]
     launches = f"{_ms(step['host'])} to launch them" if step["host"]["likely"] else "in one launch"
     lines.append(
-        f"  a step of '{row['name']}': {_ms(step['kernels'])} of kernels, "
+        f"  a step of stage {row['name']}: {_ms(step['kernels'])} of kernels, "
         f"{launches}; bound by {step['bound']}"
     )
     if not found["tried"]:
@@ -169,7 +169,8 @@ def _text(found: Mapping[str, Any]) -> str:
 def _line(row: Mapping[str, Any], gib: float) -> str:
     epoch = _about(*(row[f"seconds_per_epoch{end}"] for end in ("_low", "", "_high")))
     return (
-        f"  {row['name']:<12} {epoch} an epoch, {row['epochs']} epochs, batch {row['batch']}, "
+        f"  {'stage ' + row['name']:<22} {epoch} an epoch, {row['epochs']} epochs, "
+        f"batch {row['batch']}, "
         f"{row['gib_per_device']:.1f} of {gib:.1f} GiB"
     )
 
@@ -177,10 +178,12 @@ def _line(row: Mapping[str, Any], gib: float) -> str:
 def _fits(found: Mapping[str, Any]) -> str:
     largest, stage = found["largest_batch"], found["hungriest"]
     if not largest:
-        return f"does NOT fit: not even one image in '{stage}'. Lower --img-size"
+        return f"does NOT fit: not even one image in stage {stage}. Lower --img-size"
     if not found["fits"]:
-        return f"does NOT fit: in '{stage}' a batch of {largest} would; see --accumulation-steps"
-    return f"fits; in '{stage}' a batch of up to about {largest} would"
+        return (
+            f"does NOT fit: in stage {stage} a batch of {largest} would; see --accumulation-steps"
+        )
+    return f"fits; in stage {stage} a batch of up to about {largest} would"
 
 
 def _ms(span: Mapping[str, float]) -> str:

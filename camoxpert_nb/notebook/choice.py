@@ -48,7 +48,7 @@ def usual_here(preset: str, devices: int | None = None, device: str = "auto") ->
     """Return what a preset has on this machine, or on its CPU: of `auto`, batches and size."""
     if preset != "auto":
         return {}
-    memory = _visible_gpus() if devices is None else [0.0] * devices
+    memory = visible_gpus() if devices is None else [0.0] * devices
     return suggest([] if device == "cpu" else memory, own_images=True).changes
 
 
@@ -97,12 +97,12 @@ def count_devices(config: Config) -> int:
         return 1
     if config.gpus != "all":
         return len(config.gpus.split(","))
-    return max(len(_visible_gpus()), 1)
+    return max(len(visible_gpus()), 1)
 
 
 def on_cpu(config: Config) -> bool:
     """Say whether no GPU would train: none is here, or the settings want none."""
-    return config.device == "cpu" or not _visible_gpus()
+    return config.device == "cpu" or not visible_gpus()
 
 
 def rates(plan: Plan) -> tuple[Floats, dict[str, Floats]]:
@@ -139,7 +139,7 @@ def marks(config: Config, usual: Mapping[str, Any], photos: int, devices: int) -
     return words
 
 
-def _visible_gpus() -> list[float]:
+def visible_gpus() -> list[float]:
     """Return the GiB of each GPU that the driver lists and nobody hid."""
     listed, visible = _listed_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:

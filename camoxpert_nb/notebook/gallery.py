@@ -1,4 +1,4 @@
-"""Widgets to look through results: a gallery to page, a threshold to move, a picture of your own.
+"""Widgets to look through results: a gallery to page, and a threshold to move.
 
 Core ipywidgets only, 7.7 to 8.1. Where nobody can press them (a batch run, a script) each shows its
 figure instead. PyTorch and matplotlib are imported when something is drawn, not before.
@@ -6,61 +6,20 @@ figure instead. PyTorch and matplotlib are imported when something is drawn, not
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
-import numpy as np
-from PIL import Image
 
-from ..data.images import Array, read_grey, read_image
+from ..data.images import Array, read_grey
 from ..data.layouts import Pair
 from ..data.masks import mask_size
-from ..errors import InputError
-from .shown import close_all, take_place, unattended, view_of
+from .viewer import Panel, choice_of_images
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-
-class Panel:
-    """Widgets with one picture among them; `box` holds all, `figure` draws the picture."""
-
-    def __init__(self, controls: Sequence[widgets.Widget]) -> None:
-        hidden = widgets.Layout(max_width="100%", display="none")  # until there is a picture
-        self.picture = widgets.Image(format="png", layout=hidden)
-        self.message = widgets.HTML()
-        self.box = widgets.VBox([widgets.HBox(controls), self.message, self.picture])
-
-    def figure(self) -> Figure:
-        """Return what is shown now as a matplotlib figure."""
-        raise NotImplementedError
-
-    def draw(self, *_: Any) -> None:
-        """Draw the picture anew; what is wrong is said in its place."""
-        try:
-            self.picture.value = self.figure()._repr_png_()  # type: ignore[attr-defined]
-            self.picture.layout.display = ""
-        except InputError as error:
-            self.message.value = html.escape(str(error))
-
-    def close(self) -> None:
-        """Let go of the widgets."""
-        close_all(self.box)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        text = {"text/plain": repr(self)}
-        if not unattended():
-            take_place(self)
-            return text | view_of(self.box)
-        drawn = self.figure()._repr_png_()  # type: ignore[attr-defined]
-        return text | {"image/png": base64.b64encode(drawn).decode()}
 
 
 class Gallery(Panel):
@@ -77,11 +36,12 @@ class Gallery(Panel):
         map_of: Callable[[int], Array],
         rows: int = 4,
     ) -> None:
-        from ..figures.ranking import GROUPS
+        from ..figures.ranking import GROUPS, called
 
         self.table, self.pairs, self.map_of, self.rows, self.page = table, pairs, map_of, rows, 0
         measures = table.select_dtypes("number").columns.tolist()
-        self.by = widgets.Dropdown(options=measures, value="iou", description="sort by")
+        named = [(called(name), name) for name in measures]
+        self.by = widgets.Dropdown(options=named, value="iou", description="sort by")
         falling = [("lowest first", True), ("highest first", False)]
         self.ascending = widgets.Dropdown(options=falling, layout={"width": "130px"})
         self.filters = {
@@ -118,6 +78,7 @@ class Gallery(Panel):
     def figure(self) -> Figure:
         """Return the page that is shown as a figure."""
         from ..figures.predictions import read_pair, show_predictions
+        from ..figures.ranking import called
 
         every, by = self.chosen(), self.by.value
         rows = every[self.page * self.rows :][: self.rows]
@@ -127,7 +88,7 @@ class Gallery(Panel):
             "image": [image for image, _ in files],
             "mask": [mask for _, mask in files],
             "probability": [self.map_of(row) for row in rows],
-            "notes": [f"{by} {self.table[by][row]:.3f}" * (by != "iou") for row in rows],
+            "notes": [f"{called(by)} {self.table[by][row]:.3f}" * (by != "iou") for row in rows],
         }
         place = f"{self.page * self.rows + 1} to {self.page * self.rows + len(rows)}"
         self.message.value = (
@@ -137,15 +98,26 @@ class Gallery(Panel):
 
 
 class ThresholdSlider(Panel):
-    """Cuts one image's map at a threshold that a slider moves."""
+    """Cuts one image's map at a threshold that a slider moves; `which` chooses another image."""
 
-    def __init__(self, image: Array, probability: Array, mask: Array, name: str = "") -> None:
+    def __init__(
+        self,
+        image: Array,
+        probability: Array,
+        mask: Array,
+        name: str = "",
+        explored: Any = None,
+    ) -> None:
         self.arrays, self.name = (image, probability, mask), name
         self.slider = widgets.FloatSlider(
             value=0.5, min=0, max=0.99, step=0.01, description="threshold", continuous_update=False
         )
-        super().__init__([self.slider])
+        self._explored = explored
+        self.which = choice_of_images(explored, name) if explored is not None else None
+        super().__init__([self.slider, *([self.which] if self.which else [])])
         self.slider.observe(self.draw, "value")
+        if self.which:
+            self.which.observe(lambda change: self._take(change["new"]), "value")
         self.draw()
 
     def __repr__(self) -> str:
@@ -157,56 +129,10 @@ class ThresholdSlider(Panel):
 
         return show_threshold(*self.arrays, threshold=self.slider.value, name=self.name)
 
-
-class OwnPicture(Panel):
-    """Takes pictures from the reader's computer and gives back overlay, mask and map.
-
-    The run's network is loaded at the first picture. `results` holds (name, image, map) of each.
-    """
-
-    def __init__(self, run: Any, device: str = "auto") -> None:
-        self.run, self.device, self.results = run, device, list[tuple[str, Array, Array]]()
-        self._predictor: Any = None
-        self.upload = widgets.FileUpload(accept="image/*", multiple=True, description="picture")
-        super().__init__([self.upload])
-        self.upload.observe(self._take, "value")
-
-    def __repr__(self) -> str:
-        return f"OwnPicture for {self.run}, {len(self.results)} pictures so far"
-
-    def predict(self, path: Path | str) -> Figure:
-        """Return the picture in a file with what was found on it."""
-        from ..figures.explore import open_predictor
-
-        self._predictor = self._predictor or open_predictor(self.run, self.device)
-        path, found = Path(path), self._predictor.predict_one(path).probability
-        self.results.append((path.name, read_image(path), found))
-        return self.figure()
-
-    def figure(self) -> Figure:
-        """Return the last picture with what was found on it."""
-        from ..figures.canvas import empty_picture
-        from ..figures.predictions import show_overlay
-
-        if not self.results:
-            return empty_picture("Your own picture", "None was given yet.")
-        name, image, probability = self.results[-1]
-        return show_overlay(image, probability, name=name)
-
-    def _take(self, change: dict[str, Any]) -> None:
-        self.results, self.message.value, lines = [], "looking...", list[str]()
-        for name, content in uploaded(change["new"]):
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / Path(name).name
-                path.write_bytes(content)
-                try:
-                    self.predict(path)
-                    lines.append(downloads(*self.results[-1]))
-                except InputError as error:
-                    lines.append(f"<p>{html.escape(str(error))}</p>")
-        self.message.value, self.picture.value = "".join(lines), b""
-        if self.results:
-            self.draw()
+    def _take(self, row: int) -> None:
+        picture, mask, self.name = self._explored.files_of(row)
+        self.arrays = (picture, self._explored.map_of(row), mask)
+        self.draw()
 
 
 def gallery(scored: Any, maps: Path | str = "", rows: int = 4) -> Gallery:
@@ -226,42 +152,6 @@ def gallery(scored: Any, maps: Path | str = "", rows: int = 4) -> Gallery:
 
 
 def threshold_slider(explored: Any, image: str | int = 0) -> ThresholdSlider:
-    """Return a slider for one image (its name, or row) of an `explore.Explored`."""
+    """Return a slider for one image (its name, or row) of an `explore.Explored`, or any other."""
     picture, mask, name = explored.files_of(image)
-    return ThresholdSlider(picture, explored.map_of(image), mask, name)
-
-
-def own_picture(run: Any, device: str = "auto") -> OwnPicture:
-    """Return a field for the reader's own pictures; `run`: a run or its folder."""
-    return OwnPicture(run, device)
-
-
-def uploaded(value: Any) -> list[tuple[str, bytes]]:
-    """Return name and content of what a FileUpload holds, in ipywidgets 7 (dict) or 8 (tuple)."""
-    if isinstance(value, dict):
-        return [(name, bytes(each["content"])) for name, each in value.items()]
-    return [(each["name"], bytes(each["content"])) for each in value]
-
-
-def downloads(name: str, image: Array, probability: Array) -> str:
-    """Return links to overlay, mask (0 and 255) and map of a picture, as HTML without files."""
-    from ..figures.predictions import overlay
-
-    found, stem = probability > 127, html.escape(Path(name).stem)
-    files = {
-        "overlay": overlay(image, found),
-        "mask": found.astype(np.uint8) * np.uint8(255),
-        "map": probability,
-    }
-    links = [
-        f'<a download="{stem}_{kind}.png" href="{_data_uri(array)}">{kind}</a>'
-        for kind, array in files.items()
-    ]
-    share = f"{found.mean():.1%} of the picture above probability 0.5"
-    return f"<p><b>{html.escape(name)}</b>: {share}. Download {', '.join(links)}.</p>"
-
-
-def _data_uri(array: Array) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return ThresholdSlider(picture, explored.map_of(image), mask, name, explored)

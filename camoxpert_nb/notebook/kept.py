@@ -8,7 +8,7 @@ from typing import Any
 
 from ..runs.process import tail
 from ..runs.run import Run
-from .panel_text import COLUMNS
+from .panel_text import COLUMNS, HEADS
 
 Bundle = dict[str, Any]
 
@@ -43,6 +43,7 @@ def table_bundle(run: Run) -> Bundle:
     if not epochs:
         return _text("No epoch has ended yet: this table follows when the training ends.")
     frame = pd.DataFrame(epochs).reindex(columns=[*COLUMNS]).dropna(axis=1, how="all").round(3)
+    frame = frame.rename(columns=HEADS)
     return {"text/plain": frame.to_string(index=False), "text/html": frame.to_html(index=False)}
 
 
@@ -56,7 +57,7 @@ def figure_bundle(run: Run) -> Bundle:
     if not epochs:
         return _text("No epoch has ended yet: this figure follows when the training ends.")
     settings = run.load_json("config")
-    figure = show_history(epochs, target=settings.get("target_iou"))
+    figure = show_history(epochs, target=settings.get("target_iou"), steps=run.records("step"))
     drawn = figure._repr_png_()  # type: ignore[attr-defined]
     text = f"the curves of {len(epochs)} epochs"
     return {"text/plain": text, "image/png": base64.b64encode(drawn).decode()}

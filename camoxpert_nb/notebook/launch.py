@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ..runs.pace import ESTIMATE
 from ..runs.process import going_on, other_settings, start
 from ..settings.config import Config
 from .dashboard import Dashboard
+from .measure import measured
 from .shown import unattended
 
 
@@ -26,6 +28,7 @@ def launch(config: Config, *, resume: bool = False, wait: bool | None = None) ->
     waited for a training that died.
     """
     busy = going_on(config)
+    known = None if busy else measured(config)
     dashboard = Dashboard(busy or start(config, resume=resume))
     if busy and (other := other_settings(config, busy)):
         dashboard.tell(
@@ -33,6 +36,8 @@ def launch(config: Config, *, resume: bool = False, wait: bool | None = None) ->
             "To train those too, end this one first, or name a folder for them: "
             "launch(config.replace(checkpoint_dir='runs/another'))."
         )
+    if known:  # so that the time left knows what later stages cost
+        dashboard.run.save_json(ESTIMATE, {"stages": known.get("stages", [])})
     if unattended() if wait is None else wait:
         dashboard.wait()
     return dashboard

@@ -23,6 +23,8 @@ COLOUR |= {"finished": GREEN, "died": RED, "gone": RED}
 BOX = "font:13px/1.5 sans-serif;padding:4px 8px"
 # Keys of epoch records, and how the field calls them.
 COLUMNS = ("epoch", "stage", "loss", "iou", "iou_ema", "mae", "images_per_second")
+HEADS = {"iou": "IoU", "iou_ema": "IoU, averaged (EMA)", "mae": "MAE"}
+HEADS["images_per_second"] = "images/s"
 
 
 def head_of(watch: Watch, notes: Sequence[str]) -> str:
@@ -61,7 +63,7 @@ def table_of(epochs: Sequence[Mapping[str, Any]]) -> str:
     """The last epochs in numbers."""
     names = [name for name in COLUMNS if any(record.get(name) is not None for record in epochs)]
     rows = [[_cell(record.get(name)) for name in names] for record in epochs[-ROWS:]]
-    head = [name.replace("_", " ") for name in names]
+    head = [HEADS.get(name, name) for name in names]
     return f'<div style="{BOX}"><b>Epochs</b>{table(rows, head)}</div>' if rows else ""
 
 

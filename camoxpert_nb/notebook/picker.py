@@ -9,32 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import html
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
 from IPython.display import display
 
-from ..data.counting import Images, count_images, forget_images
+from ..data.counting import forget_images
 from ..data.selection import find_data
 from ..errors import InputError
 from ..runs.run import NEXT
 from ..settings.checks import flag_of
 from ..settings.config import GROUPS, PRESETS, Config, make_config
-from ..settings.decide import lr_warnings, short_run, told
+from ..settings.decide import told
 from ..settings.recipe import IN_PROPORTION
-from ..training.schedule import Plan, build_plan
 from . import choice
 from .choice import command_line, count_devices, on_this_machine, propose, unsaved
-from .measure import measure
+from .estimating import Estimate
+from .outlook import look_ahead
 from .picker_fields import (
     ITEMS,
     LABEL,
     alarm,
     as_text,
-    curve,
     help_of,
     make_field,
     muted,
@@ -45,20 +43,9 @@ from .picker_fields import (
     value_of,
 )
 from .shown import close_all, take_place, unattended, view_of
+from .usable import unusable
 
 ESSENTIAL = ("dataset_path", "img_size", "backbone", "epochs", "batch_size", "lr")
-STAGE_COLUMNS = {  # heading: width in plain text
-    "stage": 7,
-    "epochs": 9,
-    "trains": 13,
-    "batch x GPUs x accumulated": 28,
-    "effective": 11,
-    "steps an epoch": 16,
-    "lr": 0,
-}
-HERE = "this machine"
-# Where an estimate can be for; `camoxpert train --dry-run --on CARD` knows more.
-CARDS = (HERE, "t4x2", "t4", "p100", "l4", "a100", "h100", "rtx3060", "rtx3090", "rtx4090")
 # Where things are on this machine: choosing a preset leaves these alone.
 PLACES = ("dataset_path", "weights", "cache_dir", "checkpoint_dir")
 
@@ -101,11 +88,9 @@ class ConfigPicker:
         self.command = widgets.Textarea(
             description="in a terminal", rows=2, style=LABEL, layout={"width": "98%"}
         )
-        wide = {"width": "220px"}
-        self.estimate_button = widgets.Button(description="Estimate memory and time", layout=wide)
-        self.card = widgets.Dropdown(options=CARDS, description="on", layout=wide)
+        self.estimating = Estimate(lambda: self._config)
         self.save_button = widgets.Button(description="Save", button_style="primary")
-        self.estimated, self.saved = widgets.HTML(), widgets.HTML()
+        self.saved = widgets.HTML()
         self.box = self._build()
         self.config = self._config
         self._listen()
@@ -146,34 +131,43 @@ class ConfigPicker:
         """Measure one real training step on this machine, in a child process.
 
         With another card chosen, forecast the training there instead. Returns memory per device and
-        time of each stage. Raises InputError with the child's words when these settings or images
-        cannot train, or no such card is known.
+        time of each stage, or why they are not known. Raises InputError with the child's words when
+        these settings or images cannot train, or no such card is known.
         """
-        return str(measure(self._config, self.card.value if self._elsewhere() else "")["text"])
+        return self.estimating.text()
 
     def close(self) -> None:
         """Let go of the widgets; `config` stays."""
         close_all(self.box)
 
     def __repr__(self) -> str:
-        return "\n".join([self._settings(), "", *self._plain_outlook(), "", self.command_line()])
+        return "\n".join([self._settings(), "", *self._seen.plain(), "", self.command_line()])
 
     def _settings(self) -> str:
-        found, lines = self._marks(), [f"preset {self._config.preset}"]
-        for group in GROUPS:
-            lines.append(f"\n{group}")
-            for name in names_of(group):
-                value = as_text(getattr(self._config, name))
-                mark = f" ({found[name]})" if name in found else ""
-                lines.append(f"  {name:<22} {value:<14} {help_of(name)}{mark}")
+        lines = [f"preset {self._config.preset}"]
+        for name, value, about in self._rows():
+            lines.append(f"  {name:<22} {value:<14} {about}" if about else f"\n{name}")
         return "\n".join(lines)
+
+    def _rows(self) -> Iterator[tuple[str, str, str]]:
+        """Yield each group's name, then its settings: name, value, what it means."""
+        found = self._marks()
+        for group in GROUPS:
+            yield group, "", ""
+            for name in names_of(group):
+                mark = f" ({found[name]})" if name in found else ""
+                yield name, as_text(getattr(self._config, name)), f"{help_of(name)}{mark}"
 
     def _ipython_display_(self) -> None:
         # What a widget says of itself differs between ipywidgets 7 and 8, and is no table.
-        settings = f"<pre>{html.escape(self._settings())}</pre>"
+        rows = [("preset", self._config.preset, ""), *self._rows()]
+        settings = table(rows)  # a page breaks long lines of plain text anywhere
         take_place(self)
         self._note_saved()
-        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": settings + self._outlook()}
+        bundle: dict[str, Any] = {
+            "text/plain": repr(self),
+            "text/html": settings + self._seen.as_html(),
+        }
         display(bundle if unattended() else bundle | view_of(self.box), raw=True)
 
     # -- building ----------------------------------------------------------------------------
@@ -188,8 +182,8 @@ class ConfigPicker:
         about = widgets.HTML(muted("where to begin; fills all fields below but the folders"))
         head = widgets.HBox([self.preset, about])
         first = widgets.VBox([head, *(self._row(name) for name in ESSENTIAL)])
-        buttons = widgets.HBox([self.estimate_button, self.card, self.save_button, self.saved])
-        below = [self.changed, self.outlook, buttons, self.estimated, self.command]
+        buttons = widgets.HBox([self.estimating.row, self.save_button, self.saved])
+        below = [self.changed, self.outlook, buttons, self.estimating.shown, self.command]
         return widgets.VBox([first, self.message, every, *below])
 
     def _row(self, name: str) -> widgets.HBox:
@@ -203,7 +197,6 @@ class ConfigPicker:
         for field in self.fields.values():
             field.observe(lambda change: self._read(), "value")
         self.save_button.on_click(lambda button: self.save())
-        self.estimate_button.on_click(lambda button: self._start_estimate())
 
     @contextlib.contextmanager
     def _silence(self) -> Iterator[None]:
@@ -228,15 +221,17 @@ class ConfigPicker:
         usual = make_config(self.preset.value)
         own = self.fields[name].value != as_text(getattr(usual, name))
         with self._silence():
-            self.fields[f"{name}_batch"].value = 0 if own else getattr(usual, f"{name}_batch")
+            self.fields[f"{name}_batch"].value = (
+                "0" if own else as_text(getattr(usual, f"{name}_batch"))
+            )
 
-    def _keep_shares(self, epochs: int) -> None:
+    def _keep_shares(self, epochs: str) -> None:
         """Let what nobody set keep its share of the epochs, as on the command line."""
         if self._quiet:  # what cannot be is answered by `_read`
             return
         own = told(self._config, self._usual_here())
         with self._silence(), contextlib.suppress(InputError):
-            usual = make_config(self._config.preset, epochs=epochs)
+            usual = make_config(self._config.preset, epochs=value_of("epochs", epochs))
             for name in IN_PROPORTION:
                 if name not in own:
                     self.fields[name].value = as_text(getattr(usual, name))
@@ -250,7 +245,9 @@ class ConfigPicker:
             return
         try:
             values = {name: value_of(name, field.value) for name, field in self.fields.items()}
-            self._accept(Config(preset=self.preset.value, **values))
+            config = Config(preset=self.preset.value, **values)
+            self._refuse_unusable(config)
+            self._accept(config)
         except InputError as error:
             self.problem = str(error)
             self._note_changes()
@@ -260,15 +257,21 @@ class ConfigPicker:
             self.message.value = alarm(f"{error} Until then the last good settings stay.")
             self._note_saved()
 
+    def _refuse_unusable(self, config: Config) -> None:
+        """Raise InputError for what was typed and is not here; data may be, where it trains."""
+        for name, text in unusable(config).items():
+            if getattr(config, name) != getattr(self._config, name) and name != "dataset_path":
+                raise InputError(text)
+
     def _accept(self, config: Config) -> None:
         self._config, self.problem = config, ""
-        self._seen = self._forecast()
-        self.message.value = self.estimated.value = ""
+        self._seen = look_ahead(config, self._count())
+        self.message.value = self.estimating.shown.value = ""
         self._note_saved()
         changes = self._note_changes()
         named = ", ".join(f"<b>{name}</b> {html.escape(as_text(v))}" for name, v in changes.items())
         self.changed.value = f"differs from <b>{config.preset}</b> in: {named or 'nothing'}"
-        self.outlook.value = self._outlook()
+        self.outlook.value = self._seen.as_html()
         self.command.value = self.command_line()
 
     def _note_changes(self) -> dict[str, Any]:
@@ -281,62 +284,8 @@ class ConfigPicker:
         return told(self._config, self._usual_here())
 
     def _marks(self) -> dict[str, str]:
-        images, here = self._seen[0], self._usual_here()
+        images, here = self._seen.images, self._usual_here()
         return choice.marks(self._config, here, images.train if images else 0, self._count())
-
-    def _start_estimate(self) -> None:
-        self.estimate_button.disabled = True
-        here = "One real step is measured in a process of its own ..."
-        there = "The work of a step is counted in a process of its own ..."
-        self.estimated.value = there if self._elsewhere() else here
-        self.measuring = threading.Thread(target=self._show_estimate, daemon=True)
-        self.measuring.start()
-
-    def _elsewhere(self) -> bool:
-        return bool(self.card.value != HERE)
-
-    def _show_estimate(self) -> None:
-        try:
-            self.estimated.value = f"<pre>{html.escape(self.estimate())}</pre>"
-        except InputError as error:
-            self.estimated.value = alarm(str(error))
-        finally:
-            self.estimate_button.disabled = False
-
-    # -- what it will do ---------------------------------------------------------------------
 
     def _count(self) -> int:
         return count_devices(self._config) if self._devices is None else self._devices
-
-    def _forecast(self) -> tuple[Images | None, Plan | None, list[str]]:
-        """Return the images, the plan, and warnings; or, of what cannot be told, the reason."""
-        images, config, count = None, self._config, self._count()
-        try:
-            images = count_images(config)
-            plan = build_plan(config, images.train, count)
-        except InputError as error:
-            return images, None, [str(error)]
-        return images, plan, [*lr_warnings(config, count), *short_run(config)]
-
-    def _stages(self, plan: Plan) -> Iterator[Sequence[str]]:
-        count, parts = self._count(), self._config.accumulation_steps
-        yield tuple(STAGE_COLUMNS)
-        for number, stage in enumerate(plan.stages, start=1):
-            batch = (f"{stage.batch} x {count} x {parts}", stage.batch * count * parts)
-            span = f"{stage.first_epoch + 1}-{stage.last_epoch}"
-            yield tuple(map(str, (number, span, stage.name, *batch, stage.steps, f"{stage.lr:g}")))
-
-    def _plain_outlook(self) -> list[str]:
-        images, plan, warnings = self._seen
-        widths, rows = STAGE_COLUMNS.values(), self._stages(plan) if plan else ()
-        lines = ["".join(map(str.ljust, cells, widths)).rstrip() for cells in rows]
-        return [*([str(images)] if images else []), *lines, *warnings]
-
-    def _outlook(self) -> str:
-        images, plan, warnings = self._seen
-        drawn, stages = f"<div>{table(images.rows())}</div>" if images else "", ""
-        if plan:
-            head, *rows = self._stages(plan)
-            drawn, stages = drawn + curve(plan), table(rows, head)
-        drawn = f'<div style="display:flex;flex-wrap:wrap;gap:24px">{drawn}</div>'
-        return drawn + stages + "".join(map(alarm, warnings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import html
 from collections.abc import Sequence
@@ -12,14 +13,61 @@ import ipywidgets as widgets
 from ..errors import InputError
 from ..figures.curves import Line, Panel, picture
 from ..figures.style import BLUE, ORANGE, RED
-from ..settings.checks import flag_of
-from ..settings.config import AUTO, NONE, OPEN, Config, plain_type
+from ..settings.checks import BOUNDS, NONE, flag_of
+from ..settings.config import AUTO, OPEN, PATHS, Config, plain_type
 from ..training.schedule import Plan
 from .choice import rates
 
 ITEMS = {item.name: item for item in dataclasses.fields(Config) if item.name != "preset"}
 LABEL = {"description_width": "160px"}
 BY_RECIPE = "by the recipe"
+# What a field is called where its name is a code word; the flag stands in its tooltip.
+LABELS = {
+    "dataset_path": "data folder",
+    "img_size": "image size",
+    "noncam": "NonCAM images",
+    "val_share": "validation share",
+    "augment": "augmentation",
+    "cache_dir": "cache folder",
+    "num_workers": "loading processes",
+    "num_experts": "experts",
+    "top_k": "experts that count",
+    "width": "decoder channels",
+    "pretrained": "ImageNet weights",
+    "weights": "file of weights",
+    "init_from": "start from a run",
+    "stage1_epochs": "epochs of stage one",
+    "skip_stage1": "skip stage one",
+    "lr": "learning rate",
+    "stage2_lr": "rate of stage two",
+    "lr_batch": "rate is for a batch of",
+    "stage2_lr_batch": "same for stage two",
+    "scale_lr": "scale rate with batch",
+    "backbone_lr_factor": "backbone's rate",
+    "scheduler": "fall of the rate",
+    "min_lr": "lowest rate",
+    "warmup_epochs": "epochs of warm-up",
+    "t_mult": "growth of restarts",
+    "progressive_unfreeze": "open step by step",
+    "use_ema": "average weights",
+    "ema_decay": "decay of the average",
+    "target_iou": "target IoU",
+    "stop_at_target": "stop at the target",
+    "deep_weight": "deep heads' weight",
+    "legacy_loss": "older loss",
+    "clip": "largest gradient",
+    "stage2_batch_size": "batch of stage two",
+    "accumulation_steps": "batches in a step",
+    "gradient_checkpointing": "recompute",
+    "gpus": "GPUs",
+    "amp": "mixed precision",
+    "cuda_graph": "CUDA graph",
+    "join_minutes": "wait for processes",
+    "checkpoint_dir": "folder of the run",
+    "keep": "best.pt holds",
+    "save_minutes": "time between saves",
+    "log": "loggers",
+}
 
 
 def names_of(group: str) -> list[str]:
@@ -32,7 +80,7 @@ def make_field(name: str) -> widgets.ValueWidget:
     item = ITEMS[name]
     kind, optional = plain_type(item)
     look: dict[str, Any] = {
-        "description": name.replace("_", " "),
+        "description": label_of(name),
         "style": LABEL,
         "layout": {"width": "420px" if kind in (str, bool) else "280px"},
     }
@@ -43,13 +91,16 @@ def make_field(name: str) -> widgets.ValueWidget:
         field = widgets.Dropdown(options=choices, **look)
     elif kind is bool:
         field = widgets.Checkbox(**look)
-    elif kind is int and not optional:
-        field = widgets.IntText(**look)
-    else:  # a Text takes 1e-4 and, for what may be absent, nothing
+    else:  # a number field of the browser would make 965 of 96.5, and 12 of 1e2
         field = widgets.Text(continuous_update=False, **look)
     tip = "tooltip" if field.has_trait("tooltip") else "description_tooltip"  # ipywidgets 8, 7
-    setattr(field, tip, help_of(name))
+    setattr(field, tip, f"{flag_of(name)}: {help_of(name)}")
     return field
+
+
+def label_of(name: str) -> str:
+    """Return what a setting is called beside its field."""
+    return LABELS.get(name, name.replace("_", " "))
 
 
 def shown(field: widgets.ValueWidget, value: Any) -> Any:
@@ -69,16 +120,31 @@ def value_of(name: str, shown: Any) -> Any:
         return shown
     text = shown.strip()
     if kind is str:
-        return text
+        return "" if name in PATHS and text.lower() == NONE else text
     if optional and text.lower() in ("", NONE, *([AUTO] if name in OPEN else [])):
         return None
     try:
         return kind(text)
     except ValueError:
-        example = 8 if kind is int else "0.001"
-        raise InputError(
-            f"{flag_of(name)} is '{text}', but must be a number, as {example} ({help_of(name)})."
-        ) from None
+        raise InputError(_no_number(name, text)) from None
+
+
+def _no_number(name: str, text: str) -> str:
+    """Return the sentence on a text that stands where a number must."""
+    item, (kind, _) = ITEMS[name], plain_type(ITEMS[name])
+    bounds = [(words, item.metadata[key]) for key, words, _ in BOUNDS if key in item.metadata]
+    limits = " and ".join(f"{words} {bound}" for words, bound in bounds)
+    example = item.default if item.default is not None else 8 if kind is int else 0.001
+    found = f"is '{text}'" if text else "is empty"
+    whole = "whole " * (kind is int)
+    meant = ""
+    with contextlib.suppress(ValueError, OverflowError):
+        if kind is int and float(text) == int(float(text)):
+            meant = f" Write {int(float(text))}."
+    return (
+        f"{flag_of(name)} {found}, but must be a {whole}number, {limits}, as {example} "
+        f"({help_of(name)}).{meant}"
+    )
 
 
 def help_of(name: str) -> str:

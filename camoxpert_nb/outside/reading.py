@@ -89,6 +89,8 @@ def in_words(raw: bytes) -> str:
     if not raw.strip(b"\0"):
         found = "it holds nothing but zero bytes" if raw else "it is empty (0 bytes)"
         return f"{found}; its copy was probably cut short: copy it again"
+    if raw[4:8] == b"ftyp":  # ISO base media, which HEIF and MP4 are
+        return FILM
     start = raw[:512].lstrip().lower()
     for mark, words in _MARKS.items():
         if raw.startswith(mark) or (mark.startswith(b"<") and start.startswith(mark)):
@@ -105,6 +107,7 @@ def _is_text(start: bytes) -> bool:
 
 
 TEXT = "it is text"
+FILM = "it is a HEIC photo or a film, which is not read here: save it as JPEG or PNG"
 UNKNOWN = "it is neither text nor a file known here"
 _PAGE = "it is a web page, as a download without permission gives"
 _MARKS = {
@@ -122,7 +125,7 @@ _MARKS = {
     b"Rar!": "it is a RAR archive: unpack it first",
     b"7z\xbc\xaf": "it is a 7z archive: unpack it first",
 }
-NO_IMAGES = (TEXT, _PAGE, _MARKS[LFS])  # what no picture is
+NO_IMAGES = (TEXT, FILM, _PAGE, _MARKS[LFS])  # what no picture is
 _MEND = "Get the file again, or mend it where it was edited by hand."
 
 

@@ -11,12 +11,13 @@ from statistics import fmean, median
 from typing import Any
 
 from .holder import alive
+from .pace import Pace, clock, estimate_of
 from .process import Status, status
 from .run import Record, Run
 
 Records = Sequence[Mapping[str, Any]]
 WAITING = {"starting": "loading PyTorch", "running": "reading images and building the network"}
-LOOK_BACK = 40  # step records from which the time left is reckoned: two epochs
+FEW = 400  # records from which the time left is reckoned: 20 epochs
 
 
 def performance(
@@ -149,6 +150,7 @@ class Watch:
             default={},
         )
         self._steps = self.steps[-1].get("steps", 0) if self.steps else 0
+        self._estimate = estimate_of(self.run)
         settings = self.run.load_json("config")
         self.total_epochs, self.target = settings.get("epochs", 1), settings.get("target_iou", 0.0)
 
@@ -231,13 +233,13 @@ class Watch:
         return "\n".join(filter(None, lines))
 
     def _time_left(self) -> list[str]:
-        starts = [i for i, record in enumerate(self.records) if record["kind"] == "start"]
-        since = self.records[starts[-1] if starts else 0 :]  # of the process that trains now
-        recent = [record for record in since if record["kind"] == "step"][-LOOK_BACK:]
-        if self.status.name != "running" or len(recent) < 2:
+        if self.status.name != "running":
             return []
-        first, last = recent[0], recent[-1]
-        done = last.get("step", 0) - first.get("step", 0)
-        per_step = (last.get("time", 0.0) - first.get("time", 0.0)) / max(done, 1)
-        seconds = round(per_step * (self._steps - last.get("step", 0)))
-        return [f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"]
+        starts = [i for i, record in enumerate(self.records) if record["kind"] == "start"]
+        first = starts[-1] if starts else 0  # of the process that trains now
+        stages = self.records[first].get("stages") or [] if starts else []
+        pace = Pace(stages, self._estimate)
+        for record in self.records[max(first, len(self.records) - FEW) :]:
+            pace.hear(record)
+        seconds = pace.seconds_left()
+        return [] if seconds is None else [f"{clock(seconds)} left"]

@@ -82,6 +82,7 @@ def check_together(config: Any) -> None:
             f"--mask-object {config.mask_object} and --ignore-label {config.ignore_label} name the "
             "same value: it is either object or counts nowhere. Leave it out of one of them."
         )
+    _check_gpus(config.gpus)
     log_names(config.log)
     fold_of(config.fold)
     first = config.stage1_epochs or 0
@@ -114,6 +115,20 @@ def fold_of(text: str) -> tuple[int, int]:
             "first is 1/5, the last 5/5). `camoxpert repeat --folds 5` trains all of them."
         )
     return fold, folds
+
+
+def _check_gpus(gpus: str) -> None:
+    """Raise InputError for what names no GPUs, whichever of them are here."""
+    numbers = [part.strip() for part in gpus.split(",")]
+    if gpus == "all" or (all(part.isdecimal() for part in numbers) and _once(numbers)):
+        return
+    raise InputError(
+        f"--gpus is '{gpus}'; it must be all, or the numbers of GPUs, each once, as 0 or 0,1."
+    )
+
+
+def _once(numbers: list[str]) -> bool:
+    return len(set(map(int, numbers))) == len(numbers)
 
 
 def log_names(text: str) -> tuple[str, ...]:

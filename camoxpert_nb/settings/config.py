@@ -134,7 +134,8 @@ class Config:
     weight_decay: float = schedule(1e-4, "AdamW's weight decay", low=0.0, high=100.0)
     scheduler: str = schedule(
         "cosine",
-        "how the learning rate falls within a stage",
+        "fall of the learning rate in a stage: along a cosine, after a rise (onecycle), several "
+        "times (cosine_restart), or not at all",
         choices=("cosine", "onecycle", "cosine_restart", "none"),
     )
     min_lr: float = schedule(
@@ -183,7 +184,9 @@ class Config:
         False, "recompute activations: less memory, about a third slower"
     )
 
-    device: str = devices("auto", "where to train", choices=("auto", "cuda", "cpu"))
+    device: str = devices(
+        "auto", "where to train; auto: on GPUs if there are any", choices=("auto", "cuda", "cpu")
+    )
     parallel: str = devices(
         "auto",
         "several GPUs: one process each (ddp), one process for all (dp), or only one GPU (none)",

@@ -39,8 +39,8 @@ def banner(training: Training) -> str:
         ("experts", _experts(config)),
         ("parameters", f"{parameters / 1e6:.2f} million"),
         ("resolution", f"{config.img_size} x {config.img_size} px"),
-        *zip(("stage 1", ""), _part(training, 1), strict=False),
-        *zip(("stage 2", ""), _part(training, 2), strict=False),
+        *zip(("stage one", ""), _part(training, 1), strict=False),
+        *zip(("stage two", ""), _part(training, 2), strict=False),
         ("epochs", f"{config.epochs}, {training.plan.steps_from(0)} steps"),
         *zip(("recipe", "", ""), _recipe(training), strict=False),
         ("deep supervision", _on(config.deep_supervision)),
@@ -116,7 +116,7 @@ def _part(training: Training, part: int) -> list[str]:
 
 def _unfreezing(training: Training) -> str:
     if not training.config.progressive_unfreeze:
-        return "off: stage 2 opens the whole backbone at once"
+        return "off: stage two opens the whole backbone at once"
     opened = [s for s in training.plan.stages if s.part == 2]
     return ", ".join(f"{s.name} from epoch {s.first_epoch + 1}" for s in opened) or "off"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..outside.terminal import Part, columns, fitted, moves
+from ..runs.pace import Pace, clock
 
 
 class Console:
@@ -21,7 +22,7 @@ class Console:
         self.stream = stream or sys.stdout
         self.log: Path | None = None
         self._moving = moves(self.stream)
-        self._started: tuple[float, int] | None = None  # time and step of the first record
+        self.pace = Pace()  # with the plan's stages once they are known
         self._drawn = 0.0
         self._gist = ""
 
@@ -43,6 +44,7 @@ class Console:
     def report(self, record: dict[str, Any]) -> None:
         """Show a record of the training."""
         kind = record["kind"]
+        self.pace.hear({**record, "time": time.monotonic()})
         if kind == "step":
             self._step(record)
         elif kind == "epoch":
@@ -54,21 +56,17 @@ class Console:
             self.say(record["message"])
 
     def _step(self, record: dict[str, Any]) -> None:
-        now = time.monotonic()
-        self._started = self._started or (now, record["step"])
         if not (self._moving and self._due()):
             return
-        began, first = self._started
-        done, total = record["step"], record["steps"]
-        left = (now - began) / max(done - first, 1) * (total - done)
+        done, total, left = record["step"], record["steps"], self.pace.seconds_left()
         self._draw(
             Part(f"epoch {record['epoch']}", 7),
-            Part(record["stage"], 2),
+            Part(f"stage {record['stage']}", 2, short=record["stage"]),
             _bar(done, total),
             Part(f"step {done}/{total}", 4, short=f"{done}/{total}"),
             Part(f"loss {record['loss']:.3f}", 5),
             Part(f"{record['images_per_second']:.0f} img/s", 3),
-            Part(f"{_clock(left)} left", 6, short=_clock(left)),
+            *([] if left is None else [Part(f"{clock(left)} left", 6, short=clock(left))]),
         )
 
     def _judge_speed(self, verdict: str) -> None:
@@ -97,7 +95,7 @@ def epoch_line(record: dict[str, Any]) -> str:
     skipped = f"  {record['skipped_steps']} steps skipped" if record["skipped_steps"] else ""
     loss = "none" if record["loss"] is None else f"{record['loss']:.3f}"
     return (
-        f"epoch {record['epoch']:>3} {record['stage']:<10} loss {loss}  "
+        f"epoch {record['epoch']:>3} stage {record['stage']:<16} loss {loss}  "
         f"IoU {record['iou']:.3f}{average}{' best' if record['best'] else '     '}  "
         f"lr {record['lr']['head']:.1e}/{record['lr']['backbone']:.1e}  "
         f"{record['images_per_second']:.0f} img/s  data-wait {record['data_wait_percent']:.0f} %  "
@@ -120,12 +118,6 @@ def _bar(done: int, total: int) -> Part:
         for width in (20, 6)
     )
     return Part(long, 1, short)
-
-
-def _clock(seconds: float) -> str:
-    """Return a duration as hours, minutes and seconds: 0:07:05, 31:00:00."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def ending(summary: dict[str, Any], folder: str, *, judge: str = "", resume: str = "") -> str:

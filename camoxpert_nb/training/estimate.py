@@ -96,7 +96,7 @@ def _rates(training: Training, stage: Stage) -> str:
     for block in (None, 1):
         rates = [training.plan.lr(time, block) for time in training.plan.times(stage)]
         texts.append(" / ".join(f"{rate:.2e}" for rate in (rates[0], max(rates), rates[-1])))
-    return f"  {stage.name:<12} {span:<15} head {texts[0]}   backbone {texts[1]}"
+    return f"  {'stage ' + stage.name:<22} {span:<15} head {texts[0]}   backbone {texts[1]}"
 
 
 def _estimate_text(found: dict[str, Any]) -> str:
@@ -104,11 +104,13 @@ def _estimate_text(found: dict[str, Any]) -> str:
     for row in found["stages"]:
         gib = f"{row['gib_per_device']:.1f} GiB" if row["gib_per_device"] else "memory not measured"
         lines.append(
-            f"  {row['name']:<12} {_duration(row['seconds_per_epoch'])} an epoch, "
+            f"  {'stage ' + row['name']:<22} {_duration(row['seconds_per_epoch'])} an epoch, "
             f"{_duration(row['seconds'])} in all, {gib} per device"
         )
     if found["decoding_seconds"]:
-        lines.append(f"  images       {_duration(found['decoding_seconds'])} to decode, once")
+        lines.append(
+            f"  images                 {_duration(found['decoding_seconds'])} to decode, once"
+        )
     lines.append(f"  in all about {_duration(found['seconds'])}")
     return "\n".join([*lines, *([f"  {found['fits']}"] if found["fits"] else [])])
 

@@ -336,7 +336,7 @@ class _Trainer:
     def tell_parts(self, stage: Stage, parts: int) -> int:
         """Log that the stage's batches are computed in so many parts, and return how many."""
         message = (
-            f"memory is short in stage '{stage.name}': each batch of {stage.batch} per device is "
+            f"memory is short in stage {stage.name}: each batch of {stage.batch} per device is "
             f"computed in {parts} parts. The effective batch stays; it only takes longer."
         )
         self.note(message)

@@ -108,9 +108,9 @@ def limits_text(limits: Sequence[Limit], wanted: Mapping[int, int]) -> str:
 
     `wanted` is each part's effective batch per device: batch x accumulation.
     """
-    lines = [f"{'stage':<14}{'largest batch':>14}{'memory':>12}{'speed':>18}"]
+    lines = [f"{'stage':<20}{'largest batch':>14}{'memory':>12}{'speed':>18}"]
     lines += [
-        f"{limit.stage:<14}{limit.batch:>14}{limit.gib:>8.1f} GiB{limit.images_per_second:>9.1f} "
+        f"{limit.stage:<20}{limit.batch:>14}{limit.gib:>8.1f} GiB{limit.images_per_second:>9.1f} "
         "images/s"
         for limit in limits
     ]
@@ -186,7 +186,7 @@ def rehearse(
             if not _fit(state, settings, size, batch):
                 raise TrainingError(
                     f"not even one image of {size} px fits into the GPU's memory in stage "
-                    f"'{stage.name}'. Use a smaller --img-size, --gradient-checkpointing or a "
+                    f"{stage.name}. Use a smaller --img-size, --gradient-checkpointing or a "
                     "smaller --backbone; close other programs on the GPU (`nvidia-smi` lists them)."
                 )
             if state.parts_per_batch > 1:
@@ -240,7 +240,7 @@ def memory_advice(training: Training) -> str:
         checkpointing=config.gradient_checkpointing,
     )
     return (
-        f"out of memory in stage '{stage.name}' with {stage.batch} images per device at "
+        f"out of memory in stage {stage.name} with {stage.batch} images per device at "
         f"{config.img_size} px. In this order, try: {'; or '.join(tips)}. Go on with "
         f"`camoxpert resume {config.checkpoint_dir}` and one of these."
     )

@@ -115,7 +115,8 @@ def begin(training: Training, run: Run, known: Split | None) -> None:
     if left := run.point_latest():
         training.changes = [*training.changes, left]
     devices = list(training.device_lines)
-    started = {"step": training.state.step, "epoch": training.state.epoch}
+    started: dict[str, Any] = {"step": training.state.step, "epoch": training.state.epoch}
+    started["stages"] = training.plan.in_rows()
     run.log("start", **started, versions=versions(), devices=devices, changes=training.changes)
 
 

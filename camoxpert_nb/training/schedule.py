@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import InputError
 from ..settings.config import Config
@@ -72,6 +73,11 @@ class Plan:
     def epochs(self) -> int:
         """Epochs in all."""
         return self.stages[-1].last_epoch
+
+    def in_rows(self) -> list[dict[str, Any]]:
+        """Return the stages as plain values, for records."""
+        keys = ("name", "first_epoch", "epochs", "steps", "open_blocks", "batch")
+        return [{key: getattr(stage, key) for key in keys} for stage in self.stages]
 
     def stage_at(self, time: float) -> Stage:
         """Return the stage of a time, or of an epoch; past the end, the last one."""
@@ -198,14 +204,14 @@ def plan_stages(
 
     Stage one trains the decoder alone. Stage two opens the whole backbone, or (progressive) its
     deepest block, then two, then all, each for a third of the stage. What was open at `origin`
-    stays open.
+    stays open. Their names follow the word stage: "one", "two (block 4)", "two (all)", or "two".
     """
     rest = epochs - stage1_epochs
-    opening = [(1, "block 4"), (2, "blocks 3-4"), (blocks, "all")]
+    opening = [(1, "two (block 4)"), (2, "two (blocks 3-4)"), (blocks, "two (all)")]
     if not progressive:
-        opening = opening[-1:]
+        opening = [(blocks, "two")]
     bounds = [rest * i // len(opening) for i in range(len(opening) + 1)]
-    rows = [("decoder", 1, stage1_epochs, 0, lr, batch)] if stage1_epochs else []
+    rows = [("one", 1, stage1_epochs, 0, lr, batch)] if stage1_epochs else []
     for (open_blocks, name), start, end in zip(opening, bounds, bounds[1:], strict=False):
         if end > start:
             rows.append((name, 2, end - start, open_blocks, stage2_lr, stage2_batch))
@@ -214,7 +220,7 @@ def plan_stages(
     epoch = 0
     for name, part, count, open_blocks, rate, size in rows:
         if part == 2 and open_blocks < least and origin and epoch + count > origin.time:
-            open_blocks, name = least, names.get(least, "all")
+            open_blocks, name = least, names.get(least, "two")
         effective = size * devices * accumulation
         steps = images // effective
         stages.append(Stage(name, part, epoch, count, open_blocks, rate, size, effective, steps))

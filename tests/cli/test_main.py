@@ -380,7 +380,7 @@ def test_a_terminal_gets_one_moving_line_and_a_file_none() -> None:
     record = {
         "kind": "step",
         "epoch": 1,
-        "stage": "decoder",
+        "stage": "one",
         "step": 3,
         "steps": 10,
         "loss": 1.0,
@@ -389,7 +389,7 @@ def test_a_terminal_gets_one_moving_line_and_a_file_none() -> None:
     screen, file = Terminal(), io.StringIO()
     Console(("a",), screen).report(record)
     Console(("a",), file).report(record)
-    assert "step 3/10" in screen.getvalue()
+    assert "stage one" in screen.getvalue() and "step 3/10" in screen.getvalue()
     assert "\n" not in screen.getvalue()
     assert file.getvalue() == ""
 

@@ -300,7 +300,7 @@ def test_a_way_that_fails_has_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_limits_on_a_cpu_are_estimates_with_flags(tiny: Config) -> None:
     limits, text = find_limits(tiny.replace(accumulation_steps=2))
-    assert [(limit.stage, limit.part) for limit in limits] == [("decoder", 1), ("all", 2)]
+    assert [(limit.stage, limit.part) for limit in limits] == [("one", 1), ("two (all)", 2)]
     assert not any(limit.measured for limit in limits)
     assert limits[0].batch >= limits[1].batch > 8
     assert "--batch-size 8 --stage2-batch-size 8 --accumulation-steps 1" in text

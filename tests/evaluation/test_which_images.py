@@ -177,3 +177,20 @@ def test_images_held_out_are_called_validation_whatever_their_folder_is(
         assert (one.name, one.split) == (f"{camouflage.name} validation", "validation")
     (one,) = choose_pairs(run, camouflage / "Train", "all")
     assert one.name == camouflage.name and one.trained > 0
+
+
+def test_each_test_set_tells_what_was_left_out_of_itself(tmp_path, camouflage, tiny):
+    both = tmp_path / "both"
+    sets = {"COD10K": "*", "CAMO": "*-CAM-*", "Nothing": "*-NonCAM-*"}
+    for name, pattern in sets.items():
+        for kind in ("Image", "GT_Object"):
+            (both / name / "Test" / kind).mkdir(parents=True)
+            for path in (camouflage / "Test" / kind).glob(pattern):
+                shutil.copy(path, both / name / "Test" / kind)
+    run = run_of(tiny, tmp_path / "run")
+    notes = {one.name: one.note for one in choose_pairs(run, both)}
+    assert set(notes) == {"COD10K", "CAMO"}
+    first, second = (notes[name] for name in ("CAMO", "COD10K"))
+    assert "left out" not in first and "left out: 1 NonCAM test image" in second
+    told = "not scored: Nothing, which holds NonCAM images alone (1)"
+    assert sum(told in note for note in notes.values()) == 1

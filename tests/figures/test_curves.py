@@ -183,3 +183,9 @@ def test_an_error_map_tells_hit_miss_and_false_alarm_apart() -> None:
     assert miss[0] > miss[2] and miss[1] > miss[2]
     assert alarm[0] > alarm[1] > alarm[2]
     assert len(set(nothing)) == 1
+
+
+@pytest.mark.parametrize("rate", [1e-290, 1e-30, 5000.0, 6e9])
+def test_rates_of_any_size_have_a_frame(rate: float) -> None:
+    line = Line("head", np.array([0.0, 1.0]), np.array([rate, 3 * rate]), "#000000")
+    assert "<path" in plot(Panel("Learning rate", "", [line], log=True), 1.0)

@@ -37,7 +37,7 @@ def record(epoch: int, **changes: Any) -> dict[str, Any]:
     return {
         "kind": "epoch",
         "epoch": epoch,
-        "stage": "decoder" if epoch <= 2 else "all",
+        "stage": "one" if epoch <= 2 else "two",
         "loss": 2 / epoch,
         "structure": 1.5 / epoch,
         "deep": 0.4 / epoch,
@@ -102,8 +102,21 @@ def test_history_draws_what_was_recorded() -> None:
     assert np.isnan(line(rates, "backbone")[1]).tolist() == [True, True, False, False, False]
     assert "demo: 5 epochs" in words(figure)
     assert "mean over the validation images" in words(figure)
-    for stage in ("decoder", "all"):
+    for stage in ("stage one", "stage two"):
         assert stage in words(figure)
+
+
+def test_the_learning_rate_runs_within_the_epoch() -> None:
+    records = [record(epoch, step=10 * epoch) for epoch in range(1, 4)]
+    steps = [
+        {"step": step, "steps": 30, "lr": {"head": step * 1e-4, "backbone": 0.0}}
+        for step in range(1, 34, 2)  # the last were taken after the last epoch's end
+    ]
+    figure = show_history(records, steps=steps)
+    draw(figure)
+    x, y = line(panel(figure, "Learning rate"), "head")
+    assert x == pytest.approx([step / 10 for step in range(1, 30, 2)])
+    assert y == pytest.approx([step * 1e-4 for step in range(1, 30, 2)])
 
 
 def test_expert_shares_are_stacked_to_a_hundred_per_cent() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import io
 import re
 import subprocess
@@ -12,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import ipywidgets
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,9 +19,9 @@ from PIL import Image
 
 from camoxpert_nb.data.layouts import Pair
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.figures import explore
 from camoxpert_nb.figures.ranking import describe
 from camoxpert_nb.notebook import gallery
+from camoxpert_nb.notebook.viewer import image_viewer
 
 COUNT = 5
 
@@ -123,6 +121,49 @@ def test_the_slider_cuts_the_map_anew() -> None:
     assert "0.30" in repr(slider)
 
 
+class Seen:
+    """What a viewer asks of an `explore.Explored`."""
+
+    table = pd.DataFrame({"name": ["bird", "frog", "moth"], "iou": [0.7, 0.2, float("nan")]})
+
+    def __init__(self) -> None:
+        self.drawn: list[int] = []
+
+    def row_of(self, image: str | int) -> int:
+        return image if isinstance(image, int) else self.table["name"].tolist().index(image)
+
+    def files_of(self, row: str | int) -> tuple[Any, Any, str]:
+        row, grey = self.row_of(row), np.zeros((8, 8), np.uint8)
+        grey[: row + 2] = 200
+        return np.dstack([grey] * 3), grey > 0, str(self.table["name"][row])
+
+    def map_of(self, row: str | int) -> Any:
+        return self.files_of(row)[1] * np.uint8(255)
+
+    def levels(self, row: int) -> Any:
+        self.drawn.append(row)
+        return SimpleNamespace(_repr_png_=lambda: f"drawn {row}".encode())
+
+
+def test_any_image_can_be_chosen_the_worst_stand_first() -> None:
+    seen = Seen()
+    viewer = image_viewer(seen, "levels", "bird")
+    assert viewer.which.options[0][0] == "frog, IoU 0.20" and viewer.which.value == 0
+    viewer.which.value = 2
+    assert seen.drawn == [0, 2] and bytes(viewer.picture.value) == b"drawn 2"
+    assert "moth" in repr(viewer) and viewer.message.value == ""
+    with pytest.raises(InputError, match="choose overlay, levels, routing, removed"):
+        image_viewer(seen, "depth")
+
+
+def test_the_slider_moves_over_any_image() -> None:
+    slider = gallery.threshold_slider(Seen(), 0)
+    before = bytes(slider.picture.value)
+    assert slider.which is not None and slider.which.value == 0
+    slider.which.value = 1
+    assert slider.name == "frog" and bytes(slider.picture.value) != before
+
+
 def test_a_picture_where_nobody_can_press(shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     attended = shown._repr_mimebundle_()
     view = attended["application/vnd.jupyter.widget-view+json"]
@@ -131,76 +172,6 @@ def test_a_picture_where_nobody_can_press(shown: Any, monkeypatch: pytest.Monkey
     bundle = shown._repr_mimebundle_()
     assert set(bundle) == {"text/plain", "image/png"}
     assert png(base64.b64decode(bundle["image/png"])).shape[1] == 1000
-
-
-def upload(own: gallery.OwnPicture, name: str, content: bytes) -> None:
-    """Do what the front end does, in the form of the ipywidgets that is installed."""
-    if ipywidgets.__version__.startswith("7."):
-        own.upload.set_trait("value", {name: {"metadata": {"name": name}, "content": content}})
-        return
-    file = {"name": name, "type": "", "size": len(content), "content": memoryview(content)}
-    file["last_modified"] = datetime.datetime.now()
-    own.upload.set_trait("value", (file,))
-
-
-def photo() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)).save(
-        buffer, "PNG"
-    )
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> gallery.OwnPicture:
-    """A field whose network finds the upper half of everything."""
-    probability = np.zeros((20, 30), np.uint8)
-    probability[:10] = 200
-    predictor = SimpleNamespace(predict_one=lambda path: SimpleNamespace(probability=probability))
-    monkeypatch.setattr(explore, "open_predictor", lambda run, device: predictor)
-    return gallery.own_picture("runs/latest")
-
-
-def test_an_uploaded_picture_comes_back_with_files(own: gallery.OwnPicture) -> None:
-    assert own.picture.value == b""
-    upload(own, "a <b>.png", photo())
-    links = re.findall(
-        r'download="([^"]+)" href="data:image/png;base64,([^"]+)"', own.message.value
-    )
-    files = {name: png(base64.b64decode(data)) for name, data in links}
-    assert list(files) == [f"a &lt;b&gt;_{kind}.png" for kind in ("overlay", "mask", "map")]
-    overlay, mask, probability = files.values()
-    assert overlay.shape == (20, 30, 3)
-    assert (mask[:10] == 255).all() and (mask[10:] == 0).all()
-    assert (probability[:10] == 200).all()
-    np.testing.assert_array_equal(overlay[12:], png(photo())[12:])
-    assert "50.0% of the picture" in own.message.value
-    assert len(own.picture.value) > 1000
-
-
-def test_an_upload_that_is_no_picture_is_answered(own: gallery.OwnPicture) -> None:
-    upload(own, "notes.png", b"no picture")
-    assert "cannot be read as an image" in own.message.value
-    assert own.results == []
-    for name in ("photo.png", "second.png"):  # each upload takes the place of the one before
-        upload(own, name, photo())
-        assert [result for result, _, _ in own.results] == [name]
-
-
-def test_both_forms_of_an_upload_are_read() -> None:
-    seven = {"a.png": {"metadata": {"name": "a.png"}, "content": b"x"}}
-    eight = ({"name": "a.png", "content": memoryview(b"x")},)
-    assert gallery.uploaded(seven) == gallery.uploaded(eight) == [("a.png", b"x")]
-
-
-def test_a_file_can_be_looked_at_without_a_front_end(
-    own: gallery.OwnPicture, tmp_path: Path
-) -> None:
-    (tmp_path / "photo.png").write_bytes(photo())
-    said = [text.get_text() for text in own.predict(tmp_path / "photo.png").findobj(Text)]
-    assert any("photo.png" in text and "50.0% of the image" in text for text in said)
-    with pytest.raises(InputError, match="no such file"):
-        own.predict(tmp_path / "missing.png")
 
 
 def test_a_gallery_of_files_needs_no_torch() -> None:

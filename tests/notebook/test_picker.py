@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +22,12 @@ from camoxpert_nb.notebook import choice
 from camoxpert_nb.notebook.choice import chosen, command_line, count_devices
 from camoxpert_nb.notebook.picker import ConfigPicker
 from camoxpert_nb.notebook.picker_fields import ITEMS
+from camoxpert_nb.notebook.usable import networks
 from camoxpert_nb.settings.config import PRESETS, Config, make_config
 from camoxpert_nb.settings.decide import decide
 from camoxpert_nb.settings.recipe import DECIDED
 
+ROOT = Path(__file__).parents[2]
 OTHER = {  # a usable value for each setting that a rule below does not give
     "dataset_path": "elsewhere",
     "cache_dir": "elsewhere",
@@ -120,7 +126,7 @@ def test_stages_move_with_the_epochs_until_somebody_sets_them(
     picker = ConfigPicker(preset="balanced-2gpu")
     lengths = ("stage1_epochs", "warmup_epochs")
     assert values_of(picker, *lengths) == ["30", "10"]
-    picker.fields["epochs"].value = 6
+    picker.fields["epochs"].value = "6"
     assert values_of(picker, *lengths) == ["1", "0"] and picker.problem == ""
     assert picker.config == make_config("balanced-2gpu", epochs=6)
     assert picker.command_line() == "camoxpert train --preset balanced-2gpu --epochs 6"
@@ -128,12 +134,12 @@ def test_stages_move_with_the_epochs_until_somebody_sets_them(
     assert "would augment by 0.25" in picker.outlook.value
 
     picker.fields["stage1_epochs"].value = "2"
-    for epochs in (20, 0, 10**9, 140):  # on the way stand numbers that cannot be
-        picker.fields["epochs"].value = epochs
+    for epochs in ("20", "0", "1000000000", "140"):  # on the way stand numbers that cannot be
+        picker.fields["epochs"].value = str(epochs)
     assert values_of(picker, *lengths) == ["2", "10"]
     assert picker.config == make_config("balanced-2gpu", stage1_epochs=2)
     assert from_command(picker.command_line(), monkeypatch) == picker.config
-    picker.fields["epochs"].value = 1
+    picker.fields["epochs"].value = "1"
     assert "--stage1-epochs 2 is more than --epochs 1" in picker.problem
     picker.fields["stage1_epochs"].value = "0"
     assert picker.problem == "" and picker.config.epochs == 1
@@ -145,7 +151,7 @@ def test_the_form_shows_what_the_recipe_will_decide(
     picker = ConfigPicker(dataset_path=str(camouflage))
     assert picker.config.preset == "auto" and picker.fields["augment"].value == ""
     for epochs in (6, 60):
-        picker.fields["epochs"].value = epochs
+        picker.fields["epochs"].value = str(epochs)
         found = decide(picker.config, count_images(picker.config).train, 1)
         for name in DECIDED:
             said = f"recipe: {getattr(found, name)}"
@@ -156,7 +162,7 @@ def test_the_form_shows_what_the_recipe_will_decide(
 
     picker.fields["augment"].value = "0.5"
     picker.fields["progressive_unfreeze"].value = True
-    picker.fields["epochs"].value = 6
+    picker.fields["epochs"].value = "6"
     assert picker.config.augment == 0.5 and picker.config.progressive_unfreeze
     assert "recipe: " not in picker.helps["augment"].value
     assert "preset: by the recipe" in picker.helps["augment"].value
@@ -194,7 +200,7 @@ def test_auto_in_the_form_is_auto_on_the_command_line(
     assert picker.command_line() == "camoxpert train --preset auto"
     assert picker.changed.value.endswith("nothing")
     assert from_command(picker.command_line(), monkeypatch) == picker.config
-    picker.fields["batch_size"].value = 5
+    picker.fields["batch_size"].value = "5"
     assert picker.command_line() == "camoxpert train --preset auto --batch-size 5"
 
 
@@ -214,11 +220,11 @@ def test_nothing_means_as_in_stage_one(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "typed", "said"),
     [
-        ("epochs", 0, "--epochs is 0, but must be at least 1"),
+        ("epochs", "0", "--epochs is 0, but must be at least 1"),
         ("stage1_epochs", "150", "--stage1-epochs 150 is more than --epochs 140"),
         ("lr", "fast", "--lr is 'fast', but must be a number"),
-        ("img_size", 8, "--img-size is 8, but must be at least 32"),
-        ("stage2_batch_size", "1.5", "--stage2-batch-size is '1.5', but must be a number"),
+        ("img_size", "8", "--img-size is 8, but must be at least 32"),
+        ("stage2_batch_size", "1.5", "--stage2-batch-size is '1.5', but must be a whole number"),
     ],
 )
 def test_a_bad_value_is_answered_and_the_last_good_settings_stay(
@@ -239,7 +245,7 @@ def test_a_preset_fills_the_form_and_leaves_the_folders() -> None:
     picker.fields["checkpoint_dir"].value = "runs/mine"
     picker.preset.value = "high-res-2gpu"
     assert picker.config == make_config("high-res-2gpu", checkpoint_dir="runs/mine")
-    assert picker.fields["img_size"].value == 352
+    assert picker.fields["img_size"].value == "352"
     assert list(PRESETS)[:3] == list(picker.preset.options)[:3]
     assert all("2gpu" in name for name in picker.preset.options[:3])
 
@@ -248,7 +254,7 @@ def test_the_outlook_tells_steps_and_images_as_training_will(camouflage: Path) -
     picker = ConfigPicker(
         preset="tiny", dataset_path=str(camouflage), devices=2, path="chosen.json"
     )
-    picker.fields["accumulation_steps"].value = 2
+    picker.fields["accumulation_steps"].value = "2"
     images = count_images(picker.config)
     # 40 training and 8 test images were made, a fifth of them without an object
     assert images.train + images.validation == 32 and images.noncam == 0
@@ -261,7 +267,7 @@ def test_the_outlook_tells_steps_and_images_as_training_will(camouflage: Path) -
     assert "data:image/svg+xml" in picker.outlook.value
     picker.fields["noncam"].value = True
     assert "32 CAM" in picker.outlook.value and "8 NonCAM" in picker.outlook.value
-    picker.fields["batch_size"].value = 200
+    picker.fields["batch_size"].value = "200"
     assert "larger than the" in picker.outlook.value and "left out" not in picker.outlook.value
 
 
@@ -279,11 +285,11 @@ def test_what_is_saved_is_what_the_next_training_takes(camouflage: Path, tmp_pat
     assert chosen("runs/next.json") == picker.config
     assert "saved to runs/next.json" in picker.saved.value
     assert chosen("runs/next.json", str(camouflage)).dataset_path == str(camouflage)
-    picker.fields["epochs"].value = 3
+    picker.fields["epochs"].value = "3"
     assert "not saved: 03 would train the values saved at" in picker.saved.value
-    picker.fields["epochs"].value = chosen("runs/next.json").epochs
+    picker.fields["epochs"].value = str(chosen("runs/next.json").epochs)
     assert picker.saved.value == ""
-    picker.fields["epochs"].value = 0
+    picker.fields["epochs"].value = "0"
     assert "not saved" in picker.saved.value
     (tmp_path / "runs/next.json").unlink()
     assert "03 would train a proposal" in ConfigPicker(path="runs/next.json").saved.value
@@ -306,18 +312,21 @@ def test_estimate_measures_in_a_process_of_its_own(camouflage: Path, cache: Path
     picker = ConfigPicker(
         make_config("tiny", dataset_path=str(camouflage), cache_dir=str(cache), device="cpu")
     )
-    picker.estimate_button.click()
-    assert picker.estimate_button.disabled
-    picker.measuring.join(120)
-    assert "GiB per device" in picker.estimated.value and "in all about" in picker.estimated.value
-    assert not picker.estimate_button.disabled
+    picker.estimating.button.click()
+    assert picker.estimating.button.disabled
+    picker.estimating.thread.join(120)
+    assert (
+        "GiB per device" in picker.estimating.shown.value
+        and "in all about" in picker.estimating.shown.value
+    )
+    assert not picker.estimating.button.disabled
 
 
 def test_estimate_tells_of_another_card_too(camouflage: Path) -> None:
     picker = ConfigPicker(make_config("tiny", dataset_path=str(camouflage)))
-    assert picker.card.value == "this machine"
-    assert all(find_card(name) for name in picker.card.options[1:])
-    picker.card.value = "t4x2"
+    assert picker.estimating.card.value == "this machine"
+    assert all(find_card(name) for name in picker.estimating.card.options[1:])
+    picker.estimating.card.value = "t4x2"
     text = picker.estimate()
     assert "forecast for 2 x Tesla T4" in text and "in all about" in text
 
@@ -330,7 +339,7 @@ def test_estimate_says_why_it_cannot(camouflage: Path) -> None:
 
 def test_without_a_front_end_it_is_a_table() -> None:
     picker = ConfigPicker(preset="max-speed-2gpu")
-    picker.fields["epochs"].value = 99
+    picker.fields["epochs"].value = "99"
     text = str(picker)
     assert all(f"  {name} " in text for name in ITEMS)
     assert "(preset: 140)" in text and "camoxpert train --preset max-speed-2gpu --epochs 99" in text
@@ -350,3 +359,86 @@ def test_devices_are_those_that_the_settings_and_the_machine_leave(
     one, two = choice.propose("some/images"), choice.propose("some/images", devices=2)
     assert one.preset == two.preset == "auto"
     assert (one.batch_size, two.batch_size, two.stage2_batch_size) == (12, 16, 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "said"),
+    [
+        ("lr", "1e10", "--lr is 10000000000.0, but must be above 0.0 and at most 1.0"),
+        ("lr", "inf", "--lr is inf, but must be a finite number"),
+        ("img_size", "1e5", "--img-size is '1e5', but must be a whole number, at least 32 and at"),
+        ("img_size", "100000", "--img-size is 100000, but must be at least 32 and at most 8192"),
+        ("img_size", "96.5", "--img-size is '96.5', but must be a whole number"),
+        ("img_size", "", "--img-size is empty, but must be a whole number"),
+        ("epochs", "1e2", "Write 100."),
+        ("epochs", "100000000", "but must be at least 1 and at most 1000000"),
+        ("backbone", "", "--backbone is empty"),
+        ("backbone", "resnet5", "timm has no network of that name; did you mean resnet50"),
+        ("weights", "gone.pth", "--weights gone.pth: no such file. Looked in"),
+        ("weights", "runs", "--weights runs is a folder, expected a file"),
+        ("init_from", "runs/gone", "--init-from runs/gone: no such file or folder"),
+        ("cache_dir", "weights.pth/x", "--cache-dir"),
+        ("gpus", "x", "--gpus is 'x'; it must be all, or the numbers of GPUs"),
+        ("gpus", "0,0", "--gpus is '0,0'"),
+        ("gpus", "", "--gpus is ''"),
+        ("checkpoint_dir", "runs/old", "--checkpoint-dir runs/old holds a run already"),
+    ],
+)
+def test_what_cannot_be_used_here_is_answered_beside_its_field(
+    name: str, typed: str, said: str
+) -> None:
+    Path("runs/old").mkdir()
+    make_config("tiny").save(Path("runs/old/config.json"))
+    picker = ConfigPicker(preset="tiny")
+    good = picker.config
+    picker.fields[name].value = typed
+    flag = f"--{name.replace('_', '-')} "
+    assert said in picker.problem and flag in picker.helps[name].value
+    assert picker.config == good and "not saved" in picker.saved.value
+
+
+def test_gpus_are_those_that_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_listed_gpus", lambda: [16.0, 16.0])
+    picker = ConfigPicker(preset="tiny")
+    picker.fields["gpus"].value = "0,2"
+    assert "--gpus is '0,2', but GPUs 0 to 1 are here" in picker.problem
+    picker.fields["gpus"].value = "1"
+    assert not picker.problem and picker.config.gpus == "1"
+
+
+def test_settings_that_came_with_the_form_are_told_and_do_not_lock_it() -> None:
+    picker = ConfigPicker(make_config("tiny", weights="gone.pth"))
+    assert "--weights gone.pth: no such file" in picker.outlook.value and not picker.problem
+    picker.fields["epochs"].value = "3"
+    assert picker.config.epochs == 3 and "no such file" in picker.outlook.value
+    picker.fields["weights"].value = "none"
+    assert picker.config.weights == "" and "no such file" not in picker.outlook.value
+
+
+def test_every_network_of_timm_is_known_without_loading_it() -> None:
+    timm = pytest.importorskip("timm")
+    assert set(timm.list_models()) <= networks()
+    loaded = "import sys; from camoxpert_nb.notebook.usable import networks; networks();"
+    loaded += "sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loaded], cwd=ROOT).returncode == 0
+
+
+def test_an_estimate_has_a_clock_a_limit_and_can_be_cancelled(camouflage: Path) -> None:
+    picker = ConfigPicker(make_config("tiny", dataset_path=str(camouflage), device="cpu"))
+    estimate = picker.estimating
+    estimate.button.click()
+    until(lambda: " s of at most 300 s" in estimate.shown.value)
+    assert estimate.stop.layout.display == "" and estimate.button.disabled
+    estimate.stop.click()
+    estimate.thread.join(20)
+    assert not estimate.thread.is_alive() and "cancelled" in estimate.shown.value
+    assert estimate.stop.layout.display == "none" and not estimate.button.disabled
+    estimate.limit = 0.2
+    assert "no step was measured within 0 s" in picker.estimate()
+
+
+def until(true: Callable[[], bool], patience: float = 20.0) -> None:
+    end = time.monotonic() + patience
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import camoxpert_nb
-from camoxpert_nb.training.console import _clock
+from camoxpert_nb.runs.pace import clock
 
 HOME = str(Path(camoxpert_nb.__file__).parents[1])
 
@@ -23,6 +23,7 @@ HOME = str(Path(camoxpert_nb.__file__).parents[1])
 CODE = """
 import sys
 from camoxpert_nb.outside.terminal import patient
+from camoxpert_nb.runs.pace import clock
 from camoxpert_nb.training.console import Console
 steps = {"kind": "step", "epoch": 140, "stage": "backbone 2/3", "steps": 123456, "loss": 12.345,
          "images_per_second": 1234.5}
@@ -105,4 +106,4 @@ def test_a_terminal_that_only_types_gets_lines_for_good(name: str) -> None:
     [(0, "0:00:00"), (59.7, "0:01:00"), (3599, "0:59:59"), (111600, "31:00:00")],
 )
 def test_time_left_knows_more_than_a_day(seconds: float, text: str) -> None:
-    assert _clock(seconds) == text
+    assert clock(seconds) == text

@@ -223,7 +223,7 @@ def test_one_set_of_workers_serves_all_stages_and_loads_ahead(
 
     monkeypatch.setattr(DataLoader, "__init__", counted)
     run = fit(tiny.replace(stage2_batch_size=3, num_workers=1))
-    assert [record["stage"] for record in run.records("epoch")] == ["decoder", "all"]
+    assert [record["stage"] for record in run.records("epoch")] == ["one", "two (all)"]
     assert made.count(1) == 1
     assert Run(tiny.checkpoint_dir).records("epoch")[1]["time_percent"]["workers"] == 0.0
 

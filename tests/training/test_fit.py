@@ -37,7 +37,7 @@ def test_a_training_leaves_a_whole_folder(tiny: Config) -> None:
     assert Config.load(run.config_path) == tiny.replace(lr_batch=4, stage2_lr_batch=4)
     epochs = run.records("epoch")
     assert [record["epoch"] for record in epochs] == [1, 2]
-    assert [record["stage"] for record in epochs] == ["decoder", "all"]
+    assert [record["stage"] for record in epochs] == ["one", "two (all)"]
     summary = run.load_json("summary")
     assert summary["finished"]
     assert summary["best"]["iou"] == max(max(r["iou"], r["iou_ema"]) for r in epochs)
@@ -268,7 +268,7 @@ fit(Config.load({str(tmp_path / "config.json")!r}))
 
 def test_skip_stage1_begins_with_stage_two(tiny: Config) -> None:
     run = fit(tiny.replace(skip_stage1=True))
-    assert [(r["epoch"], r["stage"]) for r in run.records("epoch")] == [(2, "all")]
+    assert [(r["epoch"], r["stage"]) for r in run.records("epoch")] == [(2, "two (all)")]
 
 
 def test_a_non_finite_step_is_skipped_and_counted(

@@ -17,7 +17,7 @@ from camoxpert_nb.errors import TrainingError
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training import fit as fit_module
-from camoxpert_nb.training import score as score_module
+from camoxpert_nb.training import score
 from camoxpert_nb.training.fit import fit
 
 
@@ -54,7 +54,7 @@ def die_before_validation(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
 
     def end_epoch(self: Any) -> None:
         if self.state.epoch == epoch - 1:
-            monkeypatch.setattr(score_module, "validate", killed)
+            monkeypatch.setattr(score, "validate", killed)
         end(self)
 
     monkeypatch.setattr(fit_module._Trainer, "end_epoch", end_epoch)
@@ -121,10 +121,10 @@ def test_a_run_stopped_at_the_border_of_two_stages_goes_on(
     assert (last["epoch"], last["samples"]) == (epoch, 0)
     run = fit(config, resume=True)
     assert [record["stage"] for record in run.records("epoch")] == [
-        "decoder",
-        "block 4",
-        "blocks 3-4",
-        "all",
+        "one",
+        "two (block 4)",
+        "two (blocks 3-4)",
+        "two (all)",
     ]
     assert_equal_runs(whole, run)
 

@@ -117,17 +117,17 @@ def test_the_effective_batch_is_kept_by_accumulation(
 
 def test_the_table_ends_in_flags() -> None:
     rows = [
-        Limit("decoder", 1, 40, 9.0, 55.0, True),
-        Limit("block 4", 2, 14, 13.0, 30.0, True),
-        Limit("all", 2, 6, 13.1, 22.0, True),
+        Limit("one", 1, 40, 9.0, 55.0, True),
+        Limit("two (block 4)", 2, 14, 13.0, 30.0, True),
+        Limit("two", 2, 6, 13.1, 22.0, True),
     ]
     text = limits_text(rows, {1: 16, 2: 12})
     assert "Train with: --batch-size 8 --stage2-batch-size 6 --accumulation-steps 2" in text
     assert "has room for --batch-size 40" in text
     assert "Estimated" not in text
-    assert "Estimated" in limits_text([Limit("all", 2, 40, 9.0, 55.0, False)], {2: 12})
+    assert "Estimated" in limits_text([Limit("two", 2, 40, 9.0, 55.0, False)], {2: 12})
     odd = limits_text(
-        [Limit("decoder", 1, 3, 9, 9, True), Limit("all", 2, 3, 9, 9, True)], {1: 16, 2: 12}
+        [Limit("one", 1, 3, 9, 9, True), Limit("two", 2, 3, 9, 9, True)], {1: 16, 2: 12}
     )
     assert "12 images a step, not 16" in odd
 

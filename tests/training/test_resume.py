@@ -154,7 +154,7 @@ def test_more_epochs_make_no_jump_and_close_no_block(tiny: Config, step: int) ->
 
     run = fit(resumed_config(run.folder, {"epochs": 6}), resume=True, report=note)
     assert rates[0] == pytest.approx(expected, rel=1e-6)
-    order = ["decoder", "block 4", "blocks 3-4", "all"]
+    order = ["one", "two (block 4)", "two (blocks 3-4)", "two (all)"]
     stages = [order.index(record["stage"]) for record in run.records("epoch")]
     assert stages == sorted(stages)
     assert [record["epoch"] for record in run.records("epoch")] == [1, 2, 3, 4, 5, 6]
@@ -363,7 +363,7 @@ def test_the_dry_run_of_a_resume_refuses_as_it_would_and_costs_what_is_left(tiny
         taken_up(run, img_size=32)
     told = estimate(taken_up(run))
     left = sum(row["epochs"] for row in told["stages"])
-    assert 1 < left < 2 and "decoder" not in [row["name"] for row in told["stages"]]
+    assert 1 < left < 2 and "one" not in [row["name"] for row in told["stages"]]
     assert told["decoding_seconds"] == 0
     assert (run.folder / "history.jsonl").read_bytes() == history
 

@@ -70,6 +70,8 @@ def test_every_promised_epoch_is_in_the_plan(epochs: int, first: int) -> None:
         ]
         if epochs > first:
             assert plan.stages[-1].open_blocks == 4
+            assert plan.stages[-1].name == ("two (all)" if progressive else "two")
+        assert [stage.name for stage in plan.stages if stage.part == 1] == ["one"] * (first > 0)
 
 
 def test_steps_follow_from_epoch_and_images() -> None:

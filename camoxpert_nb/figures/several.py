@@ -1,0 +1,100 @@
+"""Several runs in one figure: their validation IoU and their loss over the epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ..errors import InputError
+from ..runs.place import list_runs, usual_places
+from ..runs.run import Record, Run
+from .canvas import STYLE, WIDTH, Floats, Picture, empty_picture
+from .curves import column
+from .style import COLOURS
+
+MOST = 14  # lines that can be told apart: each colour whole and dashed
+DASHES = ("-", (0, (4, 2)))
+
+
+@rc_context(STYLE)
+def show_runs(runs: Sequence[Run | Path | str] = ()) -> Figure:
+    """Draw the validation IoU (the better of raw and averaged weights) and the loss of runs.
+
+    runs: runs or their folders; none: the newest in runs/. Where runs were validated on different
+    images the figure says so: their IoU cannot be compared. Raises InputError for a folder without
+    a run.
+    """
+    chosen = [_opened(run) for run in runs] or newest()
+    drawn = [(run, epochs) for run in chosen[:MOST] if (epochs := run.records("epoch"))]
+    if not drawn:
+        return empty_picture("Several runs", "No run here has ended an epoch yet.")
+    names = _names([run for run, _ in drawn])
+    rows = -(-len(drawn) // 2)
+    figure = Picture(figsize=(WIDTH, 4.0 + 0.22 * rows), layout="constrained")
+    scores, losses = figure.subplots(1, 2)
+    for place, (name, (_, epochs)) in enumerate(zip(names, drawn, strict=True)):
+        at, iou, loss = column(epochs, "epoch"), _iou(epochs), column(epochs, "loss")
+        look = {"color": COLOURS[place % len(COLOURS)], "ls": DASHES[place // len(COLOURS)]}
+        best = f", best {np.nanmax(iou):.3f}" if np.isfinite(iou).any() else ""
+        for ax, values in ((scores, iou), (losses, loss)):
+            marker = "o" if len(at) < 15 else ""
+            ax.plot(at, values, marker=marker, markersize=3.5, label=name + best, **look)
+    _finish(scores, "Validation IoU", 1.0)
+    _finish(losses, "Training loss")
+    lines, labels = scores.get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=2)
+    left = len(chosen) - len(drawn)
+    title = f"{len(drawn)} run{'s' * (len(drawn) > 1)}" + f", {left} more not drawn" * (left > 0)
+    figure.suptitle("\n".join([title, _comparable([epochs for _, epochs in drawn])]).strip())
+    return figure
+
+
+def newest() -> list[Run]:
+    """Return the runs of the usual places, the newest first."""
+    return [Run(row["folder"]) for row in list_runs(usual_places())]
+
+
+def _opened(run: Run | Path | str) -> Run:
+    run = run if isinstance(run, Run) else Run(run)
+    if not run.config_path.is_file():
+        raise InputError(
+            f"{run.folder} holds no run (config.json is missing), expected the folder of one. "
+            "See which there are: camoxpert runs"
+        )
+    return run
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Return what tells the folders apart: their names, or whole paths where two have one."""
+    names = [run.folder.resolve().name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
+
+
+def _iou(epochs: Sequence[Record]) -> Floats:
+    """Return the better IoU of each epoch, NaN where none was measured."""
+    both = np.stack([column(epochs, "iou"), column(epochs, "iou_ema")])
+    better = np.nan_to_num(both, nan=-1.0).max(0)
+    return np.where(better < 0, np.nan, better)
+
+
+def _comparable(runs: Sequence[Sequence[Record]]) -> str:
+    """Say where runs were validated on different images."""
+    sets = {epochs[-1].get("validation") for epochs in runs}
+    if len(sets) < 2:
+        return ""
+    return (
+        f"not to be compared: they were validated on {len(sets)} different sets of images. "
+        "Score them on one: camoxpert evaluate"
+    )
+
+
+def _finish(ax: Axes, title: str, most: float | None = None) -> None:
+    ax.set(title=title, xlabel="epoch")
+    ax.set_ylim(0, most)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
