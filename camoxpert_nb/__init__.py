@@ -22,6 +22,7 @@ _HOMES = {
     "figures.predictions": "show_predictions",
     "figures.report": "write_report",
     "figures.results": "draw_pairs show_published show_test",
+    "figures.thresholds": "show_curves",
     "kaggle.earlier": "how_to_go_on",
     "kaggle.session": "begin",
     "network.build": "load_net",
