@@ -231,9 +231,12 @@ class _Trainer:
             found = state.epoch, judged.weights, judged.scored, config.keep
             state.best, taken = update_best(state.best, *found)
         record |= judged.record | {"validation": self.scored_on, "best": taken}
+        saved = {"net": judged.net.state_dict(), **self.made()}
         if taken:
-            saved = {"net": judged.net.state_dict(), "config": config.as_dict()}
-            self.saver.save("best", saved | state.best | {"version": versions()["camoxpert_nb"]})
+            self.saver.save("best", saved | state.best)
+        if not why_unsound(state, epoch_ends=True):
+            this = {"epoch": state.epoch, "iou": judged.scored.iou, "weights": judged.weights}
+            self.saver.keep(config.keep_best, state.epoch, judged.scored.iou, saved | this)
         shown = training, self.loaders, self.run, judged.net
         self.ranks.from_first(lambda: save_preview(*shown))
         self.report(self.run.log("epoch", **record))
@@ -306,9 +309,13 @@ class _Trainer:
             if last:
                 raise diverged(self.run, self.training.config, why)
             return self.note(f"this state is not saved, as {why}; last.pt is the one before")
-        made = {"config": self.training.config.as_dict(), "version": versions()["camoxpert_nb"]}
         obeyed = partial(self.run.request, "save", wanted=False)
-        self.saver.save("last", self.state.state_dict() | made, obeyed)
+        self.saver.save("last", self.state.state_dict() | self.made(), obeyed)
+
+    def made(self) -> dict[str, Any]:
+        """Return what a checkpoint says of how it was made."""
+        config = self.training.config.as_dict()
+        return {"config": config, "version": versions()["camoxpert_nb"]}
 
     def wants_save(self) -> bool:
         """Say whether a save was asked for, and none is being written."""
