@@ -33,7 +33,7 @@ import numpy as np
 import pysodmetrics_loop as loop
 from numpy.typing import NDArray
 
-from camoxpert_nb.evaluation.metrics import MEASURES, measure
+from camoxpert_nb.evaluation.metrics import OF_THE_FIELD, measure
 
 Array = NDArray[np.uint8]
 
@@ -97,7 +97,7 @@ def compare(image: Array, mask: Array, repeats: int) -> dict[str, float]:
             function(image, mask)
             times.append((time.process_time() - start) * 1000)
     fast, slow = (statistics.median(times) for times in spent.values())
-    difference = max(abs(float(ours[name] - theirs[name])) for name in MEASURES)
+    difference = max(abs(float(ours[name] - theirs[name])) for name in OF_THE_FIELD)
     return {"ours_ms": fast, "pysodmetrics_ms": slow, "ratio": slow / fast, "max_diff": difference}
 
 
@@ -124,7 +124,7 @@ def compare_folders(size: tuple[int, int], images: int, turns: int) -> dict[str,
     result = dict(zip(names, map(float, columns), strict=True))
     result["ratio"] = result["pysodmetrics_s"] / result["ours_s"]
     result["cpu_ratio"] = result["pysodmetrics_cpu_s"] / result["ours_cpu_s"]
-    return result | {"max_diff": max(abs(found[name] - expected[name]) for name in MEASURES)}
+    return result | {"max_diff": max(abs(found[name] - expected[name]) for name in OF_THE_FIELD)}
 
 
 def _run(command: list[str]) -> tuple[float, float, str]:

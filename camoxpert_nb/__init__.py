@@ -28,6 +28,7 @@ _HOMES = {
     "figures.results": "draw_pairs show_published show_test",
     "kaggle.attached": "attached_pictures attached_run",
     "figures.several": "show_runs",
+    "figures.thresholds": "show_curves",
     "kaggle.earlier": "how_to_go_on",
     "kaggle.session": "begin",
     "network.build": "load_net",

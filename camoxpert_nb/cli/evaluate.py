@@ -6,7 +6,7 @@ Heavy imports happen inside each command, so `--help` is instant.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,13 @@ from .flags import (
     taken_reading,
     write_json,
 )
+from .methods import add_curves, judge_each, told_apart, write_curves
 from .parser import EITHER, FOLDER, NEW_CSV, NEW_FOLDER, NEW_ONNX, NEW_PICTURE, RUN, RUNS, Options
 
 if TYPE_CHECKING:
+    from ..evaluation.judge import Judged
     from ..evaluation.predict import Views
+    from ..evaluation.scores import Scores
     from ..training.console import Console
 
 
@@ -36,10 +39,11 @@ def add_commands(commands: Any) -> None:
     """Add evaluate, compare, predict, export and data."""
     evaluate_flags(add_command(commands, "evaluate", evaluate, _refuse_lone))
     sub = add_command(commands, "compare", compare)
-    help = "run folders, or those of repeat; the first is what others are held to"
+    help = "run folders, those of repeat, or of any method's maps; others are held to the first"
     sub.add_argument("runs", type=RUNS, nargs="+", help=help)
     add_images(sub)
     add_reading(sub)
+    add_curves(sub)
     sub = add_command(commands, "predict", predict)
     _add_run(sub, required=True)
     sub.add_argument("--input", type=EITHER, required=True, help="an image or a folder of images")
@@ -86,6 +90,7 @@ def evaluate_flags(sub: argparse.ArgumentParser) -> None:
     add_json(sub, "the scores, per image and in the mean")
     help = "file for the scores of each image, as a table"
     sub.add_argument("--csv", type=NEW_CSV, default="", help=help)
+    add_curves(sub)
     sub.add_argument(
         "--report", action="store_true", help="write RUN/report.html, kept in RUN/reports too"
     )
@@ -101,7 +106,7 @@ def _refuse_lone(options: Options) -> None:
         raise InputError(
             "evaluate needs --run RUN --dataset-path DIR, or --predictions DIR --ground-truth DIR."
         )
-    unused = ("run", "dataset_path", "csv", "report", "validation_threshold")
+    unused = ("run", "dataset_path", "report", "validation_threshold")
     given = [flag_of(name) for name in unused if options[name]]
     if any(maps) and given:
         raise InputError(
@@ -116,7 +121,9 @@ def evaluate(options: Options) -> int:
 
     console = Console(())
     if options["predictions"] or options["ground_truth"]:
-        _write_scores(options, console, [_score_folders(options, console)])
+        scores = _score_folders(options, console)
+        sets = {Path(options["predictions"]).resolve().name: scores}
+        _write_scores(options, console, [scores.to_json()], sets)
         return 0
     runs = members_of(options["run"])
     if len(runs) > 1:
@@ -130,28 +137,26 @@ def compare(options: Options) -> int:
     """Score runs on the same images and say which differences are more than chance."""
     from ..evaluation.compare import ablation, ablation_text, performance_table
     from ..evaluation.compare import compare as compare_tables
-    from ..evaluation.judge import judge
-    from ..runs.run import Run
     from ..settings.config import Config
     from ..training.console import Console
 
     options["runs"] = members_of(options["runs"])
     if len(options["runs"]) < 2 or not options["dataset_path"]:
-        raise InputError("compare needs two or more run folders and --dataset-path DIR.")
-    console, runs = Console(()), [Run(folder) for folder in options["runs"]]
+        raise InputError(
+            "compare needs two or more run folders (or folders of maps) and --dataset-path DIR."
+        )
+    console, (runs, _) = Console(()), told_apart(options["runs"])
     paths = [Path(path) for path in options["dataset_path"]]
     how = {name: options[name] for name in ("split", "noncam", "device")}
     how["reading"] = taken_reading(options)
-    judged = [judge(run, paths, progress=console.progress, **how) for run in runs]
-    for sets in zip(*judged, strict=True):
-        tables = {
-            str(run.folder): one.scores.per_image for run, one in zip(runs, sets, strict=True)
-        }
-        names = [str(run.folder) for run in runs]
-        trained = dict(zip(names, (one.trained for one in sets), strict=True))
-        notes = [f"{name}: {one.note}" for name, one in zip(names, sets, strict=True)]
+    judged = judge_each(options["runs"], paths, console, how)
+    by_set = [dict(zip(judged, sets, strict=True)) for sets in zip(*judged.values(), strict=True)]
+    for ones in by_set:
+        tables = {name: one.scores.per_image for name, one in ones.items()}
+        trained = {name: one.trained for name, one in ones.items()}
+        notes = [f"{name}: {one.note}" for name, one in ones.items()]
         found = compare_tables(tables, trained).summary()
-        console.say("\n".join([sets[0].name, *notes, found, ""]))
+        console.say("\n".join([_name_of(ones), *notes, found, ""]))
     console.say(performance_table(runs).set_index("run").T.to_string())
     names = [str(run.folder) for run in runs]
     settings = {
@@ -163,7 +168,14 @@ def compare(options: Options) -> int:
     }
     console.say("\nbest validation IoU; runs that differ in their seed or fold alone share a row")
     console.say(ablation_text(ablation(settings, best)))
+    lines = {_name_of(ones): {name: one.scores for name, one in ones.items()} for ones in by_set}
+    write_curves(options, console, lines)
     return 0
+
+
+def _name_of(ones: Mapping[str, Judged]) -> str:
+    """Return the name of a set by what was judged on it."""
+    return next(iter(ones.values())).name
 
 
 def predict(options: Options) -> int:
@@ -245,7 +257,6 @@ def data(options: Options) -> int:
 def _score_run(folder: Path, options: Options, console: Console) -> None:
     """Score, print and write the scores; pictures come last, as nothing hangs on them."""
     from ..evaluation.judge import judge
-    from ..evaluation.scores import write_csv
     from ..figures.report import kept_as, write_report
     from ..figures.results import draw_tests
     from ..runs.run import Run
@@ -268,10 +279,8 @@ def _score_run(folder: Path, options: Options, console: Console) -> None:
     )
     for each in judged:
         console.say(each.summary())
-    if options["csv"]:
-        write_csv({each.name: each.scores for each in judged}, Path(options["csv"]))
-        console.say(f"each image's scores: {options['csv']}")
-    _write_scores(options, console, [each.to_json() for each in judged])
+    sets = {each.name: each.scores for each in judged}
+    _write_scores(options, console, [each.to_json() for each in judged], sets)
     draw_tests(run, judged, console.say)
     if options["report"]:
         newest = write_report(run, judged, say=console.say)
@@ -281,7 +290,6 @@ def _score_run(folder: Path, options: Options, console: Console) -> None:
 def _score_together(runs: Sequence[Path], options: Options, console: Console) -> None:
     """Score the mean of several runs' maps, and each of them beside it."""
     from ..evaluation.ensemble import judge_together
-    from ..evaluation.scores import write_csv
     from ..runs.run import Run
 
     if alone := [flag_of(x) for x in ("report", "validation_threshold") if options[x]]:
@@ -300,16 +308,23 @@ def _score_together(runs: Sequence[Path], options: Options, console: Console) ->
     )
     for each in judged:
         console.say(each.summary())
-    if options["csv"]:
-        write_csv({each.name: each.scores for each in judged}, Path(options["csv"]))
-        console.say(f"each image's scores: {options['csv']}")
-    _write_scores(options, console, [each.to_json() for each in judged])
+    sets = {each.name: each.scores for each in judged}
+    _write_scores(options, console, [each.to_json() for each in judged], sets)
 
 
-def _write_scores(options: Options, console: Console, results: list[dict[str, Any]]) -> None:
+def _write_scores(
+    options: Options, console: Console, results: list[dict[str, Any]], sets: Mapping[str, Scores]
+) -> None:
+    """Write the scores of all sets to the files that were asked for; the picture comes last."""
+    from ..evaluation.scores import write_csv
+
     write_json(options["json"], results[0] if len(results) == 1 else {"sets": results})
     if options["json"]:
         console.say(f"written to {options['json']}")
+    if options["csv"]:
+        write_csv({name: each.per_image for name, each in sets.items()}, Path(options["csv"]))
+        console.say(f"each image's scores: {options['csv']}")
+    write_curves(options, console, {"": sets})
 
 
 def _views(options: Options) -> Views:
@@ -318,7 +333,7 @@ def _views(options: Options) -> Views:
     return Views(options["flip"], tuple(options["scales"]))
 
 
-def _score_folders(options: Options, console: Console) -> dict[str, Any]:
+def _score_folders(options: Options, console: Console) -> Scores:
     from ..data.reading import AUTOMATIC
     from ..evaluation.scoring import score_folder
 
@@ -330,4 +345,4 @@ def _score_folders(options: Options, console: Console) -> dict[str, Any]:
         progress=console.progress,
     )
     console.say(f"{options['predictions']}\n{scores.summary()}")
-    return scores.to_json()
+    return scores

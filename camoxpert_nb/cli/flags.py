@@ -127,9 +127,8 @@ def add_views(sub: argparse.ArgumentParser) -> None:
 
 def add_which(sub: argparse.ArgumentParser) -> None:
     """Add which of a run's weights are used."""
-    sub.add_argument(
-        "--which", default="best", choices=("best", "last"), help="the best weights, or the last"
-    )
+    help = "the best weights, the last, or those of an epoch that --keep-best kept, by its number"
+    sub.add_argument("--which", default="best", metavar="best|last|EPOCH", help=help)
 
 
 def add_device(sub: argparse.ArgumentParser) -> None:

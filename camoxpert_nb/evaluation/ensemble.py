@@ -26,8 +26,8 @@ from .files import cores, in_order
 from .judge import chosen_sets, open_predictor
 from .metrics import Measured
 from .predict import PLAIN, Prediction, Predictor, Views
-from .scores import Scores, build_scores, number
-from .scoring import measure_map, refuse_other_shapes, tabulated
+from .scores import Scores, number
+from .scoring import measure_map, refuse_other_shapes, scores_of
 from .which_images import Chosen, holders
 
 Seconds = list[list[float]]
@@ -208,9 +208,9 @@ def _all_by_all(
     found = _measure(ensemble, one.pairs, views, progress, seconds)
     shown = unique_names(one.pairs)
     medians = [float(np.median(each)) for each in seconds]
-    whole = build_scores(*tabulated(shown, [each[0] for each in found]), sum(medians))
+    whole = scores_of(shown, [each[0] for each in found], sum(medians))
     members = {
-        name: build_scores(*tabulated(shown, [each[place + 1] for each in found]), medians[place])
+        name: scores_of(shown, [each[place + 1] for each in found], medians[place])
         for place, name in enumerate(names)
     }
     times = dict(zip(names, medians, strict=True))
@@ -235,8 +235,8 @@ def _each_by_its_holders(
         seconds: Seconds = [[] for _ in held]
         measured = [each[0] for each in _measure(part, pairs, views, progress, seconds)]
         found |= dict(zip(places, measured, strict=True))
-    table = tabulated(unique_names(one.pairs), [found[n] for n in range(len(one.pairs))])
-    return Together(one.name, one.note, one.split, one.trained, build_scores(*table))
+    scores = scores_of(unique_names(one.pairs), [found[n] for n in range(len(one.pairs))])
+    return Together(one.name, one.note, one.split, one.trained, scores)
 
 
 def _measure(

@@ -23,7 +23,7 @@ from .compare import paired_differences
 from .judgement import Judgement, Scored
 from .predict import PLAIN, Kept, Predictor, Views
 from .scores import Scores, number
-from .scoring import evaluate
+from .scoring import evaluate, score_maps
 from .which_images import Chosen, choose_pairs, reading_for
 
 
@@ -158,6 +158,23 @@ def chosen_sets(
             "time, so that no result stands under the other's name."
         )
     return folders, chosen
+
+
+def judge_maps(
+    folder: Path, like: Sequence[Judged], *, progress: Progress | None = None
+) -> list[Judged]:
+    """Score any method's maps on the images that were judged already: those of `like`.
+
+    folder: holds maps named like the images or masks; of several sets, in a folder each, named like
+    the set. What trained the method is not known here. Raises InputError where maps are missing.
+    """
+    found = []
+    for one in like:
+        own = folder / one.name if (folder / one.name).is_dir() else folder
+        scores = score_maps(own, one.pairs, progress=progress)
+        note = f"maps in {own}, on the same images; what trained them is not known"
+        found.append(Judged(one.name, one.pairs, note, one.split, 0, scores))
+    return found
 
 
 def validation_threshold(

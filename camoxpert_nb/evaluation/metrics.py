@@ -1,7 +1,7 @@
 """How good a map is: the measures of camouflaged object detection, exactly those of the field.
 
-Every measure equals pysodmetrics 1.6 on the same 8-bit map (the tests hold them side by side) and
-is computed 8 to 48 times as fast (LOG.md). S, E, F, IoU, Dice and MAE need no pixels, only how
+All but Boundary IoU equal pysodmetrics 1.6 on the same 8-bit map (the tests hold them side by side)
+and are computed 8 to 48 times as fast (LOG.md). S, E, F, IoU, Dice and MAE need no pixels, only how
 often each of the 256 levels occurs inside and outside the object in each quadrant: one histogram.
 """
 
@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 
 from ..data.images import Array
 from ..errors import InputError
+from .boundary import boundary_iou
 from .weighted_f import weighted_f
 
 Floats = NDArray[np.float64]
 Part = tuple[slice, slice]
 
-MEASURES = (
+OF_THE_FIELD = (  # those of pysodmetrics
     *("iou", "dice", "s_measure", "weighted_f", "mean_e", "adaptive_e", "max_e"),
     *("mean_f", "adaptive_f", "max_f", "mae"),
 )
+MEASURES = (*OF_THE_FIELD, "boundary_iou")
 _LEVELS = np.arange(256) / 255
 _TIE = 1e-9  # far above what the order of a sum changes, far below a level
 _EPSILON = np.spacing(1.0)  # Matlab's eps, which the original code of the measures adds
@@ -34,10 +36,11 @@ _EPSILON = np.spacing(1.0)  # Matlab's eps, which the original code of the measu
 class Measured(NamedTuple):
     """What `measure` finds in one image.
 
-    values: the eleven MEASURES and "raw_mae" (MAE without min-max), "false_alarm" (share of the
+    values: the twelve MEASURES and "raw_mae" (MAE without min-max), "false_alarm" (share of the
     background above 0.5, without min-max), "object_share" (share of the image that is object), and
     "intersection" and "union" (pixels of map and mask behind the IoU, which pooled IoU adds up).
-    curves: "e", "f", "iou", "precision", "recall", each (256,) float64, at thresholds 0...255.
+    curves: "e", "f", "iou", "precision", "recall", each (256,) float64: of the map where it is at
+    least t / 255, for t = 0...255.
     """
 
     values: dict[str, float]
@@ -57,10 +60,12 @@ def measure(
     or type. The max E and F of a set are the maximum of the mean curve, not the mean of the maxima.
 
     ignored: (H, W), true where pixels count nowhere: they are left out of the histograms of which
-    all measures are made; weighted F takes them for background in which nothing was found.
+    all measures are made; weighted F and Boundary IoU take them for background in which nothing was
+    found.
 
     IoU, Dice: overlap. S: Fan et al., ICCV 2017. Weighted F: Margolin et al., CVPR 2014.
-    E: Fan et al., IJCAI 2018. F (beta^2 = 0.3): Achanta et al., CVPR 2009.
+    E: Fan et al., IJCAI 2018. F (beta^2 = 0.3): Achanta et al., CVPR 2009. Boundary IoU, of the
+    same two masks as IoU: Cheng et al., CVPR 2021 (`boundary`).
     """
     image, mask = _checked(probability, mask)
     if ignored is not None and not ignored.any():
@@ -82,6 +87,7 @@ def measure(
         "s_measure": _s_measure(histogram, levels, means),
         "weighted_f": weighted_f(image, mask, low, high, background @ levels),
         "mae": _absolute_error(background, foreground, levels),
+        "boundary_iou": boundary_iou(mask, _found(image, levels)),
         "raw_mae": _absolute_error(background, foreground, _LEVELS),
         "false_alarm": float(background[_LEVELS > 0.5].sum() / max(background.sum(), 1)),
         "object_share": float(foreground.sum() / max(histogram.sum(), 1)),
@@ -161,6 +167,12 @@ def _range(image: Array) -> tuple[int, int]:
 def _stretched_levels(low: int, high: int) -> Floats:
     """Return the value (256,) that each level has after min-max; unused levels are meaningless."""
     return (_LEVELS - _LEVELS[low]) / (_LEVELS[high] - _LEVELS[low])
+
+
+def _found(image: Array, levels: Floats) -> Array:
+    """Return the stretched map above 0.5, as 0 and 1."""
+    highest_below = int(np.argmax(levels > 0.5)) - 1
+    return np.asarray(cv2.threshold(image, highest_below, 1, cv2.THRESH_BINARY)[1], np.uint8)
 
 
 def _quadrants(mask: Array) -> list[Part]:

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..outside.refused import naming
-from .metrics import MEASURES
+from .metrics import MEASURES, Measured
 
 Floats = NDArray[np.float64]
 Mean = dict[str, float | None]
@@ -37,6 +37,7 @@ LABELS = {
     "adaptive_f": "adaptive F",
     "max_f": "max F",
     "mae": "MAE",
+    "boundary_iou": "Boundary IoU",
 }
 _COLUMNS = {
     "name": "image",
@@ -57,12 +58,13 @@ _BEST = {"max_e": "e", "max_f": "f", "best_threshold_iou": "iou"}
 class Scores:
     """How good the maps of a set are.
 
-    n: images; n_empty: those without an object. mean: the eleven measures (None without an image
+    n: images; n_empty: those without an object. mean: the twelve measures (None without an image
     to average), where max E and F are the maximum of the mean curve, as in pysodmetrics. They are
     over the images with an object: IoU and F of an empty mask are 0 whatever is predicted.
     empty: of the empty images, mean "mae" without min-max and "false_alarm" (share of pixels above
     0.5). per_image: a row for each image with its name and `metrics.Measured.values`.
     curves: the mean curves of `metrics.Measured`, each (256,); none without an image to average.
+    Precision and recall are averaged image by image at each threshold, as papers of the field do.
 
     interval: of each mean, (low, high) of `bootstrap`; None for fewer than two images.
     other: "pooled_iou" (all pixels of the set as one image), "best_threshold_iou" and the
@@ -117,9 +119,10 @@ class Scores:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the curves as plain values that `json` can write."""
-        values = {name: value for name, value in vars(self).items() if name != "curves"}
-        return values | {"note": self.note, "per_image": self.per_image.to_dict("records")}
+        """Return everything as plain values that `json` can write; curves as columns of a table."""
+        values = dict(vars(self)) | {"note": self.note}
+        curves = curve_table(self).to_dict("list") if self.curves else {}
+        return values | {"curves": curves, "per_image": self.per_image.to_dict("records")}
 
 
 def labelled(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -129,12 +132,49 @@ def labelled(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return table.rename(columns=lambda each: names.get(str(each).removeprefix("mean."), each))
 
 
+def curve_table(scores: Scores) -> pd.DataFrame:
+    """Return the mean curves as a table: "threshold" (0...1), and a column for each curve."""
+    thresholds = np.arange(256) / 255
+    return pd.DataFrame({"threshold": thresholds[: 256 * bool(scores.curves)], **scores.curves})
+
+
+class Curves:
+    """The curves of a set's images, taken in one by one.
+
+    of_images: (n, 256) for each curve whose maximum has an interval; of the others only the
+    mean over the images with an object is kept, so the largest test set needs 40 MB.
+    """
+
+    def __init__(self, images: int) -> None:
+        self.of_images = {name: np.empty((images, 256)) for name in _BEST.values()}
+        self._sums: dict[str, Floats] = {}
+        self._taken = self._with_object = 0
+
+    def take(self, measured: Measured) -> None:
+        """Add the next image."""
+        counted = measured.values["object_share"] > 0
+        for name, curve in measured.curves.items():
+            if name in self.of_images:
+                self.of_images[name][self._taken] = curve
+            elif counted:
+                self._sums[name] = self._sums.get(name, 0) + curve
+        self._taken += 1
+        self._with_object += counted
+
+    def means(self) -> dict[str, Floats]:
+        """Return the mean of the other curves, (256,) each; none without an image to average."""
+        return {name: each / self._with_object for name, each in self._sums.items()}
+
+
 def build_scores(
-    rows: pd.DataFrame, curves: Mapping[str, Floats], seconds_per_image: float | None = None
+    rows: pd.DataFrame,
+    curves: Mapping[str, Floats],
+    seconds_per_image: float | None = None,
+    means: Mapping[str, Floats] | None = None,
 ) -> Scores:
     """Return the scores of images whose values are `rows` and whose curves are (n, 256) each.
 
-    Rows hold "name" and `metrics.Measured.values`.
+    Rows hold "name" and `metrics.Measured.values`. means: further curves, averaged already.
     """
     is_empty = (rows["object_share"] == 0).to_numpy()
     counted = ~is_empty
@@ -143,6 +183,7 @@ def build_scores(
     mean_curves = {}
     if counted.any():
         mean_curves = {name: values[counted].mean(0) for name, values in curves.items()}
+        mean_curves |= means or {}
         other["best_threshold"] = int(mean_curves["iou"].argmax()) / 255
     sizes = np.where(is_empty, 0, 1 + np.searchsorted(EDGES, rows["object_share"], "right"))
     found = [COD10K.match(name) for name in rows["name"]]
@@ -181,12 +222,17 @@ def percentile_interval(values: Floats, confidence: float = 0.95) -> tuple[float
     return float(low), float(high)
 
 
-def write_csv(scores: Mapping[str, Scores], path: Path) -> Path:
-    """Write one row per image of all sets (column "dataset") as CSV; return the path."""
-    table = pd.concat({name: one.per_image for name, one in scores.items()}, names=["dataset"])
+def write_csv(tables: Mapping[Any, pd.DataFrame], path: Path) -> Path:
+    """Write tables below each other as CSV, their keys as the first columns; return the path.
+
+    tables: `Scores.per_image` or `curve_table` by "dataset", or by ("dataset", "method").
+    """
+    both = isinstance(next(iter(tables), None), tuple)
+    table = pd.concat(dict(tables), names=["dataset", "method"][: 1 + both])
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.reset_index("dataset").to_csv(path, index=False, errors="backslashreplace")
+        rows = table.reset_index(level=-1, drop=True).reset_index()
+        rows.to_csv(path, index=False, errors="backslashreplace")
     return path
 
 
@@ -194,9 +240,8 @@ class _Averages:
     """All averages of weighted images, of which the plain mean is one and each resample another."""
 
     def __init__(self, rows: pd.DataFrame, curves: Mapping[str, Floats]) -> None:
-        columns = [*MEASURES, "intersection", "union"]
-        every = [rows[columns].to_numpy(float), *(curves[key] for key in _BEST.values())]
-        self._values = np.hstack(every)  # (n, measures + 2 + 3 * 256)
+        self._values = rows[[*MEASURES, "intersection", "union"]].to_numpy(float)
+        self._curves = {name: curves[key] for name, key in _BEST.items()}  # (n, 256) each
 
     def mean(self, chosen: NDArray[np.bool_]) -> tuple[Mean, Mean]:
         """Return the averages over the chosen images: of the measures, and the other ones."""
@@ -230,8 +275,8 @@ class _Averages:
         values, count = weights @ self._values[chosen], len(MEASURES)
         result = dict(zip(MEASURES, values.T, strict=False))
         result["pooled_iou"] = values[:, count] / np.maximum(values[:, count + 1], 1e-300)
-        curves = values[:, count + 2 :].reshape(len(weights), len(_BEST), -1)
-        return result | dict(zip(_BEST, curves.max(2).T, strict=True))
+        best = {name: (weights @ each[chosen]).max(1) for name, each in self._curves.items()}
+        return result | best
 
 
 def number(value: float | None, digits: int = 3, interval: Bounds | None = None) -> str:

@@ -22,7 +22,7 @@ from ..data.reading import PLAIN, MaskReading
 from ..errors import InputError, few
 from .files import by_stem, cores, in_order
 from .metrics import Measured, measure
-from .scores import Scores, build_scores
+from .scores import Curves, Scores, build_scores
 
 if TYPE_CHECKING:  # the network's side: a folder of maps is scored without torch
     from .predict import Kept, Prediction, Predictor, Views
@@ -54,7 +54,7 @@ def evaluate(
     jobs = zip(predictor.predict(pairs, views, seconds), pairs, strict=True)
     rows, curves = _measure_all(score, jobs, unique_names(pairs), cores(), progress)
     median = float(np.median(seconds))  # the first batch warms up, and would spoil a mean
-    return build_scores(rows, curves, median)
+    return build_scores(rows, curves.of_images, median, curves.means())
 
 
 def score_folder(
@@ -78,7 +78,37 @@ def score_folder(
         labels = read_mask(masks[stem], how)
         return measure_map(_read_map(maps[stem], labels.shape), labels)
 
-    return build_scores(*_measure_all(score, masks, [*masks], workers or cores(), progress))
+    rows, curves = _measure_all(score, masks, [*masks], workers or cores(), progress)
+    return build_scores(rows, curves.of_images, means=curves.means())
+
+
+def score_maps(folder: Path, pairs: Sequence[Pair], *, progress: Progress | None = None) -> Scores:
+    """Score the maps of a folder that are named like the pairs' images or masks.
+
+    There may be others, of other sets. Raises InputError, naming files, where maps are missing or
+    of another size than their mask.
+    """
+    maps = by_stem(Path(folder))
+    found = {
+        pair: maps[stem]
+        for pair in pairs
+        for stem in (pair.mask.stem, pair.image.stem)  # the last that is there counts
+        if stem in maps
+    }
+    missing = [pair.name for pair in pairs if pair not in found]
+    if missing:
+        raise InputError(
+            f"{folder}: {len(missing)} of {len(pairs)} images have no map there: {few(missing)} "
+            f"(maps: {few(list(maps))}). Give the folder that holds a map of each image that is "
+            "scored, named like it; maps of several sets in a folder each, named like the set."
+        )
+
+    def score(pair: Pair) -> Measured:
+        labels = read_labels(pair)
+        return measure_map(_read_map(found[pair], labels.shape), labels)
+
+    rows, curves = _measure_all(score, pairs, unique_names(pairs), cores(), progress)
+    return build_scores(rows, curves.of_images, means=curves.means())
 
 
 def measure_map(probability: NDArray[Any], labels: Array) -> Measured:
@@ -109,25 +139,33 @@ def _measure_all(
     names: Sequence[str],
     workers: int,
     progress: Progress | None,
-) -> tuple[pd.DataFrame, dict[str, NDArray[np.float64]]]:
-    """Return a row of values and the (n, 256) curves of all jobs, in order."""
+) -> tuple[pd.DataFrame, Curves]:
+    """Return a row of values and the curves of all jobs, in order."""
     if not names:
         raise InputError("There are no images to score. Give a folder, or a split, that has some.")
-    found = []
-    for measured in in_order(score, jobs, workers=workers):
-        found.append(measured)
-        if progress:
-            progress(len(found), len(names))
-    return tabulated(names, found)
+    return tabulated(names, in_order(score, jobs, workers=workers), progress)
 
 
 def tabulated(
-    names: Sequence[str], measured: Sequence[Measured]
-) -> tuple[pd.DataFrame, dict[str, NDArray[np.float64]]]:
-    """Return a row of values and the (n, 256) curves of each image, for `build_scores`."""
-    rows = [{"name": name, **one.values} for name, one in zip(names, measured, strict=True)]
-    curves = {key: np.stack([one.curves[key] for one in measured]) for key in measured[0].curves}
+    names: Sequence[str], found: Iterable[Measured], progress: Progress | None = None
+) -> tuple[pd.DataFrame, Curves]:
+    """Return a row of values for each image, and the images' curves, as they are measured."""
+    rows: list[dict[str, Any]] = []
+    curves = Curves(len(names))
+    for name, measured in zip(names, found, strict=True):
+        rows.append({"name": name, **measured.values})
+        curves.take(measured)
+        if progress:
+            progress(len(rows), len(names))
     return pd.DataFrame(rows), curves
+
+
+def scores_of(
+    names: Sequence[str], found: Iterable[Measured], seconds_per_image: float | None = None
+) -> Scores:
+    """Return the scores of images that are measured already."""
+    rows, curves = tabulated(names, found)
+    return build_scores(rows, curves.of_images, seconds_per_image, curves.means())
 
 
 def _read_map(path: Path, shape: tuple[int, ...]) -> Array:

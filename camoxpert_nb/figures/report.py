@@ -26,6 +26,7 @@ from ..runs.run import Run
 from ..settings.config import Config
 from .canvas import try_to_draw
 from .results import show_among_published, show_test, training_figures
+from .thresholds import show_curves
 
 Say = Callable[[str], None]
 _STYLE = """
@@ -44,7 +45,9 @@ img { max-width: 100%; } figure { margin: 1em 0; } figcaption { color: #444; }
 _MEASURE = (
     "Each map is stretched to its mask's own size and its values to 0...1. IoU and Dice are taken "
     "at threshold 0.5, image by image, then averaged; the other measures are those of pysodmetrics "
-    "1.6. In brackets: 95 % interval from resampling the images."
+    "1.6. Boundary IoU is the IoU of the outlines alone, 2 % of the diagonal broad (Cheng et al., "
+    "CVPR 2021); published tables do not give it. In brackets: 95 % interval "
+    "from resampling the images."
 )
 
 
@@ -148,6 +151,11 @@ def _one_set(run: Run, one: Judged, say: Say) -> Iterable[str]:
         yield _tag("p", f"Test-time augmentation: {one.gain.strip()}.")
     yield _figure(
         lambda: show_test(one), say, f"Images of {one.name}, from the best to the worst IoU."
+    )
+    yield _figure(
+        lambda: show_curves({one.name: one.scores}, one.name),
+        say,
+        f"{one.name}: precision over recall, F and E over the thresholds.",
     )
     reason = why_not_comparable(one.scores, one.name, split=one.split, trained=one.trained)
     if reason:

@@ -28,6 +28,7 @@ from .history import show_history
 from .predictions import preview_of, show_pairs, show_predictions
 from .ranking import evenly
 from .style import BLUE, GREY
+from .thresholds import show_curves
 
 
 @rc_context(STYLE)
@@ -100,11 +101,17 @@ def draw_test(run: Run, judged: Judged) -> Path:
 
 
 def draw_tests(run: Run, judged: Sequence[Judged], say: Callable[[str], None]) -> None:
-    """Draw each set's images; `say` is told each file, or why it was left out."""
+    """Draw each set's images and curves; `say` is told each file, or why it was left out."""
     for each in judged:
-        what = f"the pictures of {each.name}"
-        if path := try_to_draw(partial(draw_test, run, each), say, what):
-            say(f"  {path}")
+        for draw, what in ((draw_test, "pictures"), (draw_curves, "precision-recall curves")):
+            if path := try_to_draw(partial(draw, run, each), say, f"the {what} of {each.name}"):
+                say(f"  {path}")
+
+
+def draw_curves(run: Run, judged: Judged) -> Path:
+    """Draw a set's precision-recall, F and E curves into RUN/figures."""
+    path = run.folder / "figures" / f"{file_name('precision-recall-' + judged.name)}.png"
+    return save(show_curves({run.folder.resolve().name: judged.scores}, judged.name), path)
 
 
 def show_test(judged: Judged) -> Figure:

@@ -13,6 +13,7 @@ from torch import nn
 from .. import __version__
 from ..errors import InputError
 from ..outside.weights import find_weights
+from ..runs.best_epochs import checkpoint_name
 from ..runs.checkpoint import bare_keys, load_checkpoint, settings_of
 from ..runs.run import Run
 from ..settings.config import Config
@@ -52,8 +53,9 @@ def load_run(
     """Return a run's network, ready to predict, and the settings that those weights were made with.
 
     which: "best", the weights that scored best; "last", those of the last save, averaged if the
-    run keeps an average.
+    run keeps an average; or an epoch that --keep-best kept, as "12". InputError if it is not there.
     """
+    which = checkpoint_name(run.folder, which)
     checkpoint = run.load(which, device)
     config = settings_of(checkpoint, run.folder / f"{which}.pt")
     net = build_net(config, empty=True)

@@ -6,6 +6,7 @@
     summary.json   how it ended                     pause, stop, save   empty files: requests to the
     process.json   who was started last, who trains                     training, from anywhere
     own.json       names of the user's own loss, augmentation, optimiser, where there are some
+    best-epoch012-iou0.8123.pt   of the best epochs, with --keep-best (`best_epochs`)
 
 Only whole files are ever visible: each is written beside itself, flushed to disk and renamed. A
 reader reads a file once, and again when it is another one; of the history, what is new.
@@ -14,17 +15,16 @@ reader reads a file once, and again when it is another one; of the history, what
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import InputError, TrainingError
+from ..errors import InputError
 from ..outside.paths import given
 from ..outside.reading import BROKEN, Kinds, in_words, read_json
 from ..settings.config import Config
@@ -33,6 +33,7 @@ from .history import ENDS, Record, finite, is_after, parsed
 from .holder import FRESH, MARKS, holds, is_here, noted_as, this_machine
 from .latest import place_of, point_latest
 from .result import Result
+from .whole import write_whole
 
 RUNS = Path("runs")  # where runs live that were given no other place
 NEXT = RUNS / "next.json"  # the settings the next training takes
@@ -117,14 +118,21 @@ class Run(Result):
 
     # -- checkpoints and other whole files ---------------------------------------------------
 
-    def save(self, name: str, state: dict[str, Any]) -> None:
+    def save(self, name: str, state: dict[str, Any], instead_of: Sequence[str] = ()) -> None:
         """Write checkpoint `name` (tensors and plain values only), whole or not at all.
 
-        Raises TrainingError when the disk is full; the checkpoint saved before stays as it was.
+        instead_of: checkpoints that are removed just before this one appears. Raises TrainingError
+        when the disk is full; the checkpoint saved before stays as it was.
         """
         import torch
 
-        self._replace(self._checkpoint(name), lambda file: torch.save(state, file))
+        def remove() -> None:
+            for each in instead_of:
+                self._checkpoint(each).unlink(missing_ok=True)
+
+        self._replace(
+            self._checkpoint(name), lambda file: torch.save(state, file), instead_of=remove
+        )
 
     def load(self, name: str, device: Any = "cpu") -> dict[str, Any]:
         """Return checkpoint `name`; InputError when there is none."""
@@ -188,24 +196,8 @@ class Run(Result):
     def _checkpoint(self, name: str) -> Path:
         return self.folder / f"{name}.pt"
 
-    def _replace(self, path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-        part = path.with_name(path.name + ".part")
-        try:
-            with part.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-            part.unlink(missing_ok=True)
-            other = isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT)
-            if other or "DataLoader worker" in str(error):  # PyTorch tells of its end anywhere
-                raise
-            raise TrainingError(
-                f"{path} could not be written ({error}): the disk is probably full. What was "
-                "saved before is untouched. Free some space, then go on with "
-                f"`camoxpert resume {self.folder}`."
-            ) from error
+    def _replace(self, path: Path, write: Callable[[IO[bytes]], Any], **more: Any) -> None:
+        write_whole(path, write, **more)
 
     def copy_to(self, target: Path) -> None:
         """Copy the run's files, to be written there even if they are read-only here."""
@@ -345,5 +337,5 @@ class Onlooker(Run):
         """Leave the link to the first process."""
         return ""
 
-    def _replace(self, path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    def _replace(self, path: Path, write: Callable[[IO[bytes]], Any], **more: Any) -> None:
         pass

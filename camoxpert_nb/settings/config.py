@@ -42,7 +42,7 @@ ON_RESUME = {
     "taken over": "augment epochs stage1_epochs lr stage2_lr lr_batch stage2_lr_batch scale_lr "
     "backbone_lr_factor weight_decay scheduler min_lr warmup_epochs t_mult progressive_unfreeze "
     "use_ema ema_decay target_iou stop_at_target patience deep_weight uncertainty balance "
-    "legacy_loss clip batch_size stage2_batch_size accumulation_steps keep",
+    "legacy_loss clip batch_size stage2_batch_size accumulation_steps keep keep_best",
 }
 
 
@@ -207,6 +207,9 @@ class Config:
         "best",
         "what best.pt holds: the last epoch unless one was better by more than chance, or the last",
         choices=("best", "last"),
+    )
+    keep_best: int = saving(
+        0, "checkpoints of the best epochs that are kept beside best.pt; 0: none", low=0, high=1000
     )
     save_minutes: float = saving(
         5.0, "longest time between two saves", above=0.0, high=1e6, unit="min"

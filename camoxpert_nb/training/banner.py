@@ -87,7 +87,8 @@ def _disk(training: Training) -> str:
     images = len(data.train) + len(data.validation)
     parameters = sum(parameter.numel() for parameter in training.state.net.parameters())
     run = Path(config.checkpoint_dir or "runs")
-    return disk_forecast(images, config.img_size, parameters, cache_folder(config), run)
+    place = cache_folder(config)
+    return disk_forecast(images, config.img_size, parameters, place, run, config.keep_best)
 
 
 def _experts(config: Config) -> str:

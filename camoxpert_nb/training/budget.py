@@ -163,16 +163,19 @@ def clock(minutes: float) -> str:
 GB = 1e9
 
 
-def disk_forecast(images: int, size: int, parameters: int, cache: Path, run: Path) -> str:
+def disk_forecast(
+    images: int, size: int, parameters: int, cache: Path, run: Path, kept: int = 0
+) -> str:
     """Say how much disk a training needs, and where.
 
     The cache holds four bytes a pixel (red, green, blue, mask) of `images` at `size` pixels.
     last.pt holds weights, average and two Adam moments, four bytes each, and is there twice while
-    it is written; best.pt the weights. Raises InputError when there is no room.
+    it is written; best.pt, and each of the `kept` best epochs and one more while it is written, the
+    weights. Raises InputError when there is no room.
     """
     wanted = (
         ("images", cache, images * 4 * size**2 / GB),
-        ("checkpoints", run, (2 * 4 + 1) * 4 * parameters / GB),
+        ("checkpoints", run, (2 * 4 + 1 + kept + bool(kept)) * 4 * parameters / GB),
     )
     parts = []
     for what, folder, need in wanted:

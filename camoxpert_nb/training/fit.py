@@ -28,9 +28,9 @@ from .failure import graceful, note_failure, refused
 from .loggers import Loggers
 from .memory import memory_advice, rehearse
 from .own import Callbacks, Own
-from .prepare import Loaders, Training, step_settings, summary, versions
+from .prepare import Loaders, Training, step_settings, summary
 from .resume import begin, folder_for, prepare_for
-from .saving import Saver, saves_beside
+from .saving import Saver, made_by, saves_beside
 from .schedule import Stage
 from .score import judge, nets_of, save_preview
 from .sound import diverged, why_spoiled, why_unsound
@@ -235,9 +235,12 @@ class _Trainer:
             found = state.epoch, judged.weights, judged.scored, config.keep
             state.best, taken = update_best(state.best, *found)
         record |= judged.record | {"validation": self.scored_on, "best": taken}
+        saved = {"net": judged.net.state_dict(), **made_by(config)}
         if taken:
-            saved = {"net": judged.net.state_dict(), "config": config.as_dict()}
-            self.saver.save("best", saved | state.best | {"version": versions()["camoxpert_nb"]})
+            self.saver.save("best", saved | state.best)
+        if not why_unsound(state, epoch_ends=True):
+            this = {"epoch": state.epoch, "iou": judged.scored.iou, "weights": judged.weights}
+            self.saver.keep(config.keep_best, state.epoch, judged.scored.iou, saved | this)
         shown = training, self.loaders, self.run, judged.net
         self.ranks.from_first(lambda: save_preview(*shown))
         self.tell(self.run.log("epoch", **record))
@@ -311,9 +314,8 @@ class _Trainer:
             if last:
                 raise self.diverged(why)
             return self.note(f"this state is not saved, as {why}; last.pt is the one before")
-        made = {"config": self.training.config.as_dict(), "version": versions()["camoxpert_nb"]}
         obeyed = partial(self.run.request, "save", wanted=False)
-        self.saver.save("last", self.state.state_dict() | made, obeyed)
+        self.saver.save("last", self.state.state_dict() | made_by(self.training.config), obeyed)
 
     def wants_save(self) -> bool:
         """Say whether a save was asked for, and none is being written."""

@@ -14,6 +14,7 @@ from ..data.identity import Split
 from ..errors import InputError, few
 from ..machine.distributed import Ranks
 from ..network.build import check_version
+from ..runs.best_epochs import drop_epochs_after
 from ..runs.checkpoint import bare_keys, load_checkpoint, settings_of
 from ..runs.history import ENDS
 from ..runs.process import new_folder
@@ -225,13 +226,17 @@ def restore(training: Training, run: Run, known: Split) -> None:
             f"{source} does not fit this network or kit ({str(error).splitlines()[0]}). Use the "
             "kit version named in its summary, or take its weights alone with --init-from."
         ) from error
+    had_best = bool(state.best)
+    changes += [*_settle_stages(training, was), *_compare_images(training, known)]
+    comparable = had_best == bool(state.best)
     if state.best and not has_best:
         state.best = {}
         changes.append("the best epoch is looked for anew, as best.pt is not here")
-    changes += [*_settle_stages(training, was), *_compare_images(training, known)]
     training.changes = changes
     refuse_over(training.config, _plan(training, training.config, state.origin), state)
     run.cut_history(state.epoch, state.step)
+    if training.ranks.first:
+        drop_epochs_after(run, state.epoch if comparable else 0, training.config.keep_best)
     if SHAPE & set(differences(training.config, was)):
         state.origin = _origin(training, was)
     training.plan = _plan(training, training.config, state.origin)
@@ -287,7 +292,7 @@ def _compare_images(training: Training, known: Split) -> list[str]:
         state.best = {}
         changes.append(
             "the best epoch is looked for anew, as other images validate: scores over other "
-            "images cannot be compared"
+            "images cannot be compared, and epochs kept by --keep-best go"
         )
     return changes
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
 
+from .. import __version__
 from ..machine.devices import Devices
+from ..runs.best_epochs import is_among_the_best, keep_epoch
 from ..runs.run import Onlooker, Run
+from ..settings.config import Config
 
 
 class Saver:
@@ -25,15 +29,20 @@ class Saver:
         self._writing: dict[str, Future[None]] = {}
 
     def save(
-        self, name: str, state: dict[str, Any], written: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        state: dict[str, Any],
+        written: Callable[[], None] = lambda: None,
+        write: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        """Write checkpoint `name`, as Run.save does; call `written` when it is there."""
+        """Write checkpoint `name`, by `write` or Run.save; call `written` when it is there."""
+        write = write or partial(self.run.save, name)
         if name in self._writing:
             self._writing.pop(name).result()
         if self._thread is None:
-            self._write(name, state, written)
+            _write(write, state, written)
         else:
-            self._writing[name] = self._thread.submit(self._write, name, copied(state), written)
+            self._writing[name] = self._thread.submit(_write, write, copied(state), written)
 
     def writes(self, name: str) -> bool:
         """Say whether this checkpoint is being written, or about to be."""
@@ -49,9 +58,19 @@ class Saver:
         if self._thread:
             self._thread.shutdown()
 
-    def _write(self, name: str, state: dict[str, Any], written: Callable[[], None]) -> None:
-        self.run.save(name, state)
-        written()
+    def keep(self, count: int, epoch: int, iou: float, state: dict[str, Any]) -> None:
+        """Keep an epoch's checkpoint if it is one of the `count` best; nothing where that is 0."""
+        if count and not isinstance(self.run, Onlooker):
+            found = self.run, count, epoch, iou
+            if is_among_the_best(*found):
+                self.save("best epochs", state, write=partial(keep_epoch, *found))
+
+
+def _write(
+    write: Callable[[dict[str, Any]], None], state: dict[str, Any], written: Callable[[], None]
+) -> None:
+    write(state)
+    written()
 
 
 def saves_beside(run: Run, devices: Devices) -> bool:
@@ -66,3 +85,8 @@ def copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: copied(each) for key, each in value.items()}
     return [copied(each) for each in value] if isinstance(value, list) else value
+
+
+def made_by(config: Config) -> dict[str, Any]:
+    """Return what a checkpoint says of how it was made."""
+    return {"config": config.as_dict(), "version": __version__}

@@ -143,6 +143,7 @@ def test_what_is_done_with_trained_runs(
     assert "paired bootstrap" in said
     assert "all settings alike" in said  # but for the seed: one group of two runs
     assert run("compare {run} --dataset-path {data}", **places) == 2
+    assert run(f"compare {{run}} {tmp_path} --dataset-path {{data}}", **places) == 2  # no maps
 
     table = tmp_path / "scores.csv"
     flags = f"--flip --validation-threshold --csv {table} --report"
@@ -154,6 +155,16 @@ def test_what_is_done_with_trained_runs(
     maps, images = tmp_path / "maps", Path(places["data"]) / "Test" / "Image"
     assert run(f"predict --run {{run}} --input {images} --output {maps} --overlay", **places) == 0
     assert len(list((maps / "overlays").glob("*.png"))) == len(list(maps.glob("*.png"))) == 8
+
+    curves, picture = tmp_path / "curves.csv", tmp_path / "curves.png"
+    flags = f"--dataset-path {{data}} --curves {curves} --picture {picture}"
+    assert run(f"compare {maps} {{run}} {flags}", **places) == 0
+    said = capsys.readouterr().out
+    assert f"against {maps}: IoU" in said and "what trained them is not known" in said
+    lines = curves.read_text().splitlines()
+    assert lines[0].startswith("dataset,method,threshold") and len(lines) == 1 + 2 * 256
+    assert picture.stat().st_size > 10_000
+    assert run(f"compare {maps} {maps.parent / 'maps'} {flags}", **places) == 2  # no run
 
     assert run("export {run}", **places) == 0
     said = capsys.readouterr().out
@@ -218,6 +229,7 @@ def test_train_resume_evaluate_predict_end_to_end(
         "adaptive_f",
         "max_f",
         "mae",
+        "boundary_iou",
     }
     maps = tmp_path / "maps"
     images = Path(places["data"]) / "Test" / "Image"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.evaluation.metrics import MEASURES, cut, measure
+from camoxpert_nb.evaluation.metrics import OF_THE_FIELD, cut, measure
 from camoxpert_nb.evaluation.metrics_of_batches import batch_iou, batch_mae
 from camoxpert_nb.evaluation.weighted_f import _reach, _squared_distance, _squared_nearby
 
@@ -105,7 +105,7 @@ def test_every_measure_and_curve_equals_pysodmetrics() -> None:
     for name, image, mask in pairs():
         expected, curves = oracle(image, mask)
         found = measure(image, mask)
-        for key in MEASURES:
+        for key in OF_THE_FIELD:
             assert found.values[key] == pytest.approx(expected[key], abs=1e-9), f"{key}: {name}"
         for key, curve in curves.items():
             np.testing.assert_allclose(found.curves[key], curve, 0, 1e-9, err_msg=f"{key}: {name}")
@@ -142,7 +142,9 @@ def kinds() -> Iterator[tuple[str, Array, Array]]:
 def test_each_kind_of_map_equals_pysodmetrics_but_for_rounding(image: Array, mask: Array) -> None:
     expected, curves = oracle(image, mask)
     found = measure(image, mask)
-    assert {key: found.values[key] for key in MEASURES} == pytest.approx(expected, rel=0, abs=1e-12)
+    assert {key: found.values[key] for key in OF_THE_FIELD} == pytest.approx(
+        expected, rel=0, abs=1e-12
+    )
     for key, curve in curves.items():
         np.testing.assert_allclose(found.curves[key], curve, 0, 1e-12, err_msg=key)
 
@@ -183,7 +185,7 @@ def test_tiny_images_equal_pysodmetrics() -> None:
         image = rng.integers(0, 256, (height, width), dtype=np.uint8)
         expected = oracle(image, mask)[0]
         found = values_of(image, mask)
-        assert {key: found[key] for key in MEASURES} == pytest.approx(expected, abs=1e-9)
+        assert {key: found[key] for key in OF_THE_FIELD} == pytest.approx(expected, abs=1e-9)
 
 
 def scenes(rng: np.random.Generator) -> Iterator[Array]:

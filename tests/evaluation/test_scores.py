@@ -15,8 +15,10 @@ from camoxpert_nb.evaluation.scores import (
     LABELS,
     RESAMPLES,
     SIZES,
+    Curves,
     bootstrap,
     build_scores,
+    curve_table,
     labelled,
     percentile_interval,
     write_csv,
@@ -159,10 +161,40 @@ def test_a_set_of_empty_masks_has_counts_and_no_means() -> None:
 
 def test_the_table_of_all_images_is_written(tmp_path: Path) -> None:
     one, two = (build_scores(*examined(n, seed=n)) for n in (3, 4))
-    table = pd.read_csv(write_csv({"CAMO": one, "NC4K": two}, tmp_path / "new" / "scores.csv"))
+    tables = {"CAMO": one.per_image, "NC4K": two.per_image}
+    table = pd.read_csv(write_csv(tables, tmp_path / "new" / "scores.csv"))
     assert list(table.columns[:2]) == ["dataset", "name"]
     assert table["dataset"].value_counts().to_dict() == {"CAMO": 3, "NC4K": 4}
     assert table["iou"][3:].to_numpy() == pytest.approx(two.per_image["iou"].to_numpy())
+
+
+def test_curves_are_written_as_a_table_by_set_and_method(tmp_path: Path) -> None:
+    one, two = (build_scores(*examined(n, seed=n)) for n in (3, 4))
+    nothing = build_scores(*with_values(np.array([0.0, 0.0]), shares=np.zeros(2)))
+    tables = {("CAMO", "a"): one, ("CAMO", "b"): two, ("NC4K", "a"): nothing}
+    path = write_csv({key: curve_table(each) for key, each in tables.items()}, tmp_path / "c.csv")
+    table = pd.read_csv(path)
+    columns = ["dataset", "method", "threshold"]
+    assert list(table)[:3] == columns and set(table) == {*columns, *one.curves}
+    assert len(table) == 2 * 256 and set(table["dataset"]) == {"CAMO"}
+    of_two = table[table["method"] == "b"]
+    assert of_two["recall"].to_numpy() == pytest.approx(two.curves["recall"])
+    assert of_two["threshold"].to_list() == [level / 255 for level in range(256)]
+
+
+def test_curves_taken_one_by_one_are_those_of_all_at_once() -> None:
+    rng, side, taken, every = np.random.default_rng(7), 30, Curves(5), []
+    for number in range(5):
+        mask = np.zeros((side, side), np.uint8)
+        mask[4:20, 3 : 3 + 3 * number] = 1  # the first has no object
+        measured = measure(rng.random((side, side)), mask)
+        taken.take(measured)
+        every.append(measured.curves)
+    for name, curves in taken.of_images.items():
+        assert np.array_equal(curves, np.stack([each[name] for each in every]))
+    for name, mean in taken.means().items():
+        np.testing.assert_allclose(mean, np.mean([each[name] for each in every[1:]], 0), 0, 1e-12)
+    assert {*taken.of_images, *taken.means()} == set(every[0])
 
 
 def test_tables_for_people_have_the_fields_names() -> None:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from camoxpert_nb.data.images import read_grey, read_image, resize_image, write_
 from camoxpert_nb.data.layouts import Pair
 from camoxpert_nb.data.masks import read_mask
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.evaluation.metrics import MEASURES, measure
+from camoxpert_nb.evaluation.metrics import MEASURES, OF_THE_FIELD, measure
 from camoxpert_nb.evaluation.predict import PLAIN, Kept, Predictor, Views, predict_folder
 from camoxpert_nb.evaluation.scores import LABELS
-from camoxpert_nb.evaluation.scoring import evaluate, score_folder
+from camoxpert_nb.evaluation.scoring import evaluate, score_folder, score_maps
 
 SIZE = 32
 SIZES = ((60, 90), (41, 33), (24, 24), (80, 50), (33, 70))
@@ -278,6 +278,10 @@ def pysodmetrics(maps: Path, pairs: list[Pair]) -> dict[str, float]:
     return mean
 
 
+def of_the_field(mean: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: mean[name] for name in OF_THE_FIELD}
+
+
 def score(net: nn.Module, pairs: list[Pair], batch_size: int = 8, **more: Any):
     return evaluate(Predictor(net, SIZE, "cpu", batch_size), pairs, **more)
 
@@ -289,7 +293,8 @@ def test_means_equal_pysodmetrics_and_the_folder_scores_the_same(
     calls: list[tuple[int, int]] = []
     found = score(net, pairs, progress=lambda *call: calls.append(call), batch_size=2)
     assert calls == [(done, 5) for done in range(1, 6)]
-    assert found.mean == pytest.approx(pysodmetrics(tmp_path / "maps", pairs), abs=1e-9)
+    expected = pysodmetrics(tmp_path / "maps", pairs)
+    assert of_the_field(found.mean) == pytest.approx(expected, abs=1e-9)
     assert tuple(found.mean) == MEASURES
     assert found.mean["max_f"] < found.per_image["max_f"].mean()  # the maximum of the mean curve
     again = score_folder(tmp_path / "maps", tmp_path / "GT", workers=3)
@@ -333,12 +338,67 @@ def test_empty_masks_are_counted_and_reported_apart(
     found = score(net, with_empty)
     others = [pair for pair in with_empty if pair.name not in ("animal-1", "animal-4")]
     assert (found.n, found.n_empty, len(found.per_image)) == (5, 2, 5)
-    assert found.mean == pytest.approx(pysodmetrics(tmp_path / "maps", others), abs=1e-9)
+    expected = pysodmetrics(tmp_path / "maps", others)
+    assert of_the_field(found.mean) == pytest.approx(expected, abs=1e-9)
     maps = [read_grey(tmp_path / f"maps/animal-{number}.png") / 255 for number in (1, 4)]
     assert found.empty["mae"] == pytest.approx(np.mean([image.mean() for image in maps]))
     false = np.mean([(image > 0.5).mean() for image in maps])
     assert found.empty["false_alarm"] == pytest.approx(false) != 0
     assert "3 of 5 images" in found.note
+
+
+@pytest.mark.parametrize("empty", [(), (0,), (1, 4)])
+def test_curves_of_a_set_equal_pysodmetrics(
+    net: Brightness, pairs: list[Pair], tmp_path: Path, empty: tuple[int, ...]
+) -> None:
+    """Over the images with an object, at each of the 256 thresholds."""
+    for number in empty:
+        save(tmp_path / f"GT/animal-{number}.png", np.zeros(SIZES[number], np.uint8))
+    predict_into(net, tmp_path / "Imgs", tmp_path / "maps")
+    handlers = {
+        "f": toolbox.FmeasureHandler(True, False),
+        "precision": toolbox.PrecisionHandler(True, False),
+        "recall": toolbox.RecallHandler(True, False),
+        "iou": toolbox.IOUHandler(True, False),
+    }
+    steps = toolbox.FmeasureV2(handlers), toolbox.Emeasure()
+    for number, pair in enumerate(pairs):
+        for step in steps if number not in empty else ():
+            step.step(read_grey(tmp_path / f"maps/{pair.name}.png"), read_mask(pair.mask) * 255)
+    counted, e = (step.get_results() for step in steps)
+    expected = {name: counted[name]["dynamic"] for name in handlers} | {"e": e["em"]["curve"]}
+    ways = score(net, pairs, batch_size=2), score_folder(tmp_path / "maps", tmp_path / "GT")
+    for found in ways:
+        assert set(found.curves) == set(expected)
+        for name, curve in expected.items():
+            np.testing.assert_allclose(found.curves[name], curve[::-1], 0, 1e-9, err_msg=name)
+        table = json.loads(json.dumps(found.to_json(), allow_nan=False))["curves"]
+        assert table["threshold"] == [level / 255 for level in range(256)]
+        assert table["recall"] == found.curves["recall"].tolist()
+        assert max(table["f"]) == pytest.approx(found.mean["max_f"], abs=1e-12)
+
+
+def test_maps_of_a_method_are_found_by_the_names_of_images_or_masks(
+    net: Brightness, pairs: list[Pair], tmp_path: Path
+) -> None:
+    predict_into(net, tmp_path / "Imgs", tmp_path / "maps")
+    by_image = score_maps(tmp_path / "maps", pairs[:3])  # others may lie there too
+    assert by_image.to_json() == score(net, pairs[:3]).to_json() | {"seconds_per_image": None}
+    renamed = [
+        pair._replace(mask=pair.mask.rename(pair.mask.with_stem(f"{pair.name}_gt")))
+        for pair in pairs[:3]
+    ]
+    assert score_maps(tmp_path / "maps", renamed).mean == by_image.mean
+    for pair in renamed:
+        path = tmp_path / "maps" / f"{pair.name}.png"
+        path.rename(path.with_stem(pair.mask.stem))
+    assert score_maps(tmp_path / "maps", renamed).mean == by_image.mean
+    (tmp_path / "maps" / "animal-1_gt.png").unlink()
+    with pytest.raises(InputError, match=r"1 of 3 images have no map there: animal-1 \(maps: "):
+        score_maps(tmp_path / "maps", renamed)
+    save(tmp_path / "maps" / "animal-1.png", np.zeros((3, 3), np.uint8))
+    with pytest.raises(InputError, match=r"animal-1\.png has \(height, width\) \(3, 3\)"):
+        score_maps(tmp_path / "maps", renamed)
 
 
 def test_a_set_of_empty_masks_has_no_mean_and_says_so(
@@ -478,7 +538,7 @@ def test_a_folder_of_maps_is_scored_without_torch(pairs: list[Pair], tmp_path: P
     code = f"import sys; from camoxpert_nb.cli.main import main; main({['evaluate', *folders]})"
     code += "; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert "IoU                 1.0000" in done.stdout
+    assert f"{'IoU':<19} 1.0000" in done.stdout
     assert done.stdout.splitlines()[-1] == "False"
 
 

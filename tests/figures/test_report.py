@@ -80,7 +80,7 @@ def test_nothing_is_fetched_and_nothing_runs(report: Reader) -> None:
 
 def test_all_pictures_are_inside_and_whole(report: Reader) -> None:
     pictures = [attributes for tag, attributes in report.tags if tag == "img"]
-    assert len(pictures) == 4  # the test set, curves, validation, experts
+    assert len(pictures) == 5  # the test set, its precision-recall, training, validation, experts
     for attributes in pictures:
         kind, data = attributes["src"].split(",")
         assert kind == "data:image/webp;base64"

@@ -363,5 +363,7 @@ def test_disk_space_is_forecast_and_missed_in_time(tmp_path: Path) -> None:
     said = disk_forecast(4040, 320, 31_000_000, tmp_path / "cache", tmp_path / "runs" / "a")
     assert said.startswith(f"images 1.7 GB in {tmp_path / 'cache'} (")
     assert f"checkpoints 1.1 GB in {tmp_path / 'runs' / 'a'}" in said
+    said = disk_forecast(4040, 320, 31_000_000, tmp_path, tmp_path / "a", kept=3)  # and a fourth
+    assert f"checkpoints 1.6 GB in {tmp_path / 'a'}" in said
     with pytest.raises(InputError, match="GB free"):
         disk_forecast(10**9, 320, 1, tmp_path, tmp_path)

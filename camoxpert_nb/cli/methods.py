@@ -1,0 +1,109 @@
+"""Runs and folders of any method's maps, judged on the same images, and their curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..outside.paths import file_name
+from .parser import NEW_CSV, NEW_PICTURE, Options
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ..evaluation.judge import Judged
+    from ..evaluation.scores import Scores
+    from ..runs.run import Run
+    from ..training.console import Console
+
+Lines = Mapping[str, "Scores"]  # by the name of a method, or of a set
+
+
+def add_curves(sub: argparse.ArgumentParser) -> None:
+    """Add files for the curves over the thresholds."""
+    help = "file for precision, recall, F, E and IoU at each of 256 thresholds, as a table"
+    sub.add_argument("--curves", type=NEW_CSV, default="", help=help)
+    help = "file for the precision-recall, F and E curves as a picture"
+    sub.add_argument("--picture", type=NEW_PICTURE, default="", help=help)
+
+
+def told_apart(folders: Sequence[str]) -> tuple[list[Run], list[Path]]:
+    """Return the runs among the folders, and those that hold maps instead."""
+    from ..runs.run import Run
+
+    runs = [Run(folder) for folder in dict.fromkeys(map(Path, folders))]
+    others = [run.folder for run in runs if not run.config_path.exists()]
+    maps = [folder for folder in others if _holds_pictures(folder)]
+    if unknown := [str(folder) for folder in others if folder not in maps]:
+        raise InputError(
+            f"{unknown[0]} is no run folder (it has no config.json), and holds no maps either. "
+            "Give run folders, or folders with a method's maps as pictures, named like the images."
+        )
+    if len(maps) == len(runs):
+        raise InputError(
+            "compare needs a run among the folders: it says which images are scored. To score maps "
+            "alone: camoxpert evaluate --predictions DIR --ground-truth DIR."
+        )
+    return [run for run in runs if run.folder not in maps], maps
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Say whether pictures lie in a folder, or in one of its folders, as maps of several sets."""
+    from ..data.layouts import SUFFIXES
+
+    places = [folder, *(each for each in folder.iterdir() if each.is_dir())]
+    return any(path.suffix.lower() in SUFFIXES for place in places for path in place.iterdir())
+
+
+def judge_each(
+    folders: Sequence[str], paths: Sequence[Path], console: Console, how: Mapping[str, Any]
+) -> dict[str, list[Judged]]:
+    """Return what each run, and each folder of maps, scores on the same sets, in order."""
+    from ..evaluation.judge import judge, judge_maps
+
+    runs, maps = told_apart(folders)
+    found: dict[str, list[Judged]] = {
+        str(run.folder): judge(run, paths, progress=console.progress, **how) for run in runs
+    }
+    like = next(iter(found.values()))
+    found |= {str(each): judge_maps(each, like, progress=console.progress) for each in maps}
+    return {name: found[name] for name in dict.fromkeys(map(str, map(Path, folders)))}
+
+
+def write_curves(options: Options, console: Console, groups: Mapping[str, Lines]) -> None:
+    """Write each group's lines into --curves and --picture, where those were given.
+
+    groups: by the set, whose lines are methods; under "" the lines are sets. A picture holds one
+    group; of several, each has its own, with the set's name at the file's end.
+    """
+    from ..evaluation.scores import curve_table, write_csv
+
+    if options["curves"]:
+        tables = {
+            (group, line) if group else line: curve_table(scores)
+            for group, lines in groups.items()
+            for line, scores in lines.items()
+        }
+        write_csv(tables, Path(options["curves"]))
+        console.say(f"curves: {options['curves']}")
+    if not options["picture"]:
+        return
+    from ..figures.canvas import try_to_draw  # matplotlib is slow to load
+
+    picture = Path(options["picture"])
+    for group, lines in groups.items():
+        path = picture
+        if len(groups) > 1:
+            path = picture.with_stem(f"{picture.stem}-{file_name(group)}")
+        if drawn := try_to_draw(partial(_draw, lines, group, path), console.say, str(path)):
+            console.say(f"curves drawn: {drawn}")
+
+
+def _draw(lines: Lines, name: str, path: Path) -> Path:
+    from ..figures.canvas import save
+    from ..figures.thresholds import show_curves
+
+    return save(show_curves(lines, name), path)

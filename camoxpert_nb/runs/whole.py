@@ -1,0 +1,39 @@
+"""Files that are visible whole or not at all, written beside themselves and renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import TrainingError
+
+
+def write_whole(
+    path: Path, write: Callable[[IO[bytes]], Any], instead_of: Callable[[], None] = lambda: None
+) -> None:
+    """Write a run's file beside itself, flush it to disk, and rename it.
+
+    `instead_of` is called when it is whole, just before it gets its name. Raises TrainingError when
+    the disk is full; what was saved before stays as it was.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        instead_of()
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+        part.unlink(missing_ok=True)
+        other = isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT)
+        if other or "DataLoader worker" in str(error):  # PyTorch tells of its end anywhere
+            raise
+        raise TrainingError(
+            f"{path} could not be written ({error}): the disk is probably full. What was "
+            "saved before is untouched. Free some space, then go on with "
+            f"`camoxpert resume {path.parent}`."
+        ) from error
