@@ -42,7 +42,7 @@ def told_apart(folders: Sequence[str]) -> tuple[list[Run], list[Path]]:
             f"{unknown[0]} is no run folder (it has no config.json), and holds no maps either. "
             "Give run folders, or folders with a method's maps as pictures, named like the images."
         )
-    if len(maps) == len(folders):
+    if len(maps) == len(runs):
         raise InputError(
             "compare needs a run among the folders: it says which images are scored. To score maps "
             "alone: camoxpert evaluate --predictions DIR --ground-truth DIR."
@@ -78,7 +78,6 @@ def write_curves(options: Options, console: Console, groups: Mapping[str, Lines]
     group; of several, each has its own, with the set's name at the file's end.
     """
     from ..evaluation.scores import curve_table, write_csv
-    from ..figures.canvas import try_to_draw
 
     if options["curves"]:
         tables = {
@@ -88,8 +87,12 @@ def write_curves(options: Options, console: Console, groups: Mapping[str, Lines]
         }
         write_csv(tables, Path(options["curves"]))
         console.say(f"curves: {options['curves']}")
+    if not options["picture"]:
+        return
+    from ..figures.canvas import try_to_draw  # matplotlib is slow to load
+
     picture = Path(options["picture"])
-    for group, lines in groups.items() if options["picture"] else ():
+    for group, lines in groups.items():
         path = picture
         if len(groups) > 1:
             path = picture.with_stem(f"{picture.stem}-{file_name(group)}")
