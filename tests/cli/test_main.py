@@ -156,6 +156,18 @@ def test_what_is_done_with_trained_runs(
     assert run(f"predict --run {{run}} --input {images} --output {maps} --overlay", **places) == 0
     assert len(list((maps / "overlays").glob("*.png"))) == len(list(maps.glob("*.png"))) == 8
 
+    assert run("export {run}", **places) == 0
+    said = capsys.readouterr().out
+    assert "images/s on this CPU" in said
+    assert (Path(places["run"]) / "model.onnx").exists()
+
+
+def test_maps_of_any_method_are_compared_with_runs_and_drawn(
+    places: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train --preset tiny --dataset-path {data} --checkpoint-dir {run}", **places) == 0
+    maps, images = tmp_path / "maps", Path(places["data"]) / "Test" / "Image"
+    assert run(f"predict --run {{run}} --input {images} --output {maps}", **places) == 0
     curves, picture = tmp_path / "curves.csv", tmp_path / "curves.png"
     flags = f"--dataset-path {{data}} --curves {curves} --picture {picture}"
     assert run(f"compare {maps} {{run}} {flags}", **places) == 0
@@ -164,12 +176,7 @@ def test_what_is_done_with_trained_runs(
     lines = curves.read_text().splitlines()
     assert lines[0].startswith("dataset,method,threshold") and len(lines) == 1 + 2 * 256
     assert picture.stat().st_size > 10_000
-    assert run(f"compare {maps} {maps.parent / 'maps'} {flags}", **places) == 2  # no run
-
-    assert run("export {run}", **places) == 0
-    said = capsys.readouterr().out
-    assert "images/s on this CPU" in said
-    assert (Path(places["run"]) / "model.onnx").exists()
+    assert run(f"compare {maps} {images} {flags}", **places) == 2  # no run
 
 
 def test_the_largest_batch_is_told_with_the_flags_to_use(
