@@ -75,7 +75,7 @@ class TestForm:
 
     def test_it_is_a_short_story_with_a_next_step(self, path: Path) -> None:
         told, done = cells(path, "markdown"), cells(path, "code")
-        assert 15 <= len(told) + len(done) <= 29
+        assert 15 <= len(told) + len(done) <= 27
         assert told[0].source.startswith(f"# {path.stem[:2]} ")
         number = NAMES.index(path.stem)
         following = NAMES[number + 1] if number + 1 < len(NAMES) else "02_configure"
