@@ -67,6 +67,7 @@ class TestForm:
         nbformat.validate(notebook)
         assert set(notebook.metadata) == {"kernelspec", "language_info"}
         assert notebook.metadata.kernelspec.name == "python3"
+        assert notebook.metadata.language_info.file_extension == ".py"  # `nbconvert --to script`
         for cell in cells(path, "code"):
             assert cell.outputs == [] and cell.execution_count is None
             assert set(cell.metadata) <= {"tags"}

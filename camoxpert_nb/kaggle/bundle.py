@@ -27,6 +27,7 @@ from .rules import DATASET, KERNEL, KIT, T4, check, slug_of
 
 PROJECT = PACKAGE.parent
 DATA = ("ivanomelchenkoim11/cod10k-dataset", "ivanomelchenkoim11/camo-dataset")
+LANGUAGE = {"name": "python", "mimetype": "text/x-python", "file_extension": ".py"}
 NEEDS = {"03_train": "02_configure", "04_evaluate": "03_train", "05_visualize": "03_train"}
 Cell = dict[str, Any]
 
@@ -132,7 +133,7 @@ def _kernel(
     about = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook = {
         "cells": cells,
-        "metadata": {"kaggle": options, "kernelspec": about, "language_info": {"name": "python"}},
+        "metadata": {"kaggle": options, "kernelspec": about, "language_info": LANGUAGE},
         "nbformat": 4,
         "nbformat_minor": 5,
     }

@@ -7,6 +7,7 @@ as often as wished; the buttons only leave requests there. Core ipywidgets alone
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 import weakref
@@ -251,7 +252,7 @@ class Dashboard:
         """Return a function that puts the run, as it is, into one output of this cell."""
         shell = kernel_shell()
         if shell is None:
-            return lambda: None
+            return partial(_print_news, self._watch, set())
         from IPython.display import display
 
         self._shown_in = shell.execution_count
@@ -326,3 +327,12 @@ def _refresh_often(reference: weakref.ref[Dashboard], closed: threading.Event) -
             dashboard._settle()
             return
         del dashboard
+
+
+def _print_news(watch: Watch, told: set[tuple[str, int]]) -> None:
+    """Print the run's line when it is in another state, or an epoch further."""
+    news = watch.status.name, len(watch.epochs)
+    if news not in told:
+        told.add(news)
+        sys.stdout.write(watch.line() + "\n")
+        sys.stdout.flush()

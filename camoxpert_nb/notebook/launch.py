@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..outside.terminal import is_script
 from ..runs.pace import ESTIMATE
 from ..runs.process import going_on, other_settings, start
 from ..settings.config import Config
@@ -19,7 +20,8 @@ def launch(config: Config, *, resume: bool = False, wait: bool | None = None) ->
 
     `wait`: return at once (False), or when the training ended (True); the cell then shows one
     output that ends with curves, best value and a text summary, and an interrupt stops the
-    training, saved. By default (None) it waits where nobody watches (`shown.unattended`).
+    training, saved. By default (None) it waits where nobody watches (`shown.unattended`) and in a
+    script, whose next lines need the trained network.
 
     Where a training is going on in that folder already (in any of runs/ if none is named), no
     second one is started: its dashboard comes back, and says which settings differ.
@@ -38,6 +40,6 @@ def launch(config: Config, *, resume: bool = False, wait: bool | None = None) ->
         )
     if known:  # so that the time left knows what later stages cost
         dashboard.run.save_json(ESTIMATE, {"stages": known.get("stages", [])})
-    if unattended() if wait is None else wait:
+    if unattended() or is_script() if wait is None else wait:
         dashboard.wait()
     return dashboard

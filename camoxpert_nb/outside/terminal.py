@@ -26,6 +26,12 @@ def kernel_shell() -> Any:
     return shell if hasattr(shell, "kernel") else None
 
 
+def is_script() -> bool:
+    """Say whether a file runs, from top to bottom, with nobody to answer its prompts."""
+    ipython = sys.modules.get("IPython")
+    return not (ipython and ipython.get_ipython()) and not hasattr(sys, "ps1")
+
+
 class Patient:
     """A stream that takes everything, also when nobody reads it any more."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -62,7 +63,9 @@ def live(
     folder = tmp_path_factory.mktemp("live") / "run"
     data = {"dataset_path": str(camouflage), "cache_dir": str(cache), "device": "cpu"}
     started = time.monotonic()
-    dashboard = launch(make_config("tiny", epochs=5000, checkpoint_dir=str(folder), **data))
+    dashboard = launch(
+        make_config("tiny", epochs=5000, checkpoint_dir=str(folder), **data), wait=False
+    )
     assert time.monotonic() - started < 2
     assert dashboard.status.name == "starting"
     yield dashboard
@@ -73,10 +76,10 @@ def live(
 
 def test_a_second_launch_finds_the_first(live: Dashboard) -> None:
     config = Config.load(live.run.config_path)
-    assert launch(config).status == live.status
+    assert launch(config, wait=False).status == live.status
     until(live, lambda: steps(live) > 3)
     assert live.status.pid is not None
-    assert launch(config, resume=True).status.pid == live.status.pid
+    assert launch(config, resume=True, wait=False).status.pid == live.status.pid
     with pytest.raises(InputError, match=str(live.status.pid)):
         process.start(config, resume=True)
     assert os.getsid(live.status.pid) != os.getsid(0)  # it survives this process and its group
@@ -142,6 +145,23 @@ def test_a_notebook_without_a_reader_waits_and_keeps_one_output(tiny: Config) ->
     assert printed.text == "finished\n"
     assert "data:image/svg+xml" in again.data["text/html"]
     assert len(nbformat.writes(notebook)) < 1_000_000
+
+
+def test_a_script_waits_for_its_training(tiny: Config, tmp_path: Path) -> None:
+    """03 as a script (`nbconvert --to script`): what follows needs the trained network."""
+    tiny.save(tmp_path / "next.json")
+    script = tmp_path / "train.py"
+    script.write_text(
+        "from camoxpert_nb import chosen, launch\n"
+        f"print('ended:', launch(chosen({str(tmp_path / 'next.json')!r})).status.name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "ended: finished"
+    assert any("best validation IoU 0." in line for line in lines)
+    assert len(lines) < 10  # a line for each epoch and state
 
 
 def test_a_crash_shows_its_cause(tiny: Config, tmp_path: Path) -> None:
