@@ -163,8 +163,13 @@ class Feed:
         self._coming = iter(self._loader) if self.workers else None
 
     def close(self) -> None:
-        """Let go of what was begun and of who is told: then the workers end, when nobody waits."""
+        """End the workers, whoever still holds this or its batches, and tell nobody any more.
+
+        A process waits at its end for workers that run, for ever.
+        """
         self._coming, self.say = None, lambda message: None
+        if running := getattr(self._loader, "_iterator", None):
+            running._shutdown_workers()
 
     def __iter__(self) -> Iterator[Batch]:
         coming = iter(self._loader) if self._coming is None else self._coming

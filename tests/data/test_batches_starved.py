@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -80,3 +81,15 @@ def test_shared_memory_that_is_too_small_is_known_before(
     assert shared_memory_short(0, 2**60) == ""
     monkeypatch.setattr(batches, "SHARED", str(tmp_path / "none"))
     assert shared_memory_short(2, 2**60) == ""
+
+
+def test_workers_end_when_the_feed_is_closed_whoever_still_holds_it() -> None:
+    """A process waits at its end for its workers, for ever if they are not told to end."""
+    before = {*multiprocessing.active_children()}
+    made = feed(good=64, workers=1)
+    begun = iter(made)
+    next(begun)  # suspended within an epoch, as at a stop
+    (worker,) = {*multiprocessing.active_children()} - before
+    made.close()
+    assert not worker.is_alive()
+    made.close()  # once more does no harm
