@@ -161,7 +161,6 @@ def test_a_home_is_a_home_everywhere(here: Path, monkeypatch: pytest.MonkeyPatch
         "train --amp --no-amp",
         "train --no-use-ema --use-ema",
         "train --preset tiny --preset demo",
-        "evaluate --run a --run b",
         "evaluate --json a --json b",
         "predict --run a --input b --input c --output d",
         "data x --json a --json b",

@@ -103,7 +103,7 @@ def test_the_dry_run_shows_what_the_guides_banner_shows(
         "epochs            140",
         "deep supervision  on",
         "checkpointing     on",
-        "all from epoch 104",
+        "two (all) from epoch 104",
         "decay 0.999",
         "IoU 0.72",
         "million",
@@ -213,10 +213,10 @@ def test_train_resume_evaluate_predict_end_to_end(
     assert "experts %" in said
     assert "camoxpert evaluate --run" in said
     assert (folder / "figures" / "curves.png").exists()
-    assert "epoch   2 all" in (folder / "log.txt").read_text()
+    assert "epoch   2 stage two" in (folder / "log.txt").read_text()
 
     assert run("resume {run} --epochs 3", **places) == 0
-    assert "epoch   3 all" in capsys.readouterr().out
+    assert "epoch   3 stage two" in capsys.readouterr().out
 
     scores = tmp_path / "scores.json"
     assert run(f"evaluate --run {{run}} --dataset-path {{data}} --json {scores}", **places) == 0

@@ -260,7 +260,7 @@ def test_a_saved_notebook_holds_the_end_and_the_panel_comes_back(tmp_path: Path)
     assert "stopped" in panel.bundles[-1]["text/plain"]
     page = panel.bundles[-1]["text/html"]
     assert page.count("data:image/svg+xml") == 8 and "<svg" not in page and "<table" in page
-    assert "images_per_second" in table.bundles[-1]["text/plain"]
+    assert "images/s" in table.bundles[-1]["text/plain"]
     assert dashboard._widgets["again"].layout.display == ""
 
     run.save_process({**MINE, "started": 3e9})  # it goes on
