@@ -20,7 +20,7 @@ from camoxpert_nb.errors import InputError
 from camoxpert_nb.figures.canvas import Picture, draw_table, save
 from camoxpert_nb.figures.experts import show_experts
 from camoxpert_nb.figures.history import show_history
-from camoxpert_nb.figures.style import TERMS
+from camoxpert_nb.figures.style import TERMS, loss_name
 from camoxpert_nb.settings.config import EXPERTS
 
 
@@ -104,6 +104,26 @@ def test_history_draws_what_was_recorded() -> None:
     assert "mean over the validation images" in words(figure)
     for stage in ("stage one", "stage two"):
         assert stage in words(figure)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("dice", "dice"),
+        ("loss", "your own loss"),
+        ("_dice", "your own _dice"),
+        ("deep", "your own deep"),
+        ("<lambda in line 3 of a.py>", "<lambda in line 3 of a.py>"),
+    ],
+)
+def test_an_own_loss_has_its_name_in_the_curves(name: str, label: str) -> None:
+    figure = show_history([record(1), record(2)], loss=loss_name({"loss": name}))
+    draw(figure)
+    loss = figure.axes[0]
+    shown = [text.get_text() for text in loss.get_legend().get_texts()]
+    assert label in shown and f"{label}, validation" in shown
+    assert not [text for text in shown if "structure" in text]
+    assert loss_name({}) == loss_name({"augment": "flips"}) == "structure"
 
 
 def test_the_learning_rate_runs_within_the_epoch() -> None:

@@ -114,6 +114,48 @@ def test_records_come_as_they_are_logged(tiny: Config) -> None:
     assert epochs[0]["val_loss"] < 1 < fit_val_loss(tiny), "the user's loss validates too"
 
 
+def open_weight(tiny: Config, **changes: Any) -> Config:
+    return tiny.replace(**{"preset": "auto", "uncertainty": None, "augment": 0.0, **changes})
+
+
+def weighted(run: Run) -> list[float]:
+    """The uncertainty term of each epoch, as it entered the loss."""
+    return [each["weighted"]["uncertainty"] for each in run.records("epoch")]
+
+
+def test_an_own_loss_takes_the_place_of_the_whole_loss(tiny: Config) -> None:
+    run = fit(open_weight(tiny), own=Own(loss=dice))
+    assert weighted(run) == [0.0, 0.0]
+    for each in run.records("epoch"):
+        terms = each["structure"] + each["deep"] + 0.1 * each["balance"]
+        assert each["loss"] == pytest.approx(terms, rel=1e-4)
+    assert run.config.uncertainty is None  # trained anew without the loss, it is the recipe's
+    kit = fit(open_weight(tiny, checkpoint_dir=tiny.checkpoint_dir + "-kit"))
+    assert weighted(kit)[-1] > 0.1 and kit.config.uncertainty == 2.0
+
+
+@pytest.mark.parametrize("changes", [{"uncertainty": 0.5}, {"uncertainty": 2.0}])
+def test_a_weight_that_was_set_stays_with_an_own_loss(tiny: Config, changes: Any) -> None:
+    run = fit(open_weight(tiny, **changes), report=stop_after(3), own=Own(loss=dice))
+    run = fit(run.config, resume=True, own=Own(loss=dice))
+    assert run.config.uncertainty == changes["uncertainty"] and weighted(run)[-1] > 0
+
+
+def test_a_run_that_changes_its_loss_changes_the_uncertainty_term_too(tiny: Config) -> None:
+    changes: list[str] = []
+    how: dict[str, Any] = {"announce": lambda training: changes.extend(training.changes)}
+    run = fit(open_weight(tiny, epochs=3), report=stop_after(3))
+    assert run.config.uncertainty == 2.0
+    run = fit(run.config, resume=True, report=stop_after(6), own=Own(loss=dice), **how)
+    assert run.config.uncertainty is None and "goes on with --uncertainty 2 -> none" in changes
+    run = fit(run.config, resume=True, own=Own(loss="built-in"), **how)
+    assert run.config.uncertainty == 2.0 and "goes on with --uncertainty none -> 2" in changes
+    given = Config.load(run.config_path).replace(checkpoint_dir=tiny.checkpoint_dir + "-set")
+    other = fit(given.replace(uncertainty=0.7), report=stop_after(3))
+    fit(other.config, resume=True, own=Own(loss=dice))
+    assert other.config.uncertainty == 0.7
+
+
 def fit_val_loss(tiny: Config) -> float:
     folder = tiny.checkpoint_dir + "-kit"
     loss: float = fit(tiny.replace(checkpoint_dir=folder)).records("epoch")[0]["val_loss"]
