@@ -74,7 +74,9 @@ def panels_of(
     """
     speed, waits = (_lines(at, epochs, {key: BLUE}, "last epoch") for key in (SPEED, WAITS))
     return [
-        Panel("Training loss", "the sum of its terms", _losses(x, records, at, epochs, loss)),
+        Panel(
+            "Training and validation loss", "mean per image", _losses(x, records, at, epochs, loss)
+        ),
         Panel("Validation and training IoU", "0 to 1", _iou(at, epochs, target)),
         rate_panel(x, records),
         Panel("Expert share", "% of the weight", _shares(at, epochs), stacked=True),
@@ -87,9 +89,7 @@ def panels_of(
 
 def rate_panel(x: Values, records: Records) -> Panel:
     """Return the learning rates of records that stand at `x`, in epochs."""
-    return Panel(
-        "Learning rate", "per group, not drawn while 0", _groups(x, records, "lr"), log=True
-    )
+    return Panel("Learning rate", "log scale", _groups(x, records, "lr"), log=True)
 
 
 def panels(
@@ -182,7 +182,7 @@ def _losses(x: Values, records: Records, at: Values, epochs: Records, loss: str)
     terms = [line for line in _lines(x, weighted, TERMS) if np.nan_to_num(line.y).any()]
     terms = [line._replace(label=loss) if line.label == "structure" else line for line in terms]
     validation = _lines(at, epochs, {"val_loss": RED}, f"{loss}, validation")
-    return [*_lines(x, records, {"loss": BLACK}), *terms, *validation]
+    return [*_lines(x, records, {"loss": BLACK}, "loss, the sum"), *terms, *validation]
 
 
 def _iou(at: Values, epochs: Records, target: float | None) -> list[Line]:

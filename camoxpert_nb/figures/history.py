@@ -44,12 +44,11 @@ def show_history(
     axes = figure.subplots(PANELS // 2, 2)
     panels = panels_of(epochs, records, epochs, records, target, loss)
     stages = _stages(epochs, records)
-    left = epochs[0] - 0.5
-    if steps:
-        rates = _rates(steps, records)
-        panels = [rates if panel.title == rates.title else panel for panel in panels]
-        left = min(left, epochs[0] - 1)
-    for ax, panel in zip(axes.flat, panels[:PANELS], strict=True):
+    rates = _rates(steps, records) if steps else None
+    for ax, drawn in zip(axes.flat, panels[:PANELS], strict=True):
+        panel, left = drawn, epochs[0] - 0.5
+        if rates and panel.title == rates.title:  # it alone has lines within the first epoch
+            panel, left = rates, epochs[0] - 1
         _draw_panel(ax, panel)
         _draw_stages(ax, stages, named=ax in axes[0])
         ax.set(xlabel="epoch", xlim=(left, epochs[-1] + 0.5))

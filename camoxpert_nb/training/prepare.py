@@ -45,7 +45,7 @@ from .own_optimizer import build_optimizer
 from .same_images import check_same_images
 from .schedule import Plan, Stage, build_plan
 from .state import TrainState, backbone_blocks, parameter_groups
-from .train import StepSettings
+from .train import StepSettings, growth_note
 
 
 @dataclass
@@ -65,6 +65,11 @@ class Training:
     device_lines: Sequence[str]  # of all processes
     changes: Sequence[str] = ()  # since the run was saved, if it goes on
     own_notes: Sequence[str] = ()  # what is odd about the user's own parts
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of the user's own parts and of the loss."""
+        return [*self.own_notes, *growth_note(self.config.uncertainty)]
 
 
 def build_state(
