@@ -63,7 +63,7 @@ def test_a_training_is_watched_paused_reloaded_and_stopped(page: Lab) -> None:
     page.run_all()
     page.wait_for_cells(180)  # one step is measured first
     panel, run = page.cell(START), Run((page.folder / "runs" / "latest").resolve())
-    curve = panel.get_by_role("img", name="Training loss")
+    curve = panel.get_by_role("img", name="Training and validation loss")
     until_it_moves(curve)
 
     page.press("Pause", START)

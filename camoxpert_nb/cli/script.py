@@ -38,7 +38,8 @@ def fit(
     stop button) ends the step, saves and returns; with `resume` the run goes on, exactly. Under
     torchrun the script is one of several processes. `quiet` shows nothing.
 
-    loss(logits, masks): the loss to minimise in the place of the structure loss. logits
+    loss(logits, masks): the loss to minimise in the place of the kit's, whose uncertainty term
+    weighs nothing then unless `config` gives it a weight; the experts' balance stays. logits
     (B, 1, H, W) float32, any number; masks (B, 1, H, W) float32, 0...1. Returns a tensor, (B,) or
     a mean over the images, (). With deep supervision it is called for each coarser head too, with
     smaller maps and soft masks; it also gives the validation loss. A third argument `counted`,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..outside.foreign import name_of, named, with_article
+from ..outside.foreign import called, name_of, named, with_article
 from .augment import to_float
 
 
@@ -28,7 +28,7 @@ def augmented(
     generator = torch.Generator(image.device).manual_seed(seed)
     with named("augment", function), torch.no_grad(), seeded(seed):
         result = function(image.clone(), mask.clone(), generator)
-    image, mask = both(result, expected, name_of(function))
+    image, mask = both(result, expected, called("augment", name_of(function)))
     return image.float().clamp(0, 1).contiguous(), (mask >= 0.5).float().contiguous()
 
 
@@ -40,13 +40,12 @@ def both(result: Any, expected: tuple[Any, Any], name: str) -> tuple[Tensor, Ten
         if isinstance(result, tuple | list):
             found += f" of {', '.join(type(each).__name__ for each in result)}"
         raise InputError(
-            f"augment {name} returned {with_article(found)}, expected two tensors: "
-            "`return images, masks`."
+            f"{name} returned {with_article(found)}, expected two tensors: `return images, masks`."
         )
     for what, value, shape in zip(("images", "masks"), result, expected, strict=True):
         if value.shape != shape:
             raise InputError(
-                f"augment {name} returned {what} of shape {tuple(value.shape)}, expected "
+                f"{name} returned {what} of shape {tuple(value.shape)}, expected "
                 f"{tuple(shape)}, as it got them. Bring crops back to the size, both alike: "
                 "`torch.nn.functional.interpolate(images, masks.shape[-2:])`."
             )

@@ -63,7 +63,8 @@ def show_batch(
         how += " (0: as they are)" if config.augment == 0 else " of 1"
     else:
         pictures, masks = augmented(augment, pictures, masks, chance)
-        how = f"augmented by {name_of(augment)}"
+        name = name_of(augment)
+        how = f"augmented by {'your own augment' if name == 'augment' else name}"
     title = (
         f"{len(rows)} of a batch of {batch} in epoch {epoch}, as the network gets them: "
         f"{config.img_size} x {config.img_size} px,\n{how}; mask outlined in yellow"

@@ -58,17 +58,25 @@ class Panel(NamedTuple):
 
 
 def panels_of(
-    x: Values, records: Records, at: Values, epochs: Records, target: float | None
+    x: Values,
+    records: Records,
+    at: Values,
+    epochs: Records,
+    target: float | None,
+    loss: str = "structure",
 ) -> list[Panel]:
     """Return the panels of a run; the live curves and the saved figure draw the same ones.
 
     `records` are of steps or of epochs, `x` is where each stands in epochs; `at` where each of
     `epochs` does. What was not recorded, as GPUs on a CPU, has no line; nor has a term that is off.
-    A validation curve that turns away from its training curve tells of over-fitting.
+    `loss` is what the loss of the map is called. A validation curve that turns away from its
+    training curve tells of over-fitting.
     """
     speed, waits = (_lines(at, epochs, {key: BLUE}, "last epoch") for key in (SPEED, WAITS))
     return [
-        Panel("Training loss", "the sum of its terms", _losses(x, records, at, epochs)),
+        Panel(
+            "Training and validation loss", "mean per image", _losses(x, records, at, epochs, loss)
+        ),
         Panel("Validation and training IoU", "0 to 1", _iou(at, epochs, target)),
         rate_panel(x, records),
         Panel("Expert share", "% of the weight", _shares(at, epochs), stacked=True),
@@ -81,21 +89,21 @@ def panels_of(
 
 def rate_panel(x: Values, records: Records) -> Panel:
     """Return the learning rates of records that stand at `x`, in epochs."""
-    return Panel(
-        "Learning rate", "per group, not drawn while 0", _groups(x, records, "lr"), log=True
-    )
+    return Panel("Learning rate", "log scale", _groups(x, records, "lr"), log=True)
 
 
-def panels(steps: Records, epochs: Records, *, total: int, target: float) -> str:
+def panels(
+    steps: Records, epochs: Records, *, total: int, target: float, loss: str = "structure"
+) -> str:
     """Return the curves of a run as HTML, as many in a row as fit, epochs on each horizontal axis.
 
     `steps` and `epochs` are the records of these kinds, in order; `total` epochs are planned;
-    `target` is the IoU to reach.
+    `target` is the IoU to reach; `loss` is panels_of's.
     """
     at, few = column(epochs, "epoch"), steps[:: len(steps) // (10 * MOST) + 1]
     so_far = epochs_done(column(few, "step"), epochs, few[-1]["steps"] if few else 0, total)
     right = max([1.0, *at[-1:], *so_far[-1:]])  # one axis for all, so that panels can be compared
-    drawn = [picture(panel, right) for panel in panels_of(so_far, few, at, epochs, target)]
+    drawn = [picture(panel, right) for panel in panels_of(so_far, few, at, epochs, target, loss)]
     later = "IoU, experts and speed follow after each epoch." if steps else "No step was taken yet."
     note = "" if epochs else f'<div style="{NOTE}">{later}</div>'
     return f"{note}<div>{''.join(drawn)}</div>"
@@ -162,8 +170,8 @@ def _groups(x: Values, records: Records, key: str) -> list[Line]:
     return _lines(x, rows, dict(zip(names, (BLUE, RED, GREEN, *COLOURS), strict=False)))
 
 
-def _losses(x: Values, records: Records, at: Values, epochs: Records) -> list[Line]:
-    """The loss, its terms as they add up to it, and the structure term of the validation images.
+def _losses(x: Values, records: Records, at: Values, epochs: Records, loss: str) -> list[Line]:
+    """The loss, its terms as they add up to it, and the first term, `loss`, in validation.
 
     A term that weighs nothing has no line. Older records have their terms without weights, and of
     these only structure, whose weight is 1, can stand beside the sum.
@@ -172,8 +180,9 @@ def _losses(x: Values, records: Records, at: Values, epochs: Records) -> list[Li
         record.get("weighted") or {"structure": record.get("structure")} for record in records
     ]
     terms = [line for line in _lines(x, weighted, TERMS) if np.nan_to_num(line.y).any()]
-    validation = _lines(at, epochs, {"val_loss": RED}, "structure, validation")
-    return [*_lines(x, records, {"loss": BLACK}), *terms, *validation]
+    terms = [line._replace(label=loss) if line.label == "structure" else line for line in terms]
+    validation = _lines(at, epochs, {"val_loss": RED}, f"{loss}, validation")
+    return [*_lines(x, records, {"loss": BLACK}, "loss, the sum"), *terms, *validation]
 
 
 def _iou(at: Values, epochs: Records, target: float | None) -> list[Line]:

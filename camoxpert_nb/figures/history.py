@@ -20,13 +20,19 @@ Band = tuple[str, float, float]
 
 @rc_context(STYLE)
 def show_history(
-    records: Records, *, target: float | None = None, title: str = "", steps: Records = ()
+    records: Records,
+    *,
+    target: float | None = None,
+    title: str = "",
+    steps: Records = (),
+    loss: str = "structure",
 ) -> Figure:
     """Draw a run on one page: loss, IoU, learning rate, expert share, speed and data wait.
 
     `records` are the "epoch" records of a run's history, in order; whatever they lack is left out
     and said so. `target` (IoU, 0...1) becomes a dashed line. `steps`, its "step" records, show how
-    the learning rate runs within an epoch; without, it has a point an epoch.
+    the learning rate runs within an epoch; without, it has a point an epoch. `loss` is what
+    the loss of the map is called in the legend: the name of a loss of your own.
     """
     if not records:
         return empty_picture(title, "No epoch has ended yet.")
@@ -36,13 +42,13 @@ def show_history(
     measure = "IoU: mean over the validation images, each map stretched to 0...1 and cut at 0.5"
     figure.suptitle(f"{title + ': ' if title else ''}{count}\n{measure}")
     axes = figure.subplots(PANELS // 2, 2)
-    panels, stages = panels_of(epochs, records, epochs, records, target), _stages(epochs, records)
-    left = epochs[0] - 0.5
-    if steps:
-        rates = _rates(steps, records)
-        panels = [rates if panel.title == rates.title else panel for panel in panels]
-        left = min(left, epochs[0] - 1)
-    for ax, panel in zip(axes.flat, panels[:PANELS], strict=True):
+    panels = panels_of(epochs, records, epochs, records, target, loss)
+    stages = _stages(epochs, records)
+    rates = _rates(steps, records) if steps else None
+    for ax, drawn in zip(axes.flat, panels[:PANELS], strict=True):
+        panel, left = drawn, epochs[0] - 0.5
+        if rates and panel.title == rates.title:  # it alone has lines within the first epoch
+            panel, left = rates, epochs[0] - 1
         _draw_panel(ax, panel)
         _draw_stages(ax, stages, named=ax in axes[0])
         ax.set(xlabel="epoch", xlim=(left, epochs[-1] + 0.5))

@@ -27,7 +27,7 @@ from .experts import show_experts
 from .history import show_history
 from .predictions import preview_of, show_pairs, show_predictions
 from .ranking import evenly
-from .style import BLUE, GREY
+from .style import BLUE, GREY, loss_name
 from .thresholds import show_curves
 
 
@@ -86,6 +86,7 @@ def training_figures(run: Run) -> dict[str, Figure]:
         f"n = {summary['validation']} validation images"
     )
     how: dict[str, Any] = {"target": config.target_iou, "title": title}
+    how["loss"] = loss_name(run.own_parts)
     figures = {"curves": show_history(run.records("epoch"), steps=run.records("step"), **how)}
     if preview:
         figures["validation"] = show_predictions(preview)

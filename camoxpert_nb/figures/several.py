@@ -1,4 +1,4 @@
-"""Several runs in one figure: their validation IoU and their loss over the epochs."""
+"""Several runs in one figure: their validation IoU and structure loss over the epochs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ DASHES = ("-", (0, (4, 2)))
 
 @rc_context(STYLE)
 def show_runs(runs: Sequence[Run | Path | str] = ()) -> Figure:
-    """Draw the validation IoU (the better of raw and averaged weights) and the loss of runs.
+    """Draw the validation IoU (the better of raw and averaged weights) and structure loss of runs.
+
+    The training loss is no measure between runs, as its terms and weights differ; a run with a loss
+    of its own, or with `legacy_loss`, has no line there.
 
     runs: runs or their folders; none: the newest in runs/. Where runs were validated on different
     images the figure says so: their IoU cannot be compared. Raises InputError for a folder without
@@ -38,15 +41,17 @@ def show_runs(runs: Sequence[Run | Path | str] = ()) -> Figure:
     rows = -(-len(drawn) // 2)
     figure = Picture(figsize=(WIDTH, 4.0 + 0.22 * rows), layout="constrained")
     scores, losses = figure.subplots(1, 2)
-    for place, (name, (_, epochs)) in enumerate(zip(names, drawn, strict=True)):
-        at, iou, loss = column(epochs, "epoch"), _iou(epochs), column(epochs, "loss")
+    unlike = 0  # runs without a structure loss
+    for place, (name, (run, epochs)) in enumerate(zip(names, drawn, strict=True)):
+        at, iou, loss = column(epochs, "epoch"), _iou(epochs), _structure(run, epochs)
         look = {"color": COLOURS[place % len(COLOURS)], "ls": DASHES[place // len(COLOURS)]}
         best = f", best {np.nanmax(iou):.3f}" if np.isfinite(iou).any() else ""
         for ax, values in ((scores, iou), (losses, loss)):
             marker = "o" if len(at) < 15 else ""
             ax.plot(at, values, marker=marker, markersize=3.5, label=name + best, **look)
+        unlike += not np.isfinite(loss).any()
     _finish(scores, "Validation IoU", 1.0)
-    _finish(losses, "Training loss")
+    _finish(losses, "Validation structure loss" + f"\n({unlike} without)" * bool(unlike))
     lines, labels = scores.get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=2)
     left = len(chosen) - len(drawn)
@@ -81,6 +86,13 @@ def _iou(epochs: Sequence[Record]) -> Floats:
     both = np.stack([column(epochs, "iou"), column(epochs, "iou_ema")])
     better = np.nan_to_num(both, nan=-1.0).max(0)
     return np.where(better < 0, np.nan, better)
+
+
+def _structure(run: Run, epochs: Sequence[Record]) -> Floats:
+    """Return the validation structure loss of each epoch, NaN where another loss was measured."""
+    loss = column(epochs, "val_loss")
+    own = "loss" in run.own_parts or run.load_json("config").get("legacy_loss")
+    return np.full_like(loss, np.nan) if own else loss
 
 
 def _comparable(runs: Sequence[Sequence[Record]]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,16 @@ SKY, RED, YELLOW = "#56B4E9", "#D55E00", "#F0E442"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW)
 VERDICTS = {"hit": BLUE, "miss": YELLOW, "false alarm": RED}
 TERMS = {"structure": BLUE, "deep": ORANGE, "uncertainty": PURPLE, "balance": GREEN}
+
+
+def loss_name(own: Mapping[str, str]) -> str:
+    """Return what the loss of a run is called: structure, or the name of the user's own.
+
+    `own` are the names of the user's own parts, by part.
+    """
+    name = own.get("loss") or "structure"
+    taken = name in ("loss", *TERMS) or name.startswith("_")  # a legend leaves the latter out
+    return f"your own {name}" if taken and own.get("loss") else name
 
 
 def error_map(image: Array, mask: NDArray[np.bool_], found: NDArray[np.bool_]) -> Array:

@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import InputError, TrainingError
 from ..figures.curves import panels
 from ..figures.live_images import live_images
+from ..figures.style import loss_name
 from ..runs import process
 from ..runs.process import Status
 from ..runs.records import Watch
@@ -169,9 +170,9 @@ class Dashboard:
             parts["head"] = head_of(watch, [self._told])
             return
         if watch.records != self._drawn:
-            parts["curves"] = panels(
-                watch.steps, watch.epochs, total=watch.total_epochs, target=watch.target
-            )
+            how = {"total": watch.total_epochs, "target": watch.target}
+            loss = loss_name(self.run.load_json("own"))
+            parts["curves"] = panels(watch.steps, watch.epochs, loss=loss, **how)
             self._drawn = watch.records
             parts["table"] = table_of(watch.epochs)
         if watch.status.name != self._noted_at:

@@ -52,12 +52,14 @@ def figure_bundle(run: Run) -> Bundle:
     import base64
 
     from ..figures.history import show_history
+    from ..figures.style import loss_name
 
     epochs = run.records("epoch")
     if not epochs:
         return _text("No epoch has ended yet: this figure follows when the training ends.")
     settings = run.load_json("config")
-    figure = show_history(epochs, target=settings.get("target_iou"), steps=run.records("step"))
+    target, loss = settings.get("target_iou"), loss_name(run.load_json("own"))
+    figure = show_history(epochs, target=target, steps=run.records("step"), loss=loss)
     drawn = figure._repr_png_()  # type: ignore[attr-defined]
     text = f"the curves of {len(epochs)} epochs"
     return {"text/plain": text, "image/png": base64.b64encode(drawn).decode()}

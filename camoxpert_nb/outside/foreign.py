@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,16 @@ def name_of(part: Any) -> str:
     return f"<lambda in line {code.co_firstlineno} of {Path(code.co_filename).name}>"
 
 
+def called(part: str, name: str) -> str:
+    """Return a part and its name as a sentence has it: loss dice, or your own loss."""
+    return f"your own {part}" if name == part else f"{part} {name}"
+
+
+def listed(names: Mapping[str, str]) -> str:
+    """Return parts and their names as loss=dice; a part alone where it is called as it is."""
+    return ", ".join(part if name == part else f"{part}={name}" for part, name in names.items())
+
+
 class OwnFailed(TrainingError):
     """A part of the user's own raised an error; the message names it, and the line."""
 
@@ -39,7 +49,7 @@ def named(part: str, function: Any) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # PyTorch's
             raise
-        raise OwnFailed(f"{part} {name_of(function)} failed: {described(error)}") from error
+        raise OwnFailed(f"{called(part, name_of(function))} failed: {described(error)}") from error
 
 
 def described(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import KitError
+from ..outside.foreign import listed
 from ..settings.config import Config
 
 
@@ -80,8 +81,7 @@ class Result:
         state = "finished" if self.finished else "not finished: fit(run, resume=True) goes on"
         yield "epochs", f"{self.epochs} of {self.config.epochs}, {state}"
         if self.own_parts:
-            own = ", ".join(f"{part} {name}" for part, name in self.own_parts.items())
-            yield "your own", own
+            yield "your own", listed(self.own_parts)
 
     def __repr__(self) -> str:
         known = ""

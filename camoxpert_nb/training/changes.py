@@ -7,7 +7,8 @@ from typing import Any
 from ..errors import InputError
 from ..settings.checks import flag_of
 from ..settings.config import ON_RESUME, Config, differences
-from ..settings.recipe import IN_PROPORTION
+from ..settings.presets import PRESETS
+from ..settings.recipe import IN_PROPORTION, recipe
 
 
 def compare_settings(was: Config, now: Config, source: str) -> list[str]:
@@ -33,6 +34,20 @@ def compare_settings(was: Config, now: Config, source: str) -> list[str]:
     goes_on = [f"goes on with {line}" for line in lines["taken over"] + lines["of the machine"]]
     ignored = [f"{line} has no effect: the run began long ago" for line in lines["no effect"]]
     return [*goes_on, *_kept(was, now), *ignored]
+
+
+def without_uncertainty(was: Config, now: Config) -> Config:
+    """Return the settings with which a run goes on that takes a loss of the user's own.
+
+    The recipe's weight of the uncertainty term, which is part of the kit's loss, is open then. A
+    weight that the user gave stays.
+    """
+    by_recipe = PRESETS.get(was.preset, {}).get("uncertainty", 0.0) is None
+    given = now.uncertainty != was.uncertainty
+    usual = recipe(was.epochs, 1, 1)["uncertainty"]
+    if by_recipe and not given and was.uncertainty == usual:
+        return now.replace(uncertainty=None)
+    return now
 
 
 def _kept(was: Config, now: Config) -> list[str]:

@@ -83,7 +83,7 @@ def fit(
                 trainer = _Trainer(training, loaders, run, loggers.report, gauge, saver, end)
                 told = ranks.told(trainer.note, partial(note_failure, run))
                 with told, contextlib.closing(loaders.feed):
-                    for doubt in [*loaders.doubts, *training.own_notes]:
+                    for doubt in [*loaders.doubts, *training.notes]:
                         trainer.note(doubt)
                     trainer.work()
     except Exception as error:

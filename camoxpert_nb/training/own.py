@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, TrainingError
-from ..outside.foreign import described, name_of, named, with_article
+from ..outside.foreign import called, described, listed, name_of, named, with_article
 
 BUILT_IN = "built-in"  # given for a part: the kit's own, in a run that had another one
 PARTS = ("loss", "augment", "optimizer")
@@ -45,8 +45,8 @@ class Own:
 
     @property
     def in_words(self) -> str:
-        """Return the same as "loss dice, optimizer sgd", or ""."""
-        return in_words(self.names)
+        """Return the same as "loss=dice, optimizer=sgd", or ""."""
+        return listed(self.names)
 
     def call(self, folder: Path | str) -> str:
         """Return the call that goes on with a run of these parts."""
@@ -58,11 +58,6 @@ class Own:
 def is_own(part: Any) -> bool:
     """Say whether that is a part of the user's, and not the kit's."""
     return part is not None and not (isinstance(part, str) and part == BUILT_IN)
-
-
-def in_words(names: Mapping[str, str]) -> str:
-    """Return parts and their names as text."""
-    return ", ".join(f"{part} {name}" for part, name in names.items())
 
 
 def call_of(folder: Path | str, names: Mapping[str, str]) -> str:
@@ -85,8 +80,8 @@ def require_own(recorded: Mapping[str, str], own: Own, folder: Path | str) -> li
     }
     if missing:
         raise InputError(
-            f"{folder} was trained with parts of its user's own ({in_words(recorded)}), and "
-            f"{in_words(missing)} is not given here. A command cannot give it: go on in Python, "
+            f"{folder} was trained with parts of its user's own ({listed(recorded)}), and "
+            f"{listed(missing)} is not given here. A command cannot give it: go on in Python, "
             f"where it is defined, with `{call_of(folder, recorded)}`. To go on with the kit's own "
             f"instead, say so there: {', '.join(f'{part}=' + repr(BUILT_IN) for part in missing)}."
         )
@@ -99,10 +94,14 @@ def require_own(recorded: Mapping[str, str], own: Own, folder: Path | str) -> li
         )
     names = {part: (recorded.get(part), given.get(part)) for part in ("loss", "augment")}
     return [
-        f"goes on with {part} {new or BUILT_IN}, before {old or BUILT_IN}"
+        f"goes on with {_told(part, new)}, before {_told(part, old)}"
         for part, (old, new) in names.items()
         if old != new
     ]
+
+
+def _told(part: str, name: str | None) -> str:
+    return called(part, name) if name else f"{part} {BUILT_IN}"
 
 
 def _optimizer(name: str | None) -> str:
@@ -127,7 +126,7 @@ class OwnLoss(nn.Module):
             more["counted"] = torch.ones_like(mask) if counted is None else counted
         with named("loss", self.function):
             value = self.function(logits.float(), mask, **more)
-        return per_image(value, len(logits), name_of(self.function))
+        return per_image(value, len(logits), called("loss", name_of(self.function)))
 
 
 def parameters_of(function: Any) -> Mapping[str, inspect.Parameter]:
@@ -140,16 +139,16 @@ def parameters_of(function: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def per_image(value: Any, count: int, name: str) -> Tensor:
-    """Return a loss as (count,) float32: a scalar is everybody's."""
+    """Return a loss as (count,) float32: a scalar is everybody's. `name` is for messages."""
     if not isinstance(value, Tensor):
         shown = type(value).__name__
         raise InputError(
-            f"loss {name} returned {with_article(shown)}, expected a tensor: one number, or one "
+            f"{name} returned {with_article(shown)}, expected a tensor: one number, or one "
             "for each image. Compute it with torch alone: numpy and .item() lose the gradient."
         )
     if value.shape not in ((), (count,)):
         raise InputError(
-            f"loss {name} returned a tensor of shape {tuple(value.shape)} for {count} images, "
+            f"{name} returned a tensor of shape {tuple(value.shape)} for {count} images, "
             f"expected () or ({count},). Average over the pixels: `.mean((1, 2, 3))` of "
             "(B, 1, H, W), or `.mean()` of all."
         )
@@ -178,18 +177,18 @@ class Callbacks:
             answer = function(dict(record))
         except Exception as error:
             place = f"step {record['step']}, epoch {record['epoch']}"
-            what = f"{name} {name_of(function)} failed at {place}: {described(error)}"
+            what = f"{called(name, name_of(function))} failed at {place}: {described(error)}"
             self.failure = what, error
             self._stop()
             return
         if isinstance(answer, str) and answer == STOP:
-            self.asked = f"{name} {name_of(function)} asked to stop"
+            self.asked = f"{called(name, name_of(function))} asked to stop"
             self._stop()
         elif isinstance(answer, bool | str) and answer and name not in self._silent:
             self._silent.add(name)
             self._say(
-                f'{name} {name_of(function)} returned {answer!r}, which does nothing; "{STOP}" '
-                "would end the training, saved"
+                f"{called(name, name_of(function))} returned {answer!r}, which does "
+                f'nothing; "{STOP}" would end the training, saved'
             )
 
     def raise_failure(self, call: str) -> None:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from ..data.own_augment import augmented, both, seeded
 from ..errors import InputError, KitError
-from ..outside.foreign import before_training, name_of
+from ..outside.foreign import before_training, called, name_of
 from ..outside.foreign import named as own_code
 from .own import BUILT_IN, CALLBACKS, PARTS, Own, OwnLoss, is_own
 
@@ -66,7 +66,7 @@ def _check_arguments(name: str, part: Any) -> None:
     first = next(iter(signature.parameters), "")
     if name == "loss" and first.lower() in MASKS:
         raise InputError(
-            f"loss {name_of(part)}{signature} takes the masks first, expected "
+            f"{called('loss', name_of(part))}{signature} takes the masks first, expected "
             "`loss(logits, masks)`. Turn them round: "
             "`lambda logits, masks: my_loss(masks, logits)`."
         )
@@ -75,8 +75,8 @@ def _check_arguments(name: str, part: Any) -> None:
         signature.bind(*[None] * ASKS[name], **extra)
     except TypeError as error:
         raise InputError(
-            f"{name} {name_of(part)}{signature} cannot be called as `{SHAPES[name]}` ({error}). "
-            "Take these arguments, in this order; more need a default."
+            f"{called(name, name_of(part))}{signature} cannot be called as `{SHAPES[name]}` "
+            f"({error}). Take these arguments, in this order; more need a default."
         ) from error
 
 
@@ -87,17 +87,17 @@ def try_loss(
 
     `ignores`: pixels are left out; `deep`: coarser heads have it too.
     """
-    loss, name = OwnLoss(function), name_of(function)
+    loss, name = OwnLoss(function), called("loss", name_of(function))
     if isinstance(function, nn.Module):
         function.to(device)
         if any(each.requires_grad for each in function.parameters()):
             raise InputError(
-                f"loss {name} has parameters of its own, and nothing would train them. Freeze them "
+                f"{name} has parameters of its own, and nothing would train them. Freeze them "
                 "(`requires_grad_(False)`), or make them part of the network (`net=`)."
             )
     if ignores and not loss.takes_counted:
         raise InputError(
-            f"--ignore-label leaves pixels out, and loss {name} does not know them. Let it take "
+            f"--ignore-label leaves pixels out, and {name} does not know them. Let it take "
             "them too, `loss(logits, masks, counted)`: counted is (B, 1, H, W), 0 where a pixel "
             "counts nowhere; or train without the ignored label."
         )
@@ -136,7 +136,7 @@ def _check_direction(loss: OwnLoss, masks: Tensor, name: str) -> None:
     good, bad = loss(right, masks)[1:].mean().item(), loss(-right, masks)[1:].mean().item()
     if good > bad + 1e-6 * abs(bad):
         raise InputError(
-            f"loss {name} is {good:.3g} for a right map and {bad:.3g} for its opposite, so the "
+            f"{name} is {good:.3g} for a right map and {bad:.3g} for its opposite, so the "
             "network would learn to be wrong. A score, as Dice or IoU, is to be turned round: "
             "`1 - score`. The logits are the first argument, the masks the second."
         )
@@ -152,7 +152,7 @@ def _check_mean(function: Any, logits: Tensor, masks: Tensor, counted: bool) -> 
     twice = function(torch.cat([logits] * 2), torch.cat([masks] * 2), **more)
     if abs(twice - once) > 0.2 * abs(once):
         raise InputError(
-            f"loss {name_of(function)} is {once.item():.3g} for three images and "
+            f"{called('loss', name_of(function))} is {once.item():.3g} for three images and "
             f"{twice.item():.3g} for the same images twice, expected their mean: `.mean()` in the "
             "place of `.sum()`, or a number for each image, (B,)."
         )
@@ -164,12 +164,12 @@ def _check_value(loss: OwnLoss, logits: Tensor, masks: Tensor, name: str, sure: 
     value = loss(given, truth)
     if not torch.equal(truth, masks) or not torch.equal(given.detach(), before):
         raise InputError(
-            f"loss {name} changes the tensors it is given. Work on copies: `masks = masks.clone()`,"
+            f"{name} changes the tensors it is given. Work on copies: `masks = masks.clone()`,"
             " and no functions that end in _."
         )
     if value.device != logits.device:
         raise InputError(
-            f"loss {name} returned a tensor on {value.device}, expected {logits.device}. Make new "
+            f"{name} returned a tensor on {value.device}, expected {logits.device}. Make new "
             "tensors where the logits are: `device=logits.device`."
         )
     where = "where the network is sure (logits of 40 and more)" if sure else "on random logits"
@@ -178,26 +178,27 @@ def _check_value(loss: OwnLoss, logits: Tensor, masks: Tensor, name: str, sure: 
         "`binary_cross_entropy_with_logits` is safe where log(sigmoid(x)) is not."
     )
     if not value.isfinite().all():
-        raise InputError(f"loss {name} returned {_listed(value)} {where}. {remedy}")
+        raise InputError(f"{name} returned {_listed(value)} {where}. {remedy}")
     if not value.requires_grad:
         raise InputError(
-            f"loss {name} has no gradient, so nothing would be learned. Thresholds (>, round, "
+            f"{name} has no gradient, so nothing would be learned. Thresholds (>, round, "
             "argmax), detach(), no_grad() and numpy end it: use the probabilities, "
             "`logits.sigmoid()`."
         )
     (gradient,) = torch.autograd.grad(value.mean(), logits, allow_unused=True)
     if gradient is None or not (sure or gradient.any()):
         raise InputError(
-            f"loss {name} does not depend on the logits, so nothing would be learned. They are its "
+            f"{name} does not depend on the logits, so nothing would be learned. They are its "
             "first argument; the masks are the second."
         )
     if not gradient.isfinite().all():
-        raise InputError(f"loss {name} has a gradient that is not finite {where}. {remedy}")
+        raise InputError(f"{name} has a gradient that is not finite {where}. {remedy}")
 
 
 def try_augment(function: Any, device: torch.device, size: int, ignores: bool) -> list[str]:
     """Raise InputError where an augmentation spoils images or masks; return what else is odd."""
-    name, count = name_of(function), min(max(2**22 // size**2, 4), 16)
+    name = called("augment", name_of(function))
+    count = min(max(2**22 // size**2, 4), 16)
     images, masks = _pattern(count, size, device)
     if ignores:
         masks = torch.cat([masks, torch.zeros_like(masks)], 1)
@@ -211,19 +212,19 @@ def try_augment(function: Any, device: torch.device, size: int, ignores: bool) -
     apart = sum(alike < ALIKE for alike in together)
     if together and apart > APART * len(together):
         raise InputError(
-            f"augment {name} moves images and masks apart: in {apart} of {len(together)} made-up "
+            f"{name} moves images and masks apart: in {apart} of {len(together)} made-up "
             "images the object is no more where its mask says. Flip, crop and turn both by the "
             "same numbers: draw them once, or move `torch.cat([images, masks], 1)` as one."
         )
     if not found[:, 0].any() or found[:, 0].all():
         raise InputError(
-            f"augment {name} returned masks that are all {int(found[:, 0].any())}, of images with "
+            f"{name} returned masks that are all {int(found[:, 0].any())}, of images with "
             "an object each. Masks are 0 and 1; do not divide them by 255."
         )
     if torch.equal(first, second):
         return []
     return [
-        f"augment {name} draws numbers that do not follow from the generator it is given, so a run "
+        f"{name} draws numbers that do not follow from the generator it is given, so a run "
         "that is resumed is not exactly the one that was not interrupted: draw with "
         "`torch.rand(..., generator=generator)`"
     ]
@@ -234,7 +235,7 @@ def _raw(function: Any, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     generator = torch.Generator(images.device).manual_seed(0)
     with own_code("augment", function), torch.no_grad(), seeded(0):
         result = function(images.clone(), masks.clone(), generator)
-    return both(result, (images.shape, masks.shape), name_of(function))
+    return both(result, (images.shape, masks.shape), called("augment", name_of(function)))
 
 
 def _check_range(name: str, what: str, value: Tensor) -> None:
@@ -247,7 +248,7 @@ def _check_range(name: str, what: str, value: Tensor) -> None:
         return
     tail = "The network normalises colours itself." if what == "images" else "Masks are 0 and 1."
     raise InputError(
-        f"augment {name} returned {what} from {low:.3g} to {high:.3g}, expected 0...1, as it got "
+        f"{name} returned {what} from {low:.3g} to {high:.3g}, expected 0...1, as it got "
         f"them. {tail} Leave out Normalize and factors of 255."
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import InputError
-from ..outside.foreign import OwnFailed, before_training, name_of, named
+from ..outside.foreign import OwnFailed, before_training, called, name_of, named
 from .own import parameters_of
 
 
@@ -32,13 +32,13 @@ def build_optimizer(
 def _made(
     function: Any, groups: Sequence[dict[str, Any]], lr: float, weight_decay: float
 ) -> Optimizer:
-    name = name_of(function)
+    name = called("optimizer", name_of(function))
     with named("optimizer", function):
         optimizer = function([dict(group) for group in groups])
     if not isinstance(optimizer, Optimizer):
         found = type(optimizer).__name__
         raise InputError(
-            f"optimizer {name} returned {found}, expected a torch.optim.Optimizer: "
+            f"{name} returned {found}, expected a torch.optim.Optimizer: "
             "`return torch.optim.SGD(groups, momentum=0.9)`."
         )
     wanted = {id(p): group["block"] for group in groups for p in group["params"]}
@@ -49,7 +49,7 @@ def _made(
         have = len({key for key, _ in held} & wanted.keys())
         kept = "does not keep the groups it was given"
         raise InputError(
-            f"optimizer {name} {kept if have == len(wanted) else f'holds {have} of {len(wanted)}'}"
+            f"{name} {kept if have == len(wanted) else f'holds {have} of {len(wanted)}'}"
             f"{'' if have == len(wanted) else ' parameters it was given'}: rates of head and "
             "backbone go by group. Hand the groups over as they are, `torch.optim.SGD(groups)`; "
             'divided further, each keeps its "block".'
@@ -67,7 +67,7 @@ def _refuse_default(name: str, optimizer: Optimizer, key: str, flag: str, meant:
     if not isinstance(value, int | float) or value in (usual, meant):
         return
     raise InputError(
-        f"optimizer {name} was made with {key}={value:g}, which has no effect: the schedule sets "
+        f"{name} was made with {key}={value:g}, which has no effect: the schedule sets "
         f"it for each group ({meant:g}). Leave it out there, and set it with the settings: "
         f"make_config(..., {flag}={value:g})."
     )
@@ -75,14 +75,14 @@ def _refuse_default(name: str, optimizer: Optimizer, key: str, flag: str, meant:
 
 def _try_optimizer(function: Any, groups: Sequence[dict[str, Any]]) -> None:
     """Take steps with a few parameters, and take them up again as a run that is resumed would."""
-    name = name_of(function)
+    name = called("optimizer", name_of(function))
     lr, decay = groups[0]["lr"], max(group["weight_decay"] for group in groups)
     few = _few(groups)
     optimizer = _made(function, few, lr, decay)
     before = [p.detach().clone() for p in _parameters(few)]
     _step(optimizer, few, name)
     if all(torch.equal(p, old) for p, old in zip(_parameters(few), before, strict=True)):
-        raise InputError(f"optimizer {name} changes no parameter in a step, so nothing is learned.")
+        raise InputError(f"{name} changes no parameter in a step, so nothing is learned.")
     saved = io.BytesIO()
     torch.save(optimizer.state_dict(), saved)
     saved.seek(0)
@@ -97,7 +97,7 @@ def _try_optimizer(function: Any, groups: Sequence[dict[str, Any]]) -> None:
         if isinstance(error, pickle.UnpicklingError):
             reason = "it holds other things than tensors and plain values"
         raise InputError(
-            f"what optimizer {name} remembers cannot be saved and loaded ({reason}), so the run "
+            f"what {name} remembers cannot be saved and loaded ({reason}), so the run "
             "could not go on after a stop. Keep it in `optimizer.state` as tensors and numbers, as "
             "torch's own do."
         ) from error
@@ -121,7 +121,7 @@ def _step(optimizer: Optimizer, groups: Sequence[dict[str, Any]], name: str) -> 
         if "closure" not in str(error.__cause__):
             raise
         raise InputError(
-            f"optimizer {name} needs the loss computed anew within its step (a closure), as LBFGS "
+            f"{name} needs the loss computed anew within its step (a closure), as LBFGS "
             "and SAM do, which this training does not offer. Take one that steps by the gradients, "
             "as torch.optim.SGD or AdamW."
         ) from error

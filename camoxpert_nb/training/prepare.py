@@ -45,7 +45,7 @@ from .own_optimizer import build_optimizer
 from .same_images import check_same_images
 from .schedule import Plan, Stage, build_plan
 from .state import TrainState, backbone_blocks, parameter_groups
-from .train import StepSettings
+from .train import StepSettings, growth_note
 
 
 @dataclass
@@ -65,6 +65,11 @@ class Training:
     device_lines: Sequence[str]  # of all processes
     changes: Sequence[str] = ()  # since the run was saved, if it goes on
     own_notes: Sequence[str] = ()  # what is odd about the user's own parts
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of the user's own parts and of the loss."""
+        return [*self.own_notes, *growth_note(self.config.uncertainty)]
 
 
 def build_state(
@@ -151,7 +156,7 @@ def prepare(
     shown = progress if ranks.first else None
     data = ranks.in_turn(lambda: build_data(config, shown, known))
     check_same_images(data, ranks)
-    asked, config = config, decide(config, len(data.train), devices.count)
+    asked, config = _decided(config, own, len(data.train), devices.count)
     plan = ranks.in_turn(lambda: build_plan(config, len(data.train), devices.count))
     requested = None if config.num_workers < 0 else config.num_workers
     workers, reason = choose_workers(requested, cpu_count(), ranks.local_world)
@@ -163,6 +168,18 @@ def prepare(
     lines = _device_lines(devices, ranks)
     parts = (devices, precision, plan, state, workers, reason, ranks, lines)
     return Training(config, asked, data, *parts, own_notes=own_notes)
+
+
+def _decided(config: Config, own: Own, photos: int, devices: int) -> tuple[Config, Config]:
+    """Return the settings as they are told, and with all decided that was open.
+
+    The uncertainty term is part of the kit's loss. With an own one its weight stays open, which
+    weighs nothing, so that a run that goes back to the kit's loss has the recipe's.
+    """
+    decided = decide(config, photos, devices)
+    if config.uncertainty is None and is_own(own.loss):
+        return config.replace(uncertainty=0.0), decided.replace(uncertainty=None)
+    return config, decided
 
 
 class Loaders:
@@ -239,7 +256,7 @@ def step_settings(config: Config) -> StepSettings:
         clip=config.clip,
         deep=config.deep_weight,
         balance=config.balance,
-        uncertainty=config.uncertainty,
+        uncertainty=config.uncertainty or 0.0,  # open: with a loss of the user's own
     )
 
 

@@ -21,9 +21,9 @@ from ..runs.process import new_folder
 from ..runs.run import Onlooker, Run
 from ..settings.config import Config, differences, with_rates
 from ..settings.recipe import in_proportion
-from .changes import compare_settings
+from .changes import compare_settings, without_uncertainty
 from .early import refuse_over
-from .own import Own, require_own
+from .own import Own, is_own, require_own
 from .prepare import Training, prepare, versions
 from .schedule import Origin, Plan, build_plan
 
@@ -213,8 +213,10 @@ def restore(training: Training, run: Run, known: Split) -> None:
     has_best = training.ranks.from_first(lambda: run.has("best"))
     source = str(run.folder / "last.pt")
     was, config = settings_of(checkpoint, run.folder / "last.pt"), training.config
-    state = training.state
-    others = require_own(checkpoint.get("own", {}), state.own, run.folder)
+    state, before = training.state, checkpoint.get("own", {})
+    others = require_own(before, state.own, run.folder)
+    if is_own(state.own.loss) and "loss" not in before:
+        training.config = config = without_uncertainty(was, config)
     changes = [*others, *training.data.changes, *compare_settings(was, config, source)]
     try:
         for key in ("net", "ema"):

@@ -76,9 +76,9 @@ def _diverged_by(state: TrainState, run: Run, why: str) -> TrainingError:
     names = state.own.names
     saved = "last.pt stays as it was before" if run.has("last") else "nothing was saved"
     if "loss" in names and state.unsound_loss:
-        blame = f"Your loss {names['loss']} gave no number: guard its log, sqrt and divisions"
+        blame = f"Your loss{_named(names)} gave no number: guard its log, sqrt and divisions"
     elif "loss" in names:
-        blame = f"The gradient of your loss {names['loss']} may be infinite, as that of sqrt at 0"
+        blame = f"The gradient of your loss{_named(names)} may be infinite, as that of sqrt at 0"
     else:
         blame = f"Your own {state.own.in_words} may be to blame, or a learning rate too large"
     return TrainingError(
@@ -108,3 +108,8 @@ def _gentler(config: Config) -> dict[str, Any]:
     if config.weight_decay > 1:
         changes["weight_decay"] = 1e-4
     return changes
+
+
+def _named(names: dict[str, str]) -> str:
+    """Return the name of the user's loss behind a word, unless it is that word."""
+    return "" if names["loss"] == "loss" else f" {names['loss']}"

@@ -259,6 +259,16 @@ def ramp(progress: float) -> float:
     return 0.5 * (1 - math.cos(math.pi * min(max((progress - 0.3) / 0.7, 0.0), 1.0)))
 
 
+def growth_note(uncertainty: float | None) -> list[str]:
+    """Say that the loss includes a weight that grows up to `uncertainty`, if it does."""
+    if not uncertainty:
+        return []
+    return [
+        f"the loss includes the uncertainty term, whose weight grows to {uncertainty:g} after 30 % "
+        "of the training: it can rise while the network learns; structure and val_loss tell"
+    ]
+
+
 def count_images(batches: Sequence[Batch]) -> int:
     """Return how many images this process's batches hold."""
     return sum(len(batch["index"]) for batch in batches)

@@ -57,7 +57,7 @@ def numbers(svg: ElementTree.Element, tag: str, key: str) -> list[list[float]]:
 def test_every_panel_is_whole_and_can_be_read_aloud() -> None:
     found = drawn(fabricated(50))
     assert list(found) == [
-        "Training loss",
+        "Training and validation loss",
         "Validation and training IoU",
         "Learning rate",
         "Expert share",
@@ -89,12 +89,12 @@ def test_nothing_is_drawn_outside_its_panel(count: int) -> None:
 def test_what_was_not_recorded_has_no_panel() -> None:
     assert drawn([]) == {}
     assert list(drawn(fabricated(3)[:10])) == [
-        "Training loss",
+        "Training and validation loss",
         "Learning rate",
     ]
     assert "GPU use" not in drawn(fabricated(3, gpus=0))
     assert "uncertainty" not in ElementTree.tostring(
-        drawn(fabricated(3))["Training loss"], "unicode"
+        drawn(fabricated(3))["Training and validation loss"], "unicode"
     )
 
 

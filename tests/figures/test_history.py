@@ -20,7 +20,7 @@ from camoxpert_nb.errors import InputError
 from camoxpert_nb.figures.canvas import Picture, draw_table, save
 from camoxpert_nb.figures.experts import show_experts
 from camoxpert_nb.figures.history import show_history
-from camoxpert_nb.figures.style import TERMS
+from camoxpert_nb.figures.style import TERMS, loss_name
 from camoxpert_nb.settings.config import EXPERTS
 
 
@@ -83,13 +83,13 @@ def test_history_draws_what_was_recorded() -> None:
     records = [record(epoch) for epoch in range(1, 6)]
     figure = show_history(records, target=0.72, title="demo")
     draw(figure)
-    losses = panel(figure, "Training loss")
-    assert line(losses, "loss") == ([1, 2, 3, 4, 5], [2 / epoch for epoch in range(1, 6)])
+    losses = panel(figure, "Training and validation loss")
+    assert line(losses, "loss, the sum") == ([1, 2, 3, 4, 5], [2 / epoch for epoch in range(1, 6)])
     terms = [*set(TERMS) - {"uncertainty"}]  # it weighs nothing
     labels = {str(each.get_label()) for each in losses.lines}
-    assert labels == {"loss", "structure, validation", *terms}
+    assert labels == {"loss, the sum", "structure, validation", *terms}
     total = sum(np.array(next(y for x, y in [line(losses, term)])) for term in terms)
-    np.testing.assert_allclose(total, line(losses, "loss")[1])
+    np.testing.assert_allclose(total, line(losses, "loss, the sum")[1])
     assert line(losses, "structure, validation")[1] == [1.6 / epoch for epoch in range(1, 6)]
     score = panel(figure, "Validation and training IoU")
     assert line(score, "training")[1] == pytest.approx([0.15 * epoch for epoch in range(1, 6)])
@@ -106,6 +106,26 @@ def test_history_draws_what_was_recorded() -> None:
         assert stage in words(figure)
 
 
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("dice", "dice"),
+        ("loss", "your own loss"),
+        ("_dice", "your own _dice"),
+        ("deep", "your own deep"),
+        ("<lambda in line 3 of a.py>", "<lambda in line 3 of a.py>"),
+    ],
+)
+def test_an_own_loss_has_its_name_in_the_curves(name: str, label: str) -> None:
+    figure = show_history([record(1), record(2)], loss=loss_name({"loss": name}))
+    draw(figure)
+    loss = figure.axes[0]
+    shown = [text.get_text() for text in loss.get_legend().get_texts()]
+    assert label in shown and f"{label}, validation" in shown
+    assert not [text for text in shown if "structure" in text]
+    assert loss_name({}) == loss_name({"augment": "flips"}) == "structure"
+
+
 def test_the_learning_rate_runs_within_the_epoch() -> None:
     records = [record(epoch, step=10 * epoch) for epoch in range(1, 4)]
     steps = [
@@ -117,6 +137,9 @@ def test_the_learning_rate_runs_within_the_epoch() -> None:
     x, y = line(panel(figure, "Learning rate"), "head")
     assert x == pytest.approx([step / 10 for step in range(1, 30, 2)])
     assert y == pytest.approx([step * 1e-4 for step in range(1, 30, 2)])
+    begins = {ax: ax.get_xlim()[0] for ax in figure.axes}
+    assert begins.pop(panel(figure, "Learning rate")) == 0
+    assert set(begins.values()) == {0.5}, "no empty epoch 0"
 
 
 def test_expert_shares_are_stacked_to_a_hundred_per_cent() -> None:
@@ -151,8 +174,8 @@ def test_records_of_an_older_kit_show_the_terms_that_stand_for_themselves() -> N
             del each[name]
     figure = show_history(old)
     draw(figure)
-    assert [each.get_label() for each in panel(figure, "Training loss").lines] == [
-        "loss",
+    assert [each.get_label() for each in panel(figure, "Training and validation loss").lines] == [
+        "loss, the sum",
         "structure",
     ]
     assert "training, as augmented" not in words(figure)
@@ -161,7 +184,7 @@ def test_records_of_an_older_kit_show_the_terms_that_stand_for_themselves() -> N
 def test_a_loss_that_ran_away_does_not_hide_the_rest() -> None:
     figure = show_history([record(1), record(2, loss=float("inf"), structure=float("nan"))])
     draw(figure)
-    assert panel(figure, "Training loss").get_ylim() == (0, pytest.approx(1.08 * 2))
+    assert panel(figure, "Training and validation loss").get_ylim() == (0, pytest.approx(1.08 * 2))
 
 
 def test_history_says_what_is_missing() -> None:
@@ -173,7 +196,7 @@ def test_history_says_what_is_missing() -> None:
     draw(partly)
     labels = [each.get_label() for each in panel(partly, "Validation").lines]
     assert labels == ["raw weights", "best, epoch 2: 0.2"]
-    assert np.isnan(line(panel(partly, "Training loss"), "deep")[1][0])
+    assert np.isnan(line(panel(partly, "Training and validation loss"), "deep")[1][0])
 
 
 def test_experts_are_averaged_over_images() -> None:

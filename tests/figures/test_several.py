@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fabricated import fabricated
 from matplotlib.text import Text
@@ -38,7 +39,8 @@ def test_each_run_has_a_line_and_its_best(tmp_path: Path) -> None:
     scores, losses = figure.axes
     assert [len(line.get_xdata()) for line in scores.lines] == [3, 6]
     assert scores.lines[1].get_ydata()[-1] == pytest.approx(0.72 * (1 - 1 / 6))
-    assert losses.lines[0].get_ydata()[0] == pytest.approx(2.002)
+    assert losses.lines[0].get_ydata()[0] == pytest.approx(1.1)  # val_loss, not the sum
+    assert "Validation structure loss" in words(figure)
     said = words(figure)
     assert "one, best 0.480" in said and "two, best 0.600" in said and "2 runs" in said
     assert "not to be compared" not in said
@@ -47,6 +49,16 @@ def test_each_run_has_a_line_and_its_best(tmp_path: Path) -> None:
 def test_runs_on_other_images_are_not_compared(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, 2, name) for name in ("one", "two")]
     assert "validated on 2 different sets of images" in words(show_runs(runs))
+
+
+def test_another_loss_has_no_line_among_structure_losses(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, 3) for name in ("kit", "own", "legacy")]
+    runs[1].save_json("own", {"loss": "dice"})
+    runs[2].save_config(make_config("tiny", legacy_loss=True))
+    figure = show_runs(runs)
+    drawn = [bool(np.isfinite(line.get_ydata()).any()) for line in figure.axes[1].lines]
+    assert drawn == [True, False, False]
+    assert "(2 without)" in words(figure)
 
 
 def test_folders_of_one_name_are_told_apart_and_many_are_counted(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.graph import make_graph
-from camoxpert_nb.training.own import Own
+from camoxpert_nb.training.own import Own, require_own
+from camoxpert_nb.training.own_checks import check_own
 from camoxpert_nb.training.prepare import prepare, step_settings
 from camoxpert_nb.training.resume import resumed_config, take_over
 from camoxpert_nb.training.train import train_step
@@ -78,7 +79,7 @@ def test_a_run_with_own_parts_goes_on_with_them_alone(
     alone.write_bytes((run.folder / "last.pt").read_bytes())
     config = resumed_config(alone, {})
     take_over(alone, config)
-    with pytest.raises(InputError, match="loss dice, augment flips, optimizer sgd"):
+    with pytest.raises(InputError, match=r"\(loss=dice, augment=flips, optimizer=sgd\)"):
         fit(config, resume=True)
     with pytest.raises(InputError, match="optimizer sgd, and the optimizer Adam is given"):
         fit(tiny, resume=True, own=Own(dice, flips, torch.optim.Adam))
@@ -98,9 +99,9 @@ def test_another_loss_is_told_and_the_kits_can_be_had_again(tiny: Config) -> Non
     changes: list[str] = []
     how: dict[str, Any] = {"announce": lambda training: changes.extend(training.changes)}
     fit(tiny, resume=True, report=stop_after(2), own=Own(loss=bce), **how)
-    assert changes == ["goes on with loss bce, before dice"]
+    assert changes == ["goes on with loss bce, before loss dice"]
     fit(tiny, resume=True, own=Own(loss="built-in"), **how)
-    assert changes[1] == "goes on with loss built-in, before bce"
+    assert changes[1] == "goes on with loss built-in, before loss bce"
     assert run.own_parts == {}
     assert run.finished
 
@@ -112,6 +113,68 @@ def test_records_come_as_they_are_logged(tiny: Config) -> None:
     assert [each["step"] for each in steps] == [*range(1, run.load("last")["step"] + 1)]
     assert epochs == run.records("epoch")
     assert epochs[0]["val_loss"] < 1 < fit_val_loss(tiny), "the user's loss validates too"
+
+
+def test_a_part_called_as_what_it_is_is_not_named_twice() -> None:
+    def loss(logits: Any, masks: Any) -> Any:
+        return logits.nothing()
+
+    own = Own(loss=loss, augment=flips)
+    assert own.in_words == "loss, augment=flips"
+    with pytest.raises(InputError, match=r"\(loss, augment=flips\), and loss is not given"):
+        require_own(own.names, Own(augment=flips), "RUN")
+    with pytest.raises(InputError, match=r"^your own loss failed: AttributeError"):
+        check_own(own, torch.device("cpu"), 32)
+    lines = require_own({"loss": "loss"}, Own(loss=dice), "RUN")
+    assert lines == ["goes on with loss dice, before your own loss"]
+
+
+def test_a_growing_weight_is_told_once(tiny: Config) -> None:
+    told = [prepare(each).notes for each in (tiny, open_weight(tiny))]
+    assert told[0] == [] and len(told[1]) == 1 and "weight grows to 2" in told[1][0]
+    assert prepare(open_weight(tiny), own=Own(loss=dice)).notes == []
+
+
+def open_weight(tiny: Config, **changes: Any) -> Config:
+    return tiny.replace(**{"preset": "auto", "uncertainty": None, "augment": 0.0, **changes})
+
+
+def weighted(run: Run) -> list[float]:
+    """The uncertainty term of each epoch, as it entered the loss."""
+    return [each["weighted"]["uncertainty"] for each in run.records("epoch")]
+
+
+def test_an_own_loss_takes_the_place_of_the_whole_loss(tiny: Config) -> None:
+    run = fit(open_weight(tiny), own=Own(loss=dice))
+    assert weighted(run) == [0.0, 0.0]
+    for each in run.records("epoch"):
+        terms = each["structure"] + each["deep"] + 0.1 * each["balance"]
+        assert each["loss"] == pytest.approx(terms, rel=1e-4)
+    assert run.config.uncertainty is None  # trained anew without the loss, it is the recipe's
+    kit = fit(open_weight(tiny, checkpoint_dir=tiny.checkpoint_dir + "-kit"))
+    assert weighted(kit)[-1] > 0.1 and kit.config.uncertainty == 2.0
+
+
+@pytest.mark.parametrize("changes", [{"uncertainty": 0.5}, {"uncertainty": 2.0}])
+def test_a_weight_that_was_set_stays_with_an_own_loss(tiny: Config, changes: Any) -> None:
+    run = fit(open_weight(tiny, **changes), report=stop_after(3), own=Own(loss=dice))
+    run = fit(run.config, resume=True, own=Own(loss=dice))
+    assert run.config.uncertainty == changes["uncertainty"] and weighted(run)[-1] > 0
+
+
+def test_a_run_that_changes_its_loss_changes_the_uncertainty_term_too(tiny: Config) -> None:
+    changes: list[str] = []
+    how: dict[str, Any] = {"announce": lambda training: changes.extend(training.changes)}
+    run = fit(open_weight(tiny, epochs=3), report=stop_after(3))
+    assert run.config.uncertainty == 2.0
+    run = fit(run.config, resume=True, report=stop_after(6), own=Own(loss=dice), **how)
+    assert run.config.uncertainty is None and "goes on with --uncertainty 2 -> none" in changes
+    run = fit(run.config, resume=True, own=Own(loss="built-in"), **how)
+    assert run.config.uncertainty == 2.0 and "goes on with --uncertainty none -> 2" in changes
+    given = Config.load(run.config_path).replace(checkpoint_dir=tiny.checkpoint_dir + "-set")
+    other = fit(given.replace(uncertainty=0.7), report=stop_after(3))
+    fit(other.config, resume=True, own=Own(loss=dice))
+    assert other.config.uncertainty == 0.7
 
 
 def fit_val_loss(tiny: Config) -> float:
@@ -201,7 +264,7 @@ def test_own_python_is_not_captured_and_that_is_told() -> None:
     how: dict[str, Any] = {"wanted": True, "checkpointing": False, "recover": lambda: None}
     graph = make_graph(devices, own=OWN.in_words, **how)
     assert graph.recorder is None
-    assert "your own loss dice, augment flips, optimizer sgd is Python that runs anew" in graph.note
+    assert "your own loss=dice, augment=flips, optimizer=sgd is Python that runs anew" in graph.note
 
 
 def test_ignored_pixels_do_not_count_in_an_own_loss(tiny: Config) -> None:
