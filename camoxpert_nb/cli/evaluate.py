@@ -166,8 +166,10 @@ def compare(options: Options) -> int:
         name: run.load_json("summary").get("best", {}).get("iou")
         for name, run in zip(names, runs, strict=True)
     }
-    console.say("\nbest validation IoU; runs that differ in their seed or fold alone share a row")
-    console.say(ablation_text(ablation(settings, best)))
+    groups = ablation(settings, best)
+    if (groups["runs"] > 1).any():  # else every row would be one run, with no spread
+        console.say("\nbest validation IoU; runs that differ in their seed or fold alone share a row")
+        console.say(ablation_text(groups))
     lines = {_name_of(ones): {name: one.scores for name, one in ones.items()} for ones in by_set}
     write_curves(options, console, lines)
     return 0

@@ -173,6 +173,7 @@ def test_maps_of_any_method_are_compared_with_runs_and_drawn(
     assert run(f"compare {maps} {{run}} {flags}", **places) == 0
     said = capsys.readouterr().out
     assert f"against {maps}: IoU" in said and "what trained them is not known" in said
+    assert "share a row" not in said  # one run: there is no spread to show
     lines = curves.read_text().splitlines()
     assert lines[0].startswith("dataset,method,threshold") and len(lines) == 1 + 2 * 256
     assert picture.stat().st_size > 10_000
