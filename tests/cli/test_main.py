@@ -304,7 +304,8 @@ def test_a_flat_folder_is_scored_on_what_the_run_held_out(
     scores = tmp_path / "scores.json"
     evaluate = f"evaluate --run {tmp_path / 'run'} --dataset-path {data} --json {scores}"
     assert run(evaluate + " --noncam") == 0
-    assert "held out for validation" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "held out for validation (its best weights were chosen on them" in said
     scored = {row["name"] for row in json.loads(scores.read_text())["per_image"]}
     assert scored == {Path(path).stem for path in known["validation"].values()}
     assert run(evaluate + " --split all") == 0
