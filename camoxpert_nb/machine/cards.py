@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 
 from ..errors import InputError
-from ..outside.spelling import alike
 
 MOST = 16  # of one card in a machine
 
@@ -77,7 +77,7 @@ def find_card(text: str) -> tuple[Card, int]:
         return CARDS[name], count
     if name in CARDS:
         raise InputError(f"--on {text}: {count} GPUs; a machine has 1 to {MOST} of one kind.")
-    near = alike(name, CARDS, least=0.5)
+    near = difflib.get_close_matches(name, CARDS, 2, 0.6)
     hint = f" Near: {', '.join(near)}." if near else ""
     raise InputError(
         f"--on {text}: no such card is known.{hint} Known: {', '.join(CARDS)}; for several write "
