@@ -25,8 +25,19 @@ from .flags import (
     taken_reading,
     write_json,
 )
-from .methods import add_curves, judge_each, told_apart, write_curves
-from .parser import EITHER, FOLDER, NEW_CSV, NEW_FOLDER, NEW_ONNX, NEW_PICTURE, RUN, RUNS, Options
+from .methods import add_curves, judge_each, score_folders, title_of, told_apart, write_curves
+from .parser import (
+    EITHER,
+    FOLDER,
+    NEW_CSV,
+    NEW_FOLDER,
+    NEW_ONNX,
+    NEW_PICTURE,
+    RUN,
+    RUNS,
+    RUNS_OR_MAPS,
+    Options,
+)
 
 if TYPE_CHECKING:
     from ..evaluation.judge import Judged
@@ -40,7 +51,7 @@ def add_commands(commands: Any) -> None:
     evaluate_flags(add_command(commands, "evaluate", evaluate, _refuse_lone))
     sub = add_command(commands, "compare", compare)
     help = "run folders, those of repeat, or of any method's maps; others are held to the first"
-    sub.add_argument("runs", type=RUNS, nargs="+", help=help)
+    sub.add_argument("runs", type=RUNS_OR_MAPS, nargs="+", help=help)
     add_images(sub)
     add_reading(sub)
     add_curves(sub)
@@ -121,7 +132,7 @@ def evaluate(options: Options) -> int:
 
     console = Console(())
     if options["predictions"] or options["ground_truth"]:
-        scores = _score_folders(options, console)
+        scores = score_folders(options, console)
         sets = {Path(options["predictions"]).resolve().name: scores}
         _write_scores(options, console, [scores.to_json()], sets)
         return 0
@@ -166,8 +177,10 @@ def compare(options: Options) -> int:
         name: run.load_json("summary").get("best", {}).get("iou")
         for name, run in zip(names, runs, strict=True)
     }
-    console.say("\nbest validation IoU; runs that differ in their seed or fold alone share a row")
-    console.say(ablation_text(ablation(settings, best)))
+    groups = ablation(settings, best)
+    if (groups["runs"] > 1).any():  # else every row would be one run, with no spread
+        console.say("\nbest validation IoU; runs that differ in seed or fold alone share a row")
+        console.say(ablation_text(groups))
     lines = {_name_of(ones): {name: one.scores for name, one in ones.items()} for ones in by_set}
     write_curves(options, console, lines)
     return 0
@@ -324,25 +337,10 @@ def _write_scores(
     if options["csv"]:
         write_csv({name: each.per_image for name, each in sets.items()}, Path(options["csv"]))
         console.say(f"each image's scores: {options['csv']}")
-    write_curves(options, console, {"": sets})
+    write_curves(options, console, {"": sets}, title_of(members_of(options["run"]), sets))
 
 
 def _views(options: Options) -> Views:
     from ..evaluation.predict import Views
 
     return Views(options["flip"], tuple(options["scales"]))
-
-
-def _score_folders(options: Options, console: Console) -> Scores:
-    from ..data.reading import AUTOMATIC
-    from ..evaluation.scoring import score_folder
-
-    reading = taken_reading(options) or AUTOMATIC
-    scores = score_folder(
-        Path(options["predictions"]),
-        Path(options["ground_truth"]),
-        how=reading.how,
-        progress=console.progress,
-    )
-    console.say(f"{options['predictions']}\n{scores.summary()}")
-    return scores

@@ -80,6 +80,8 @@ def _add_setting(group: Any, item: dataclasses.Field[Any], *, default: bool) -> 
         if path:
             shape["metavar"] = "FILE" if path == "file" else "FOLDER"
             shape["metavar"] = "PATH" if path == "file or folder" else shape["metavar"]
+        if choices := item.metadata.get("choices"):
+            shape["metavar"] = "|".join(choices)
     group.add_argument(flag_of(item.name), dest=item.name, **shape)
 
 

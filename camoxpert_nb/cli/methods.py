@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..outside.paths import file_name
+from .flags import taken_reading
 from .parser import NEW_CSV, NEW_PICTURE, Options
 
 if TYPE_CHECKING:
@@ -73,11 +74,38 @@ def judge_each(
     return {name: found[name] for name in dict.fromkeys(map(str, map(Path, folders)))}
 
 
-def write_curves(options: Options, console: Console, groups: Mapping[str, Lines]) -> None:
+def score_folders(options: Options, console: Console) -> Scores:
+    """Score a folder of maps on a folder of masks, and say the scores."""
+    from ..data.reading import AUTOMATIC
+    from ..evaluation.scoring import score_folder
+
+    reading = taken_reading(options) or AUTOMATIC
+    scores = score_folder(
+        Path(options["predictions"]),
+        Path(options["ground_truth"]),
+        how=reading.how,
+        progress=console.progress,
+    )
+    console.say(f"{options['predictions']}\n{scores.summary()}")
+    return scores
+
+
+def title_of(runs: Sequence[Path], sets: Mapping[str, Scores]) -> str:
+    """Return what a picture of these runs' curves is called: whose they are, and on which data."""
+    if not runs:
+        return "maps in a folder"
+    names = ", ".join(run.resolve().name for run in runs)
+    return f"{'mean of ' * (len(runs) > 1)}{names} on {', '.join(sets)}"
+
+
+def write_curves(
+    options: Options, console: Console, groups: Mapping[str, Lines], title: str = ""
+) -> None:
     """Write each group's lines into --curves and --picture, where those were given.
 
     groups: by the set, whose lines are methods; under "" the lines are sets. A picture holds one
-    group; of several, each has its own, with the set's name at the file's end.
+    group; of several, each has its own, with the set's name at the file's end. title: of the
+    picture, where its group has no name.
     """
     from ..evaluation.scores import curve_table, write_csv
 
@@ -98,7 +126,9 @@ def write_curves(options: Options, console: Console, groups: Mapping[str, Lines]
         path = picture
         if len(groups) > 1:
             path = picture.with_stem(f"{picture.stem}-{file_name(group)}")
-        if drawn := try_to_draw(partial(_draw, lines, group, path), console.say, str(path)):
+        if drawn := try_to_draw(
+            partial(_draw, lines, group or title, path), console.say, str(path)
+        ):
             console.say(f"curves drawn: {drawn}")
 
 

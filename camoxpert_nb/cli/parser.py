@@ -13,7 +13,9 @@ from typing import Any, NoReturn
 from ..errors import InputError
 from ..outside import paths
 from ..runs.latest import place_of
+from ..runs.place import check_run
 from ..runs.repeat import Repeat, is_repeat
+from ..runs.run import Run
 from ..settings.checks import near
 from ..settings.config import NONE
 
@@ -25,14 +27,22 @@ MANY = 12  # flags: with more of them the line of usage says [FLAGS]
 class PathKind:
     """What a flag's path must be: the `type` of each argument that takes one.
 
-    kind: "file", "folder", "file or folder", "run", "run or file" or "runs" (a run, or the folder
-    that `repeat` made), which must be there; "new file" or "new folder", which can be written.
+    kind: "file", "folder", "file or folder", "run", "run or file", "runs" (a run, or the folder
+    that `repeat` made) or "runs or maps", which must be there; "new file" or "new folder", which
+    can be written.
     `optional`: the word "none" stands for no path.
     """
 
     kind: str
     optional: bool = False
     holds: str = ""  # of a new file: what it may replace, a key of paths.SIGNS
+
+    @property
+    def metavar(self) -> str:
+        """What stands for it in the help."""
+        if self.kind.startswith("run"):
+            return "RUN"
+        return "PATH" if self.kind == "file or folder" else self.kind.split()[-1].upper()
 
     def __call__(self, text: str) -> str:
         """Return the text as it is: paths are looked at together, by `check_paths`."""
@@ -43,13 +53,18 @@ class PathKind:
         if self.optional and text == NONE:
             return ""
         if self.kind == "new file":
-            return str(paths.replaceable(paths.writable_file(text, flag), flag, self.holds))
+            path = paths.writable_file(text, flag)
+            if self.holds == "a picture":
+                paths.check_ending(path, flag, paths.PICTURES)
+            return str(paths.replaceable(path, flag, self.holds))
         if self.kind == "new folder":
             return str(paths.writable_folder(text, flag))
         if self.kind.startswith("run"):
             kind = "file or folder" if self.kind == "run or file" else "folder"
             place = paths.readable(place_of(paths.given(text, flag)), flag, kind)
-            if is_repeat(place) and self.kind != "runs":
+            if place.is_dir() and self.kind != "runs or maps" and not is_repeat(place):
+                check_run(Run(place), flag)
+            if is_repeat(place) and not self.kind.startswith("runs"):
                 one = next(iter(Repeat.load(place).members().values())).folder
                 raise InputError(
                     f"{flag} {place} holds several runs: name one of them, as {one}. All of them "
@@ -61,6 +76,7 @@ class PathKind:
 
 FILE, FOLDER, EITHER = PathKind("file"), PathKind("folder"), PathKind("file or folder")
 RUN, RUN_OR_FILE, RUNS = PathKind("run"), PathKind("run or file"), PathKind("runs")
+RUNS_OR_MAPS = PathKind("runs or maps")
 NEW_JSON, NEW_CSV = PathKind("new file", holds="JSON"), PathKind("new file", holds="scores")
 NEW_PICTURE = PathKind("new file", holds="a picture")
 NEW_ONNX = PathKind("new file", holds="ONNX")
@@ -118,6 +134,12 @@ class OnOff(argparse.BooleanOptionalAction):
 
 class _Formatter(argparse.HelpFormatter):
     """Help with each flag's default, unless its sentence tells it already."""
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        """Return FILE, FOLDER, PATH or RUN for a path: the flag's own name says nothing more."""
+        if isinstance(action.type, PathKind):
+            return action.type.metavar
+        return super()._get_default_metavar_for_optional(action)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""

@@ -56,7 +56,7 @@ def lr_find(options: Options) -> int:
     values = found.to_json()
     write_json(file, values)
     drawn = {name: values[name] for name in ("rates", "losses", "smoothed", "proposal", "usual")}
-    title = f"{config.backbone}, {config.img_size} px, {found.effective} images a step"
+    title = f"lr-find: {config.backbone}, {config.img_size} px, {found.effective} images a step"
     path = try_to_draw(
         lambda: save(show_rates(**drawn, title=title), Path(picture)), console.say, picture
     )

@@ -247,7 +247,8 @@ def _finish(plan: Repeat, failed: dict[str, str]) -> int:
         write_json(str(plan.folder / "results.json"), result)
         with naming(plan.folder / "results.csv"):
             found.table().to_csv(plan.folder / "results.csv", index=False)
-        write_csv(scores, plan.folder / "images.csv")
+        tables = {name: one.per_image for name, one in scores.items()}
+        write_csv(tables, plan.folder / "images.csv")
         _say(f"kept in {plan.folder}: results.json, results.csv, images.csv")
     for name, why in failed.items():
         print(f"camoxpert: {name} failed: {why}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import InputError
+from ..outside.spelling import alike
 
 _WANTED = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jfif", ".jpe", ".jp2"),
@@ -154,7 +154,7 @@ def _check_folder(path: Path) -> None:
         )
     parent = next(folder for folder in path.parents if folder.is_dir())
     names = [entry.name for entry in _entries(parent)[0] if entry.is_dir()]
-    near = difflib.get_close_matches(path.relative_to(parent).parts[0], names, 3)
+    near = alike(path.relative_to(parent).parts[0], names, least=0.7)
     found = f"Did you mean {' or '.join(near)}?" if near else f"Found: {some(names)}."
     raise InputError(f"{path}: no such folder. Looked in {parent}. {found}")
 

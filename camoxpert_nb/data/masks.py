@@ -261,7 +261,7 @@ def _greys(mask: Mask, how: MaskReading) -> list[tuple[str, str]]:
     levels = _levels(grey)
     if len(levels) > 2 and not ignores:
         return [("levels", f"areas of {', '.join(map(str, levels[:6]))}")]
-    return [("grey", f"{between.mean():.1%} of the pixels between 0 and 255")]
+    return [("grey", f"{100 * between.mean():.1f} % of the pixels between 0 and 255")]
 
 
 def _different(values: NDArray[np.integer]) -> NDArray[np.integer]:

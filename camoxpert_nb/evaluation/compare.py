@@ -23,9 +23,10 @@ from .scores import LABELS, bootstrap, percentile_interval
 
 # Max E and F are maxima of a set's mean curve, not means over images: they cannot be paired.
 PAIRED = tuple(name for name in MEASURES if name not in ("max_e", "max_f"))
-# Settings that change where and how fast a run trains, not what it learns.
+# Settings that change where, how fast or how long a run trains and what it keeps, no step of it.
 _ELSEWHERE = {"preset", "seed", "checkpoint_dir", "cache_dir", "num_workers", "save_minutes"}
-_ELSEWHERE |= {"time_budget", "target_iou"}
+_ELSEWHERE |= {"time_budget", "target_iou", "stop_at_target", "patience", "keep_best"}
+_ELSEWHERE |= {"log", "join_minutes", "device", "cuda_graph", "gradient_checkpointing"}
 
 
 class Comparison(NamedTuple):
@@ -132,9 +133,8 @@ def ablation(
     differ, "runs", "without a score", "seeds", "mean", "sd" (of the sample, n - 1; none for one
     run), "lowest", "highest".
     """
-    texts = pd.DataFrame(settings, dtype=object).map(str)  # a column per run
-    if "fold" in texts.index:
-        texts.loc["fold"] = texts.loc["fold"].str.partition("/")[2]  # how many: which is as a seed
+    plain = {run: {k: _grouped(k, v) for k, v in each.items()} for run, each in settings.items()}
+    texts = pd.DataFrame(plain, dtype=object).map(str)  # a column per run
     varied = [k for k in texts.index if k not in _ELSEWHERE and texts.loc[k].nunique() > 1]
     labels = {run: ", ".join(f"{k} {texts[run][k]}" for k in varied) for run in texts}
     scores = pd.DataFrame({"settings": labels, "seed": texts.loc["seed"], "score": values})
@@ -151,6 +151,11 @@ def ablation(
         )
         .reset_index()
     )
+
+
+def _grouped(name: str, value: Any) -> Any:
+    """Return a setting as groups are told apart by it: of a fold how many, as which is a seed."""
+    return str(value).partition("/")[2] if name == "fold" else value
 
 
 def ablation_text(groups: pd.DataFrame) -> str:

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..machine.devices import choose_precision, pick_devices
 from ..network.build import load_run
 from ..outside.paths import given
+from ..runs.place import check_run
 from ..runs.run import Run
 from ..settings.config import Config
 from .compare import paired_differences
@@ -146,6 +147,7 @@ def chosen_sets(
 ) -> tuple[list[Path], list[Chosen]]:
     """Return the folders, and the sets of images in them that may judge these runs."""
     for run in runs:  # a folder that is no run says so before the data are walked
+        check_run(run)
         Config.load(run.config_path)
     several = [dataset_path] if isinstance(dataset_path, str | Path) else list(dataset_path)
     folders = [given(folder, "the data folder") for folder in several]
@@ -225,6 +227,7 @@ def _held_out(run: Run, folders: Sequence[Path | str]) -> Chosen:
 def open_predictor(run: Run | Path | str, device: str = "auto", which: str = "best") -> Predictor:
     """Return a run's network, ready to predict as it was trained to; `which` is load_run's."""
     run, devices = run if isinstance(run, Run) else Run(run), pick_devices(device)
+    check_run(run)
     net, config = load_run(run, which, devices.main)
     dtype = choose_precision(devices, config.amp).dtype
     return Predictor(net, config.img_size, devices.main, config.batch_size, dtype)

@@ -72,8 +72,9 @@ def choose_pairs(
         held = [pair for pair in own if any(pair in one.held_out for one in each)]
         if held and not kept and len(runs) > 1:
             return [_out_of_fold(f"{_name_of(dataset_path)} out-of-fold", held, how)]
-        who = "this run" if len(runs) == 1 else "these runs"
-        sets = [(name, kept, f"the images {who} held out for validation")]
+        who, whose = ("this run", "its") if len(runs) == 1 else ("these runs", "their")
+        chosen_by = f"{whose} best weights were chosen on them, which flatters those a little"
+        sets = [(name, kept, f"the images {who} held out for validation ({chosen_by})")]
     if not any(pairs for _, pairs, _ in sets):
         raise InputError(
             f"{dataset_path}: nothing to score as '{split}' ({len(chosen.train)} training, "

@@ -64,7 +64,7 @@ class Found:
 
     def __repr__(self) -> str:
         written = f", written to {self.output}" if self.output else ""
-        return f"{self.path.name}: {self.share:.1%} of the image found{written}"
+        return f"{self.path.name}: {100 * self.share:.1f} % of the image found{written}"
 
     def _repr_png_(self) -> bytes:
         return _png(self.show())
@@ -84,7 +84,7 @@ class Finds(list[Found]):
         for ax, each in zip(axes.flat, shown, strict=False):
             image = fitted(read_image(each.path), each.mask.shape)
             ax.imshow(overlay(image, each.mask))
-            ax.set_title(f"{short(each.path.name)}\n{each.share:.1%} found", fontsize=8)
+            ax.set_title(f"{short(each.path.name)}\n{100 * each.share:.1f} % found", fontsize=8)
         figure.suptitle(f"{len(shown)} of {len(self)} images; found (above 0.5): tinted")
         return figure
 

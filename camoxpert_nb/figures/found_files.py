@@ -196,7 +196,7 @@ def _gallery(found: FoundInPictures, rows: Sequence[int]) -> Figure:
         left.imshow(_small(read_image(found.folder / "overlays" / f"{name}.png")))
         right.imshow(_small(read_grey(found.folder / f"{name}.png")), cmap="gray", vmin=0, vmax=255)
         left.set_title(f"{short(name, 28)}", fontsize=8)
-        right.set_title(f"found: {share:.1%} of the picture", fontsize=8)
+        right.set_title(f"found: {100 * share:.1f} % of the picture", fontsize=8)
     figure.suptitle(
         f"{len(rows)} of {len(found.table)} pictures: tinted where the probability is above "
         f"{found.threshold:g}; beside it the map, black 0, white 1"

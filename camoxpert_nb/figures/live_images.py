@@ -36,7 +36,7 @@ def live_images(preview: Mapping[str, Any]) -> str:
 def _column(name: str, image: Any, mask: Any, probability: Any) -> str:
     wanted = mask > 0
     shown = cut(probability, wanted)
-    alarm = f"{shown.found.mean():.1%} false alarm"
+    alarm = f"{100 * shown.found.mean():.1f} % false alarm"
     result = alarm if shown.iou is None else f"IoU {shown.iou:.2f}"
     greys = [np.repeat(each[..., None], 3, 2) for each in (wanted * np.uint8(255), probability)]
     tiles = [image, *greys, error_map(image, wanted, shown.found)]

@@ -52,9 +52,9 @@ def show_pairs(images: Sequence[Array], masks: Sequence[Array], names: Names) ->
         left.imshow(image)
         right.imshow(np.array([0.0, 1.0, 0.5])[mask], cmap="gray", vmin=0, vmax=1)
         outline(left, (mask == 1).view(np.uint8))
-        size = f"{mask.shape[1]} x {mask.shape[0]} px, object {object_share(mask):.1%}"
+        size = f"{mask.shape[1]} x {mask.shape[0]} px, object {100 * object_share(mask):.1f} %"
         if (mask == IGNORED).any():
-            size += f", {(mask == IGNORED).mean():.1%} ignored (grey)"
+            size += f", {100 * (mask == IGNORED).mean():.1f} % ignored (grey)"
         left.set_title(f"{short(name)}\n{size}", fontsize=7.5)
     figure.suptitle(f"n = {len(images)} images, the mask's outline in yellow")
     return figure
@@ -113,7 +113,7 @@ def show_overlay(
     axes[1].imshow(probability, cmap="gray", vmin=0, vmax=255)
     axes[1].set_title("probability: black 0, white 1")
     if mask is None:
-        result = f"{shown.found.mean():.1%} of the image above probability 0.5"
+        result = f"{100 * shown.found.mean():.1f} % of the image above probability 0.5"
     else:
         outline(axes[0], truth)
         axes[2].imshow(error_map(image, truth, shown.found))
@@ -251,7 +251,7 @@ def _draw_prediction(
 
 def verdict(shown: Cut) -> str:
     """Return the IoU in words, or the false alarm where there is no object."""
-    alarm = f"no object, {shown.found.mean():.1%} false alarm"
+    alarm = f"no object, {100 * shown.found.mean():.1f} % false alarm"
     return alarm if shown.iou is None else f"IoU {shown.iou:.2f}"
 
 

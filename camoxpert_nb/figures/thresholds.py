@@ -47,7 +47,7 @@ def show_curves(scores: Mapping[str, Scores], title: str = "") -> Figure:
         ax.set(xticks=np.arange(6) / 5, yticks=np.arange(6) / 5)
     for place, (name, each) in enumerate(shown.items()):
         _draw_lines(axes, each, name, place)
-    figure.legend(loc="outside lower left", ncols=columns, handlelength=3)
+    figure.legend(loc="outside lower center", ncols=columns, handlelength=3)
     figure.suptitle(f"{title}\nmean over the images at each of 256 thresholds; dot: the maximum")
     return figure
 

@@ -77,7 +77,7 @@ def find_card(text: str) -> tuple[Card, int]:
         return CARDS[name], count
     if name in CARDS:
         raise InputError(f"--on {text}: {count} GPUs; a machine has 1 to {MOST} of one kind.")
-    near = difflib.get_close_matches(name, CARDS, 3, 0.4)
+    near = difflib.get_close_matches(name, CARDS, 2, 0.6)
     hint = f" Near: {', '.join(near)}." if near else ""
     raise InputError(
         f"--on {text}: no such card is known.{hint} Known: {', '.join(CARDS)}; for several write "

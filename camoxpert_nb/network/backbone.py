@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from timm.models.edgenext import PositionalEncodingFourier
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..outside.spelling import alike
 from ..runs.checkpoint import TORCH, why_unreadable
 
 STRIDES = [4, 8, 16, 32]
@@ -50,7 +50,7 @@ def build_backbone(name: str, weights: str | Path, pretrained: bool) -> tuple[nn
 
 def _create(name: str) -> nn.Module:
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), 5, 0.4)
+        near = alike(name, timm.list_models(), 5)
         raise InputError(f"timm has no network {name!r}. Near names: {', '.join(near) or 'none'}.")
     strides: list[int] = []
     try:

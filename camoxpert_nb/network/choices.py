@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import InputError
+from ..outside.spelling import alike
 from ..outside.weights import find_weights
 from .backbone import check_stages
 
@@ -49,7 +49,7 @@ def matching(pattern: str) -> list[str]:
     plain = pattern.lower().partition(".")[0]  # behind a dot timm names the weights
     names = timm.list_models(plain if set("*?[") & set(plain) else f"*{plain}*")
     if not names:
-        near = difflib.get_close_matches(plain.strip("*"), timm.list_models(), 5, 0.4)
+        near = alike(plain.strip("*"), timm.list_models(), 5)
         raise InputError(
             f"timm has no network that matches {pattern!r}. Near names: "
             f"{', '.join(near) or 'none'}. A part of a name is enough: convnext, or 'resnet*d'."

@@ -190,7 +190,7 @@ def downloads(name: str, image: Array, probability: Array) -> str:
         f'<a download="{stem}_{kind}.png" href="{_data_uri(array)}" style="{LINK}">{kind}</a>'
         for kind, array in files.items()
     ]
-    share = f"{found.mean():.1%} of the picture above probability 0.5"
+    share = f"{100 * found.mean():.1f} % of the picture above probability 0.5"
     return f"<p><b>{html.escape(name)}</b>: {share}. Download {', '.join(links)}.</p>"
 
 

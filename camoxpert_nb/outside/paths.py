@@ -6,13 +6,14 @@ raises InputError with that name.
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from .spelling import alike
 
 LONGEST = 200  # bytes of a file name that we make: most file systems take 255
 
@@ -88,6 +89,7 @@ SIGNS = {
     "a picture": (b"\x89PNG", b"%PDF", b"<?xml", b"<svg"),
     "ONNX": (b"\x08",),  # the first field of a model, its version
 }
+PICTURES = (".png", ".pdf", ".svg")  # what `figures.canvas.save` writes
 OF_A_RUN = {"config.json", "summary.json", "split.json", "process.json", "history.jsonl"}
 OF_A_RUN |= {"best.pt", "last.pt", "preview.npz", "log.txt", "history.csv"}
 
@@ -108,6 +110,16 @@ def replaceable(path: Path, name: str, holds: str) -> Path:
                 f"would be lost: {_ELSEWHERE}, or remove it."
             )
     return path
+
+
+def check_ending(path: Path, name: str, known: Sequence[str]) -> None:
+    """Raise InputError unless the file's name ends as one of `known`: the ending says the kind."""
+    if path.suffix.lower() in known:
+        return
+    found = f"ends in {path.suffix}" if path.suffix else "has no ending"
+    raise InputError(
+        f"{name} {path} {found}, expected {' or '.join(known)}: give {path.with_suffix(known[0])}."
+    )
 
 
 def make_unique(wanted: Path) -> Path:
@@ -207,5 +219,5 @@ def _near(path: Path) -> str:
         names = [each.name for each in parent.iterdir() if not each.name.startswith(".")]
     except (OSError, StopIteration):
         return "Check its spelling."
-    near = difflib.get_close_matches(missing, names, 3)
+    near = alike(missing, names, least=0.7)
     return f"Looked in {parent}." + (f" Did you mean {' or '.join(near)}?" if near else "")

@@ -86,8 +86,9 @@ def checkpoint_name(folder: Path, which: str) -> str:
     for each in there:
         if asked and each.epoch == int(asked[1]):
             return each.name
-    listed = ", ".join(str(each.epoch) for each in there)
-    have = f"It keeps epoch {listed}" if there else "It keeps none (train with --keep-best 3)"
+    *others, last = map(str, sorted(each.epoch for each in there)) if there else ("",)
+    listed = f"epochs {', '.join(others)} and {last}" if others else f"epoch {last}"
+    have = f"It keeps {listed}" if there else "It keeps none (train with --keep-best 3)"
     raise InputError(
         f"{folder} has no checkpoint '{which}'. {have}: --which takes best, last, or the number of "
         "an epoch that is kept."

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, few
 from .latest import LATEST
 from .process import status
 from .records import performance
@@ -47,6 +47,25 @@ def runs_below(folder: Path) -> Iterator[Run]:
             below.clear()
         kept = [each for each in below if each[0] != "." and each != LATEST]
         below[:] = kept if depth < DEEPEST else []
+
+
+def check_run(run: Run, flag: str = "") -> None:
+    """Raise InputError for a folder that is no run: what it holds instead, and how to see runs.
+
+    flag: what the user calls the folder, if a flag named it.
+    """
+    if run.config_path.exists() or run.has("best") or run.has("last"):  # weights alone predict
+        return
+    where = f"{flag} {run.folder}".strip()
+    see = "`camoxpert runs FOLDER` lists the runs below a folder."
+    if not run.folder.is_dir():
+        raise InputError(f"{where}: no such folder, expected that of a run. {see}")
+    names = sorted(each.name for each in run.folder.iterdir() if not each.name.startswith("."))
+    below = next((each for each in runs_below(run.folder) if each.folder != run.folder), None)
+    raise InputError(
+        f"{where} is no run: it has no config.json, and holds {few(names) if names else 'nothing'}."
+        + (f" There is a run in it: {below.folder}." if below else f" Give a run's folder. {see}")
+    )
 
 
 def listed(run: Run) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import operator
 import re
@@ -13,6 +12,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..outside.paths import given
+from ..outside.spelling import alike
 
 NONE = "none"  # on the command line: no value, or no path
 LOGS = ("csv", "tensorboard", "wandb")  # where a training's numbers can go
@@ -150,7 +150,7 @@ def near(name: str, known: Iterable[str]) -> str:
     """
     folded = {_folded(each): each for each in known}
     found = [_folded(name)] if _folded(name) in folded else []
-    found = found or difflib.get_close_matches(_folded(name), list(folded), n=3, cutoff=0.5)
+    found = found or alike(_folded(name), folded)
     return f"; did you mean {' or '.join(folded[each] for each in found)}?" if found else "."
 
 

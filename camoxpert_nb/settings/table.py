@@ -25,7 +25,8 @@ def help_of(item: dataclasses.Field[Any], *, default: bool = True) -> str:
     known = [", ".join(item.metadata.get("choices", ()))]
     unit = item.metadata.get("unit", "")
     if default:
-        known.append(" ".join(filter(None, ["default", default_of(item) or "empty", unit])))
+        told = default_of(item) or ("" if "empty:" in item.metadata["help"] else "empty")
+        known.append(" ".join(filter(None, ["default" * bool(told), told, unit])))
     else:
         known.append(f"in {unit}" if unit else "")
     more = "; ".join(filter(None, known))

@@ -52,7 +52,7 @@ class Rates:
 
     def sentence(self) -> str:
         """Return the proposal in words, and what it is worth."""
-        usual = f"These settings train with {self.usual:.2g} at the peak ({self.stage})."
+        usual = f"These settings train with {self.usual:.2g} at the peak (stage {self.stage})."
         if self.proposal is None:
             return (
                 f"No rate is proposed: the loss did not fall by more than it scatters. {usual} "

@@ -173,6 +173,7 @@ def test_maps_of_any_method_are_compared_with_runs_and_drawn(
     assert run(f"compare {maps} {{run}} {flags}", **places) == 0
     said = capsys.readouterr().out
     assert f"against {maps}: IoU" in said and "what trained them is not known" in said
+    assert "share a row" not in said  # one run: there is no spread to show
     lines = curves.read_text().splitlines()
     assert lines[0].startswith("dataset,method,threshold") and len(lines) == 1 + 2 * 256
     assert picture.stat().st_size > 10_000
@@ -303,7 +304,8 @@ def test_a_flat_folder_is_scored_on_what_the_run_held_out(
     scores = tmp_path / "scores.json"
     evaluate = f"evaluate --run {tmp_path / 'run'} --dataset-path {data} --json {scores}"
     assert run(evaluate + " --noncam") == 0
-    assert "held out for validation" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "held out for validation (its best weights were chosen on them" in said
     scored = {row["name"] for row in json.loads(scores.read_text())["per_image"]}
     assert scored == {Path(path).stem for path in known["validation"].values()}
     assert run(evaluate + " --split all") == 0

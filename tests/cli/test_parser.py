@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,8 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        ("trian", "no command 'trian'; did you mean train?"),
+        ("train --epochz 3", "no flag --epochz; did you mean --epochs?"),
         ("tran", "no command 'tran'; did you mean train"),
         ("Evaluate", "no command 'Evaluate'; did you mean evaluate?"),
         ("batch_size", "did you mean batch-size?"),
@@ -95,7 +98,8 @@ def test_the_help_of_a_setting_follows_from_the_table() -> None:
     for name, item in items.items():
         told = help_of(item)
         assert told.startswith(item.metadata["help"])
-        assert f"default {default_of(item) or 'empty'}" in told
+        known = default_of(item) or ("" if "empty:" in told else "empty")
+        assert (f"default {known}" if known else "; empty: ") in told
         assert all(each in told for each in item.metadata.get("choices", ())), name
         assert item.metadata.get("unit", "") in told
         assert flag_of(name) in commands()["train"]._option_string_actions or name == "preset"
@@ -107,3 +111,50 @@ def test_the_help_of_a_setting_follows_from_the_table() -> None:
 def test_names_that_are_alike_but_for_their_writing_are_the_only_ones() -> None:
     assert near("Batch_Size", ["batch-size", "stage2-batch-size"]) == "; did you mean batch-size?"
     assert near("qqq", ["batch-size"]) == "."
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x", "x.jpg", "x.png.bak"])
+@pytest.mark.parametrize(
+    "line",
+    ["data {0} --picture", "runs {0} --figure", "evaluate --run {0} --dataset-path {0} --picture"],
+)
+def test_a_picture_of_another_ending_is_refused(
+    line: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert cli.main([*line.format(tmp_path).split(), str(tmp_path / name)]) == 2
+    said = capsys.readouterr().err
+    assert name in said and "expected .png or .pdf or .svg: give" in said
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "evaluate --run {0} --dataset-path {0}",
+        "predict --run {0} --input {0} --output {0}/maps",
+        "export {0}",
+        "resume {0}",
+        "train --resume-from {0}",
+        "predict --run {0}/inner/../ --input {0} --output {0}/maps",
+    ],
+)
+def test_a_folder_that_is_no_run_is_refused_in_one_way(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photo.jpg").touch()
+    (tmp_path / "inner").mkdir()
+    assert cli.main(line.format(tmp_path).split()) == 2
+    said = capsys.readouterr().err
+    assert "is no run: it has no config.json, and holds inner, photo.jpg." in said
+    assert "`camoxpert runs FOLDER`" in said
+
+
+def test_help_names_what_a_flag_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("evaluate", "compare", "data", "train", "lr-find"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        said = capsys.readouterr().out
+        for flag in ("JSON", "CURVES", "PICTURE", "CSV", "PREDICTIONS", "RUNS"):
+            assert f"--{flag.lower()} {flag}" not in said
+        assert "--mask-exif auto|shown|stored" in said
+        assert "empty: by name (default empty" not in " ".join(said.split())

@@ -151,7 +151,7 @@ def test_masks_with_grey_values(root):
     mask[0, :8] = 100
     save(mask_of(root), mask)
     item = finding(look(root), "grey", mask_of(root).name)
-    assert f"{8 / mask.size:.1%} of the pixels" in item
+    assert f"{100 * 8 / mask.size:.1f} % of the pixels" in item
 
 
 def test_coloured_masks(root):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from camoxpert_nb.evaluation.compare import (
     performance_table,
 )
 from camoxpert_nb.runs.run import Run
+from camoxpert_nb.settings.config import Config
 
 HARD = np.random.default_rng(9).beta(3, 1.5, 200)  # how easy each image is, for every network
 
@@ -114,6 +116,39 @@ def test_an_ablation_groups_runs_that_differ_in_their_seed_alone() -> None:
     assert seven["sd"] == pytest.approx(np.std([0.5, 0.6], ddof=1))
     assert (seven["lowest"], seven["highest"]) == (0.5, 0.6)
     assert one["mean"] == 0.4 and np.isnan(one["sd"])
+
+
+@pytest.mark.parametrize("fold", ["", "2/5"])
+def test_one_run_alone_is_a_group_of_one(fold: str) -> None:
+    (row,) = ablation({"a": {"lr": 1, "seed": 3, "fold": fold}}, {"a": 0.5}).to_dict("records")
+    assert (row["settings"], row["runs"], row["seeds"]) == ("all settings alike", 1, "3")
+    assert row["mean"] == 0.5 and np.isnan(row["sd"])
+
+
+def test_folds_of_as_many_parts_share_a_group() -> None:
+    base = {"lr": 1, "seed": 1}
+    folds = {name: {**base, "fold": name} for name in ("1/5", "2/5", "1/3", "")}
+    rows = ablation(folds, dict.fromkeys(folds, 0.5)).set_index("settings")
+    assert rows["runs"].to_dict() == {"fold 5": 2, "fold 3": 1, "fold ": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("keep_best", 3),
+        ("log", "tensorboard"),
+        ("patience", 5),
+        ("stop_at_target", True),
+        ("join_minutes", 3.0),
+        ("save_minutes", 1.0),
+        ("gradient_checkpointing", True),
+    ],
+)
+def test_what_a_run_keeps_and_when_it_ends_makes_no_other_training(name: str, value: Any) -> None:
+    plain = Config()
+    settings = {"a": plain.as_dict(), "b": plain.replace(**{name: value, "seed": 2}).as_dict()}
+    assert settings["a"][name] != value
+    assert ablation(settings, {"a": 0.5, "b": 0.6})["runs"].tolist() == [2]
 
 
 def test_the_performance_table_is_measured_from_the_folders(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_the_strip_shows_each_image_with_its_verdict() -> None:
     html = live_images(preview)
     assert html.count("<img") == IMAGES
     assert 'alt="&lt;i&gt;0: IoU 1.00"' in html
-    assert "0.0% false alarm" in html
+    assert "0.0 % false alarm" in html
     data = re.findall(r"base64,([^\"]+)", html)[0]
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
     assert picture.shape[0] > 4 * picture.shape[1]

@@ -42,7 +42,7 @@ def test_a_folder_a_file_and_a_list_are_predicted(run: Run, photos: Path) -> Non
     assert one.share == one.mask.mean() and one.output is None
     several = predict(run, [photos / "2.png", str(photos / "0.png")], device="cpu")
     assert [each.path.name for each in several] == ["2.png", "0.png"]
-    assert repr(one) == f"1.png: {one.share:.1%} of the image found"
+    assert repr(one) == f"1.png: {100 * one.share:.1f} % of the image found"
     for picture in (one, found, several):
         assert picture._repr_png_().startswith(b"\x89PNG")
 

@@ -72,7 +72,7 @@ def test_predictions_show_hits_misses_and_false_alarms(preview: dict[str, Any]) 
     said = words(figure)
     assert "IoU 0.33" in said  # 4 hits, 4 misses, 4 false alarms
     assert "IoU 0.00" in said
-    assert "no object, 0.0% false alarm" in said
+    assert "no object, 0.0 % false alarm" in said
     assert "3 of 3 images at 8 x 8 px; mean IoU 0.17, n = 2" in said
     assert "hit / (hit + miss + false alarm)" in said
     assert "half" in said
@@ -92,8 +92,8 @@ def test_pairs_keep_each_size_and_outline_the_object() -> None:
     masks[0][5:10, 10:22] = 1
     figure = predictions.show_pairs(images, masks, ["animal", "nothing"])
     draw(figure)
-    assert "30 x 20 px, object 10.0%" in words(figure)
-    assert "10 x 10 px, object 0.0%" in words(figure)
+    assert "30 x 20 px, object 10.0 %" in words(figure)
+    assert "10 x 10 px, object 0.0 %" in words(figure)
     assert "n = 2" in words(figure)
     outline = np.concatenate([path.vertices for path in figure.axes[0].collections[0].get_paths()])
     np.testing.assert_allclose(outline.min(0), [9.5, 4.5])
@@ -133,7 +133,7 @@ def test_an_overlay_without_a_mask_is_not_stretched(scene: tuple[Any, Any, Any])
     figure = predictions.show_overlay(image, probability // 4, name="nothing")
     draw(figure)
     assert len(figure.axes) == 2
-    assert "0.0% of the image above probability 0.5" in words(figure)
+    assert "0.0 % of the image above probability 0.5" in words(figure)
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), image)
 
 
@@ -181,7 +181,7 @@ def test_a_threshold_of_an_image_without_object_shows_false_alarms() -> None:
     probability[:2] = 200
     figure = predictions.show_threshold(image, probability, np.zeros((8, 8), np.uint8), 0.5)
     draw(figure)
-    assert "no object, 25.0% false alarm at threshold 0.50" in words(figure)
+    assert "no object, 25.0 % false alarm at threshold 0.50" in words(figure)
     curve, _ = figure.axes[3].lines
     assert curve.get_ydata()[[0, 78, 79]].tolist() == [0.25, 0.25, 0.0]  # 200 / 255 = 0.784
 
@@ -230,4 +230,4 @@ def test_what_counts_nowhere_is_drawn_so(tmp_path: Path, scene: Any) -> None:
     assert abs(plain - scored) > 0.05  # so that the one above says something
     sample = predictions.show_pairs([image], [read_labels(pair)], ["a"])
     draw(sample)
-    assert "10.0% ignored (grey)" in words(sample)
+    assert "10.0 % ignored (grey)" in words(sample)

@@ -65,7 +65,7 @@ def test_an_uploaded_picture_comes_back_with_files(own: OwnPicture) -> None:
     assert (mask[:10] == 255).all() and (mask[10:] == 0).all()
     assert (probability[:10] == 200).all()
     np.testing.assert_array_equal(overlay[12:], png(photo())[12:])
-    assert "50.0% of the picture" in own.message.value
+    assert "50.0 % of the picture" in own.message.value
     assert len(own.picture.value) > 1000
 
 
@@ -89,7 +89,7 @@ def test_both_forms_of_an_upload_are_read() -> None:
 def test_a_file_can_be_looked_at_without_a_front_end(own: OwnPicture, tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(photo())
     said = [text.get_text() for text in own.predict(tmp_path / "photo.png").findobj(Text)]
-    assert any("photo.png" in text and "50.0% of the image" in text for text in said)
+    assert any("photo.png" in text and "50.0 % of the image" in text for text in said)
     with pytest.raises(InputError, match="no such file"):
         own.predict(tmp_path / "missing.png")
 

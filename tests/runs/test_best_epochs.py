@@ -122,5 +122,5 @@ def test_one_that_is_not_kept_is_refused_with_those_that_are(run: Run, which: st
     with pytest.raises(InputError, match=r"keeps none \(train with --keep-best 3\)"):
         checkpoint_name(run.folder, which)
     keep(run, 2)
-    with pytest.raises(InputError, match=r"It keeps epoch 7, 4: --which takes best, last"):
+    with pytest.raises(InputError, match=r"It keeps epochs 4 and 7: --which takes best, last"):
         checkpoint_name(run.folder, which)

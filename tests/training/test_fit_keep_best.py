@@ -47,7 +47,7 @@ def test_the_best_two_epochs_are_kept_and_can_be_used(five: Config) -> None:
     weights = run.load(first.name)["net"]
     assert all(torch.equal(weights[key], value) for key, value in net.state_dict().items())
     missing = ({1, 2, 3, 4, 5} - {each.epoch for each in best_epochs(run.folder)}).pop()
-    with pytest.raises(InputError, match=f"no checkpoint '{missing}'. It keeps epoch "):
+    with pytest.raises(InputError, match=f"no checkpoint '{missing}'. It keeps epochs? "):
         load_run(run, str(missing))
 
 

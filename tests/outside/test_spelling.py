@@ -1,0 +1,31 @@
+"""What was meant is named, and nothing that is only a little like it."""
+
+from __future__ import annotations
+
+import pytest
+
+from camoxpert_nb.outside.spelling import alike
+
+PRESETS = ("auto", "tiny", "demo", "single-gpu", "balanced-2gpu", "high-res-2gpu")
+COMMANDS = ("train", "resume", "evaluate", "compare", "predict", "export", "data", "lr-find")
+FLAGS = ("--epochs", "--stage1-epochs", "--warmup-epochs", "--image-folder", "--img-size", "--lr")
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "meant"),
+    [
+        ("sinlge-gpu", PRESETS, ["single-gpu"]),
+        ("balanced2gpu", PRESETS, ["balanced-2gpu"]),
+        ("tinny", PRESETS, ["tiny"]),
+        ("trian", COMMANDS, ["train"]),
+        ("evalute", COMMANDS, ["evaluate"]),
+        ("--epochz", FLAGS, ["--epochs"]),
+        ("--image-size", FLAGS, ["--img-size"]),
+        ("something", COMMANDS, []),
+        ("--zzz", FLAGS, []),
+        ("run-a", ("run-b", "run-c", "run-d"), ["run-d", "run-c"]),
+        ("x", (), []),
+    ],
+)
+def test_only_near_names_are_guessed(word: str, known: tuple[str, ...], meant: list[str]) -> None:
+    assert sorted(alike(word, known)) == sorted(meant)
