@@ -162,9 +162,9 @@ def choose(options: Options, memory: Sequence[float] | None = None) -> Order:
     if memory is None:
         from ..training.banner import auto_preset
 
-        found = auto_preset(options.get("device", ""), own_images=own)
+        found = auto_preset(options.get("device", ""), own_images=own, given=options)
     else:
-        found = suggest(memory, own_images=own)
+        found = suggest(memory, own_images=own, given=options)
     config = make_config(found.preset, **{**found.changes, **options})
     return Order(config, reason=f"preset {found.preset} chosen: {found.reason}", **what)
 

@@ -26,12 +26,13 @@ def train_here(
     console: Console | None = None,
     own: Own | None = None,
     in_python: bool = False,
+    loading: str = "",
     **how: Any,
 ) -> Run:
     """Train as `fit` does with `own` and `how`, tell it on `console`, draw its figures; return it.
 
     `reason` is told beside what will be trained. `in_python`: the ways on are calls with `own`, and
-    not commands.
+    not commands. `loading`: why there are so many loading processes, where that is known here.
     """
     from ..machine.distributed import by_torchrun
     from ..training.banner import banner
@@ -44,6 +45,7 @@ def train_here(
     def announce(training: Training) -> None:
         if ranks.first:
             shown.log = Path(training.config.checkpoint_dir) / "log.txt"
+        training.workers_reason = loading or training.workers_reason
         shown.pace = Pace(training.plan.in_rows())
         shown.say("\n".join([banner(training), reason]).rstrip() + "\n")
 
