@@ -10,7 +10,7 @@ from ..errors import STOPPED
 from ..runs.pace import Pace
 from ..runs.run import Run
 from ..settings.config import EXPERTS, Config
-from ..training.console import Console, ending
+from ..training.console import Console, ending, finished_already
 
 if TYPE_CHECKING:
     from ..machine.distributed import Ranks
@@ -42,20 +42,25 @@ def train_here(
         console = Console((), stream=io.StringIO())
     shown = console or Console(EXPERTS)
 
+    over = False
+
     def announce(training: Training) -> None:
+        nonlocal over
         if ranks.first:
             shown.log = Path(training.config.checkpoint_dir) / "log.txt"
         training.workers_reason = loading or training.workers_reason
         shown.pace = Pace(training.plan.in_rows())
+        over = training.state.epoch >= training.plan.epochs
+        if over:
+            folder, epochs = training.config.checkpoint_dir, training.plan.epochs
+            return shown.say(finished_already(folder, epochs, in_python=in_python))
         shown.say("\n".join([banner(training), reason]).rstrip() + "\n")
 
     how = {"report": shown.report, "announce": announce, "progress": shown.progress, **how}
     run = fit(config, ranks=ranks, own=own, **how)
     summary = ranks.from_first(lambda: run.load_json("summary"))
-    calls = {}
-    if in_python and own:
-        calls = {"judge": "judge(run, DIR)", "resume": own.call(run.folder)}
-    shown.say(ending(summary, str(run.folder), **calls))
+    calls = _calls(own, run) if in_python and own else {}
+    shown.say(ending(summary, str(run.folder), trained=not over, **calls))
     # Whoever interrupts a cell waits for it: figures can be drawn when the training is done.
     drawn = summary["finished"] or not in_python
     if drawn and ranks.first and run.records("epoch"):
@@ -68,3 +73,8 @@ def train_here(
             f"{STOPPED} of a stop: what it says now is its habit, and no error."
         )
     return run
+
+
+def _calls(own: Own, run: Run) -> dict[str, str]:
+    """Return what to type next in Python, as `ending` takes it."""
+    return {"judge": "judge(run, DIR)", "resume": own.call(run.folder)}
