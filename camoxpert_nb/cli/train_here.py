@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from ..training.own import Own
     from ..training.prepare import Training
 
+HABIT = (
+    "The run is saved. torchrun calls each exit code but 0 FAILED, also the "
+    f"{STOPPED} of a stop: what it says now is its habit, and no error."
+)
+
 
 def train_here(
     config: Config,
@@ -52,8 +57,7 @@ def train_here(
         shown.pace = Pace(training.plan.in_rows())
         over = training.state.epoch >= training.plan.epochs
         if over:
-            folder, epochs = training.config.checkpoint_dir, training.plan.epochs
-            return shown.say(finished_already(folder, epochs, in_python=in_python))
+            return shown.say(finished_already(training.config, in_python=in_python))
         shown.say("\n".join([banner(training), reason]).rstrip() + "\n")
 
     how = {"report": shown.report, "announce": announce, "progress": shown.progress, **how}
@@ -62,16 +66,12 @@ def train_here(
     calls = _calls(own, run) if in_python and own else {}
     shown.say(ending(summary, str(run.folder), trained=not over, **calls))
     # Whoever interrupts a cell waits for it: figures can be drawn when the training is done.
-    drawn = summary["finished"] or not in_python
-    if drawn and ranks.first and run.records("epoch"):
+    if (summary["finished"] or not in_python) and ranks.first and run.records("epoch"):
         from ..figures.results import draw_training
 
         draw_training(run, shown.say)
     if by_torchrun() and not summary["finished"]:
-        shown.say(
-            "The run is saved. torchrun calls each exit code but 0 FAILED, also the "
-            f"{STOPPED} of a stop: what it says now is its habit, and no error."
-        )
+        shown.say(HABIT)
     return run
 
 

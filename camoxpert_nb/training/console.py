@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from ..outside.terminal import Part, columns, fitted, moves
 from ..runs.pace import Pace, clock
+from ..settings.config import Config
 
 
 class Console:
@@ -120,8 +121,9 @@ def _bar(done: int, total: int) -> Part:
     return Part(long, 1, short)
 
 
-def finished_already(folder: str, epochs: int, *, in_python: bool) -> str:
+def finished_already(config: Config, *, in_python: bool) -> str:
     """Return what is said in the place of a banner where all epochs are trained, and the way on."""
+    folder, epochs = config.checkpoint_dir, config.epochs
     command = f"camoxpert resume {folder} --epochs N"
     call = f"fit(Config.load({folder + '/config.json'!r}).replace(epochs=N), resume=True)"
     return (
