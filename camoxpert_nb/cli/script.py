@@ -71,7 +71,10 @@ def fit(
     check_callables(own)
     settings, resume = _settings(config, resume)
     hand_over()
+    asked = settings.num_workers
     settings, reason = _alone(settings)
+    if settings.num_workers != asked:
+        how["loading"] = "in this process, as a NOTE below says"
     how = {"began": time.time(), **how}
     console = _console(quiet or "report" in how)
     if "ranks" in how:

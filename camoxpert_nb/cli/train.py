@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import STOPPED, InputError, RankFailed
-from ..runs.process import discard_empty, new_folder
+from ..runs.process import begun, discard_untrained, new_folder
 from ..runs.run import Run
 from ..settings.checks import flag_of
 from ..settings.config import Config, as_flags, make_config, with_changes
@@ -125,9 +125,13 @@ def rank(options: Options) -> int:
 
 def demo(options: Options) -> int:
     """Train the demo preset on generated images, score it and draw the results."""
-    folder = options.pop("folder") or str(new_folder("demo-"))
-    config = make_config("demo", checkpoint_dir=folder, **options)
-    if code := _train(lambda: Order(config), {}):
+    named = options.pop("folder")
+    config = make_config("demo", **options)
+    folder = named or str(new_folder("demo-"))
+    config = config.replace(checkpoint_dir=folder)
+    with begun(Path(folder), new=not named):
+        code = _train(lambda: Order(config), {})
+    if code:
         return code
     images = Run(folder).load_json("summary")["data"]["root"]
     files = ["--json", f"{folder}/evaluation.json", "--csv", f"{folder}/evaluation.csv"]
@@ -158,9 +162,9 @@ def choose(options: Options, memory: Sequence[float] | None = None) -> Order:
     if memory is None:
         from ..training.banner import auto_preset
 
-        found = auto_preset(options.get("device", ""), own_images=own)
+        found = auto_preset(options.get("device", ""), own_images=own, given=options)
     else:
-        found = suggest(memory, own_images=own)
+        found = suggest(memory, own_images=own, given=options)
     config = make_config(found.preset, **{**found.changes, **options})
     return Order(config, reason=f"preset {found.preset} chosen: {found.reason}", **what)
 
@@ -273,22 +277,32 @@ def _show(order: Order, ranks: Ranks) -> int:
 
 def _start(order: Order, processes: int) -> int:
     """Train in processes of this machine, one for each GPU."""
-    from ..machine.distributed import start_ranks
-
-    folder = order.config.checkpoint_dir or str(new_folder())
+    named = order.config.checkpoint_dir
+    new = not (named and Path(named).exists())
+    folder = named or str(new_folder())
     if order.reason:
         print(order.reason, flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "config.json"
         order.config.replace(checkpoint_dir=folder).save(file)
         arguments = ["camoxpert_nb", "rank", str(file), *_flags(order)]
-        try:
-            start_ranks(arguments, processes)
-        except RankFailed as error:
-            discard_empty(Path(folder))
-            if error.silent:
-                return error.exit_code
-            raise _note(error, Run(folder)) from error
+        with begun(Path(folder), new=new):
+            code = _started(arguments, processes, Run(folder))
+    if new and (code or order.dry_run):
+        discard_untrained(Path(folder))
+    return code
+
+
+def _started(arguments: list[str], processes: int, run: Run) -> int:
+    """Return the exit code of these processes; RankFailed where they have not said why."""
+    from ..machine.distributed import start_ranks
+
+    try:
+        start_ranks(arguments, processes)
+    except RankFailed as error:
+        if error.silent:
+            return error.exit_code
+        raise _note(error, run) from error
     return 0
 
 
@@ -299,9 +313,14 @@ def _flags(order: Order) -> list[str]:
 
 
 def _note(error: RankFailed, run: Run) -> RankFailed:
-    """Leave the reason in the run, if it began, and return it with the way on."""
+    """Leave the reason in the run, if it began, and return it with the way on.
+
+    One that did not begin is told with what a process left as its cause, if it could.
+    """
     if not run.exists():
-        return error
+        cause = run.load_json("failure").get("message", "")
+        message = f"{cause} ({error})" if cause else str(error)
+        return RankFailed(message, error.exit_code, silent=False)
     message = f"{error} Go on from the last save with `camoxpert resume {run.folder}`."
     run.save_json("failure", {"kind": "RankFailed", "message": message})
     return RankFailed(message, error.exit_code, silent=False)

@@ -333,10 +333,10 @@ def choose_workers(requested: int | None, cpus: int, processes: int = 1) -> tupl
         return fitting, f"{machine}; the decoded cache needs {ENOUGH_WORKERS} at most"
     if requested > max(fitting, 1):
         return requested, (
-            f"as asked; warning: {fitting} would do with {machine}, as images come decoded from "
-            "the cache. Leave out --num-workers to have the number chosen"
+            f"as num_workers is set; warning: {fitting} would do with {machine}, as "
+            "images come decoded from the cache. Leave out --num-workers to have the number chosen"
         )
-    return requested, "as asked"
+    return requested, "as num_workers is set"
 
 
 @lru_cache(maxsize=4)  # prefetching crosses from one epoch to the next

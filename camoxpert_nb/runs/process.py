@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ..settings.checks import flag_of
 from ..settings.config import Config, as_flags, differences
 from .history import ENDS
 from .holder import noted_as, this_machine
-from .run import RUNS, Run
+from .run import REQUESTS, RUNS, Run
 
 ASKED = {"stop": "stopping", "pause": "paused"}  # requests, and how a run is meanwhile
 # A child that ended looks alive to `kill -0` until its parent asks for its exit code.
@@ -64,6 +65,30 @@ def discard_empty(folder: Path) -> None:
     """Remove a new folder in which nothing came to be."""
     with contextlib.suppress(OSError):
         folder.rmdir()
+
+
+def discard_untrained(folder: Path) -> None:
+    """Remove a new folder in which nothing was trained, with what only tells of the attempt.
+
+    A folder that holds anything else, as settings, history or a checkpoint, stays as it is.
+    """
+    with contextlib.suppress(OSError):
+        found = {path.name for path in folder.iterdir()}
+        if found <= {"failure.json", "process.json", "lock.json", *REQUESTS}:
+            for name in found:
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def begun(folder: Path, *, new: bool) -> Iterator[None]:
+    """Remove `folder`, if it is `new`, where what is done meanwhile ends before it trained."""
+    try:
+        yield
+    except BaseException:  # a Ctrl-C while images are decoded, too
+        if new:
+            discard_untrained(folder)
+        raise
 
 
 def start(config: Config, *, resume: bool = False) -> Run:

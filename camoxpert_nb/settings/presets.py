@@ -5,7 +5,7 @@ A learning rate was chosen for the effective batch (`lr_batch`) on as many GPUs 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from .recipe import DECIDED
@@ -85,26 +85,43 @@ class Suggestion(NamedTuple):
     reason: str
 
 
-def suggest(memory: Sequence[float], *, own_images: bool) -> Suggestion:
+def suggest(
+    memory: Sequence[float], *, own_images: bool, given: Collection[str] = ()
+) -> Suggestion:
     """Return what to begin with on GPUs with so many GiB each (none: the CPU).
 
-    `own_images`: a data set was given.
+    `own_images`: a data set was given. `given`: settings that the user chose; the reason is silent
+    on what they override.
     """
     if not memory and not own_images:
         why = "no GPU and no data set: a small network that a CPU trains in minutes"
         return Suggestion("demo", {}, why)
     if not memory:
-        size, epochs = ON_CPU["img_size"], ON_CPU["epochs"]
-        why = f"no GPU, so {size} px and {epochs} epochs: minutes for a few hundred photos, hours "
-        why += "for thousands (--dry-run measures it); --img-size and --epochs override"
-        return Suggestion("auto", dict(ON_CPU), why)
+        return Suggestion("auto", dict(ON_CPU), _why_on_cpu(given))
     if len(memory) >= 2:
         first, second = BATCH_SIZE, PRESETS["balanced-2gpu"]["stage2_batch_size"]
         changes = {"batch_size": first, "stage2_batch_size": second}
-        why = f"{len(memory)} GPUs, batch {first} and {second} on each"
-        return Suggestion("auto", changes, why)
+        kept = [f"{value}" for name, value in changes.items() if name not in given]
+        stage = {"batch_size": " in stage two", "stage2_batch_size": " in stage one"}
+        where = "".join(words for name, words in stage.items() if name in given)
+        batches = f", batch {' and '.join(kept)} on each{where}" if kept else ""
+        return Suggestion("auto", changes, f"{len(memory)} GPUs{batches}")
     large = memory[0] >= 14
     like = PRESETS["single-gpu-optimized" if large else "single-gpu"]
     why = f"one GPU with {memory[0]:.0f} GiB{'' if large else ', under 14'}"
     batch = like["batch_size"]
-    return Suggestion("auto", {"batch_size": batch}, f"{why}, batch {batch}")
+    why += "" if "batch_size" in given else f", batch {batch}"
+    return Suggestion("auto", {"batch_size": batch}, why)
+
+
+def _why_on_cpu(given: Collection[str]) -> str:
+    """Return why the CPU gets smaller images and fewer epochs, of those that nobody chose."""
+    parts = {"img_size": f"{ON_CPU['img_size']} px", "epochs": f"{ON_CPU['epochs']} epochs"}
+    open_ = [name for name in parts if name not in given]
+    if not open_:
+        return "no GPU"
+    why = f"no GPU, so {' and '.join(parts[name] for name in open_)}"
+    flags = " and ".join("--" + name.replace("_", "-") for name in open_)
+    if len(open_) == len(parts):  # else how long it takes hangs on what was chosen
+        why += ": minutes for a few hundred photos, hours for thousands (--dry-run measures it)"
+    return f"{why}; {flags} override{'s' if len(open_) == 1 else ''}"

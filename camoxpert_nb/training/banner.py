@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from .. import __version__
@@ -16,6 +16,7 @@ from ..settings.decide import lr_warnings, recipe_lines, short_run
 from ..settings.presets import Suggestion, suggest
 from .budget import disk_forecast
 from .prepare import Training
+from .schedule import Stage
 
 
 def banner(training: Training) -> str:
@@ -71,11 +72,10 @@ def _doubts(training: Training) -> list[str]:
     return [*warnings, *short_run(training.config), *training.changes]
 
 
-def auto_preset(device: str, *, own_images: bool) -> Suggestion:
-    """Return what to begin with on this machine, or on its CPU alone."""
-    return suggest(
-        pick_devices("cpu" if device == "cpu" else "auto").memory(), own_images=own_images
-    )
+def auto_preset(device: str, *, own_images: bool, given: Collection[str] = ()) -> Suggestion:
+    """Return what to begin with on this machine, or on its CPU alone; `given` as for `suggest`."""
+    memory = pick_devices("cpu" if device == "cpu" else "auto").memory()
+    return suggest(memory, own_images=own_images, given=given)
 
 
 def _recipe(training: Training) -> list[str]:
@@ -111,8 +111,14 @@ def _part(training: Training, part: int) -> list[str]:
         f"{epochs} epochs, {what}, learning rate {first.lr:g}",
         f"batch {first.batch} per {device} x {count} {device}{'s' if count > 1 else ''} "
         f"x {config.accumulation_steps} accumulated = {first.effective} effective, "
-        f"{first.steps} steps an epoch",
+        f"{first.steps} steps an epoch{_of_images(first, training.plan.images)}",
     ]
+
+
+def _of_images(stage: Stage, images: int) -> str:
+    """Say how many images an epoch's whole steps take, where that is not all of them."""
+    taken = stage.steps * stage.effective
+    return "" if taken == images else f" of {taken} of {images} images, chosen anew each epoch"
 
 
 def _unfreezing(training: Training) -> str:

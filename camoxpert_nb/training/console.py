@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from ..outside.terminal import Part, columns, fitted, moves
 from ..runs.pace import Pace, clock
+from ..settings.config import Config
 
 
 class Console:
@@ -120,11 +121,34 @@ def _bar(done: int, total: int) -> Part:
     return Part(long, 1, short)
 
 
-def ending(summary: dict[str, Any], folder: str, *, judge: str = "", resume: str = "") -> str:
-    """Return what a training came to, and what to type next: a command, or these calls."""
+def finished_already(config: Config, *, in_python: bool) -> str:
+    """Return what is said in the place of a banner where all epochs are trained, and the way on."""
+    folder, epochs = config.checkpoint_dir, config.epochs
+    command = f"camoxpert resume {folder} --epochs N"
+    call = f"fit(Config.load({folder + '/config.json'!r}).replace(epochs=N), resume=True)"
+    return (
+        f"{folder} is finished already: all its epochs, {epochs}, are trained, and nothing is "
+        f"trained now. To go on, give more of them, N above {epochs}:\n"
+        f"  {call if in_python else command}"
+    )
+
+
+def ending(
+    summary: dict[str, Any],
+    folder: str,
+    *,
+    trained: bool = True,
+    judge: str = "",
+    resume: str = "",
+) -> str:
+    """Return what a training came to, and what to type next: a command, or these calls.
+
+    trained: whether it has just been trained; else it was finished before.
+    """
     best, minutes = summary["best"], summary["seconds"] / 60
     reached = summary["target_reached_at_epoch"]
-    lines = [f"\n{minutes:.1f} minutes of training in {summary['epochs']} epochs."]
+    now = "" if trained else " before"
+    lines = [f"\n{minutes:.1f} minutes of training in {summary['epochs']} epochs{now}."]
     if best:
         lines.append(
             f"best validation IoU {best['iou']:.3f} at epoch {best['epoch']} ({best['weights']} "

@@ -13,7 +13,9 @@ from ..data.batches import LoadingError, why_silent
 from ..errors import PeerLost, TrainingError
 from ..outside.refused import LOCKED, sentence
 from ..runs.latest import drop_latest
+from ..runs.process import begun
 from ..runs.run import Onlooker, Run
+from .early import Over
 
 
 def refused(run: Run, error: Exception) -> TrainingError | None:
@@ -55,6 +57,24 @@ def note_failure(run: Run, error: Exception) -> None:
     if run.folder.exists():
         with contextlib.suppress(OSError, TrainingError):  # the reason may be that nothing fits
             run.save_json("failure", reason)
+
+
+@contextlib.contextmanager
+def explained(run: Run, *, new: bool) -> Iterator[None]:
+    """Leave why a training broke in its folder; a `new` one in which nothing was trained goes.
+
+    A run that is over already stays as it is. What the system refused is raised as TrainingError.
+    """
+    with begun(run.folder, new=new):
+        try:
+            yield
+        except Exception as error:
+            reason = refused(run, error) or error
+            if not isinstance(reason, Over):
+                note_failure(run, reason)
+            if reason is not error:
+                raise reason from error
+            raise
 
 
 @contextlib.contextmanager

@@ -16,15 +16,14 @@ from ..data.cache import Progress
 from ..errors import TrainingError
 from ..machine.distributed import ALONE, Ranks, together
 from ..machine.gpu_use import Gauge, verdict
-from ..runs.process import discard_empty
 from ..runs.records import seconds_per_image
 from ..runs.run import Onlooker, Run
 from ..settings.config import Config
 from .best import update_best
 from .budget import ends_at, how_far, minutes_gone
-from .early import Over, why_over
+from .early import why_over
 from .epoch import EpochSteps, end_epoch
-from .failure import graceful, note_failure, refused
+from .failure import explained, graceful, note_failure
 from .loggers import Loggers
 from .memory import memory_advice, rehearse
 from .own import Callbacks, Own
@@ -69,8 +68,9 @@ def fit(
     folder = ranks.from_first(lambda: folder_for(config, resume))
     end = ranks.from_first(lambda: ends_at(config.time_budget, began))
     run = Run(folder) if ranks.first else Onlooker(folder)
-    named, config = config.checkpoint_dir, config.replace(checkpoint_dir=str(folder))
-    try:
+    new = ranks.first and not config.checkpoint_dir
+    config = config.replace(checkpoint_dir=str(folder))
+    with explained(run, new=new):
         training, known = prepare_for(run, config, resume, ranks, progress, net, own)
         with run.locked(), graceful(run):
             begin(training, run, known)
@@ -86,15 +86,6 @@ def fit(
                     for doubt in [*loaders.doubts, *training.notes]:
                         trainer.note(doubt)
                     trainer.work()
-    except Exception as error:
-        reason = refused(run, error) or error
-        if not isinstance(reason, Over):  # which leaves a run that is finished as it is
-            note_failure(run, reason)
-        if not named and ranks.first:
-            discard_empty(folder)
-        if reason is not error:
-            raise reason from error
-        raise
     return run
 
 

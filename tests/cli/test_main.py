@@ -393,6 +393,21 @@ def test_auto_goes_by_the_hardware_and_says_why() -> None:
     assert "--img-size and --epochs" in cpu.reason
 
 
+def test_the_reason_of_auto_is_silent_on_what_was_chosen() -> None:
+    from camoxpert_nb.settings.presets import suggest
+
+    def reason(gib: list[float], *given: str) -> str:
+        return suggest(gib, own_images=True, given=given).reason
+
+    assert reason([], "img_size") == "no GPU, so 6 epochs; --epochs overrides"
+    assert reason([], "epochs") == "no GPU, so 192 px; --img-size overrides"
+    assert reason([], "img_size", "epochs", "seed") == "no GPU"
+    assert reason([14.6], "batch_size") == "one GPU with 15 GiB"
+    assert reason([14.6] * 2, "batch_size") == "2 GPUs, batch 12 on each in stage two"
+    assert reason([14.6] * 2, "stage2_batch_size") == "2 GPUs, batch 16 on each in stage one"
+    assert reason([14.6] * 2, "stage2_batch_size", "batch_size") == "2 GPUs"
+
+
 def test_a_terminal_gets_one_moving_line_and_a_file_none() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -124,6 +124,7 @@ def test_a_plain_script_without_a_guard_trains(
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "images are loaded in this process" in done.stdout
+    assert "0 workers: in this process, as a NOTE below says" in done.stdout
     assert done.stdout.count("epoch 1\n") == 1 and "end True" in done.stdout
 
 

@@ -173,4 +173,4 @@ def test_a_larger_request_is_honoured_with_a_warning():
     assert workers == 16
     assert "warning: 2 would do" in reason
     assert "4 CPUs" in reason
-    assert choose_workers(0, cpus=64) == (0, "as asked")
+    assert choose_workers(0, cpus=64) == (0, "as num_workers is set")

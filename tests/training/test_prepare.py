@@ -52,3 +52,13 @@ def test_damaged_files_are_named_before_training(tiny: Config, own: Path) -> Non
     bad.write_bytes(bad.read_bytes()[:400])
     with pytest.raises(InputError, match=f"{bad.name}.*cannot be read"):
         Loaders(training)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 7])
+def test_images_that_fill_no_step_are_told_beside_the_steps(tiny: Config, batch: int) -> None:
+    training = prepare(tiny.replace(batch_size=batch, stage2_batch_size=batch))
+    images = training.plan.images
+    left_out = images % batch
+    told = f"steps an epoch of {images - left_out} of {images} images, chosen anew each epoch"
+    assert (told in banner(training)) == bool(left_out)
+    assert ("chosen anew" in banner(training)) == bool(left_out)
