@@ -223,7 +223,7 @@ def test_train_resume_evaluate_predict_end_to_end(
     assert run(f"evaluate --run {{run}} --dataset-path {{data}} --json {scores}", **places) == 0
     values = json.loads(scores.read_text())
     gone = len(list((Path(places["data"]) / "Test" / "Image").glob("*NonCAM*")))
-    assert f"test split; left out: {gone} NonCAM test images" in capsys.readouterr().out
+    assert f"test split; left out: {gone} NonCAM test image" in capsys.readouterr().out
     assert values["n"] == len(values["per_image"])
     assert set(values["mean"]) == {
         "iou",
