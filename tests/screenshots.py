@@ -19,14 +19,14 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 IMAGES, WHOLE = ROOT / "docs" / "img", ROOT / "build" / "gallery"
 LARGEST = 250_000  # bytes
-FILM, FRAME = 900, 500  # px across, ms a frame
+FILM, FRAME = (900, 1225), 500  # px: to the end of the validation images; ms a frame
 LONG = 1200  # seconds for the longest cell: the demo's 24 epochs on a busy machine
 TELLING = {  # the first and the last cell of the part that is shown, by a piece of their source
     "00_start_here": ("draw_pairs(sets", "draw_pairs(sets"),
     "01_gpu_check": ("check_machine(", "print(report.recommendation"),
     "02_configure": ("ConfigPicker(", "ConfigPicker("),
     "03_train": ("launch(plan", "launch(plan"),
-    "04_evaluate": ("judge(run, data)", "DataFrame({one.name"),
+    "04_evaluate": ("judge(run, data)", 'means.set_index("set")'),
     "05_visualize": ('"levels"', "seen.usage"),
     "06_python_api": ("own = fit(", "predict(own"),
 }
@@ -84,13 +84,12 @@ def keep(picture: bytes, path: Path) -> None:
 
 
 def keep_film(frames: list[bytes], path: Path) -> None:
-    """Write screenshots as a moving picture of one size and one palette; the last stays longest."""
+    """Write screenshots' upper parts as a moving picture of one palette; the last stays longest."""
     pictures = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
-    width, height = FILM, round(FILM * max(p.height / p.width for p in pictures))
     sheets = []
     for picture in pictures:
-        sheet = Image.new("RGB", (width, height), "white")
-        sheet.paste(picture.resize((width, round(width * picture.height / picture.width))))
+        sheet = Image.new("RGB", FILM, "white")
+        sheet.paste(picture.resize((FILM[0], round(FILM[0] * picture.height / picture.width))))
         sheets.append(sheet)
     palette = sheets[-1].quantize(96)
     first, *others = (sheet.quantize(palette=palette, dither=Image.Dither.NONE) for sheet in sheets)
