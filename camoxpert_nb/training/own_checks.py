@@ -59,8 +59,7 @@ def check_callables(own: Own) -> None:
 def _check_arguments(name: str, part: Any) -> None:
     """Raise InputError where a function cannot take what it will be given."""
     try:
-        called = part.forward if isinstance(part, nn.Module) else part
-        signature = inspect.signature(called)
+        signature = inspect.signature(part.forward if isinstance(part, nn.Module) else part)
     except (TypeError, ValueError):  # built-in ones do not tell
         return
     first = next(iter(signature.parameters), "")

@@ -473,6 +473,6 @@ def test_nothing_that_draws_is_loaded_before_the_first_step(tmp_path: Path) -> N
 def test_one_file_for_two_outputs_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "x"
+    file = tmp_path / "x.png"
     assert cli.main(["data", str(tmp_path), "--json", str(file), "--picture", str(file)]) == 2
     assert "name the same file" in capsys.readouterr().err and not file.exists()
