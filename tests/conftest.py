@@ -59,3 +59,17 @@ def tiny(camouflage: Path, cache: Path, tmp_path: Path) -> Config:
         checkpoint_dir=str(tmp_path / "run"),
         device="cpu",
     )
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty /kaggle/input; the current folder is /kaggle/working beside it."""
+    root = tmp_path / "kaggle" / "input"
+    root.mkdir(parents=True)
+    (root.parent / "working").mkdir()
+    monkeypatch.chdir(root.parent / "working")
+    monkeypatch.setenv("CAMOXPERT_INPUT", str(root))
+    for name in ("CAMOXPERT_CACHE", "CAMOXPERT_DEADLINE", "CAMOXPERT_WEIGHTS"):
+        monkeypatch.setenv(name, "")  # so that what `begin` sets is taken back at the end
+        monkeypatch.delenv(name)
+    return root

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..outside.terminal import columns, width
-from ..runs.place import list_runs, usual_places, when_text
+from ..runs.place import in_words, list_runs, usual_places
 from ..runs.run import RUNS
 from .flags import STDOUT, add_command, add_list_json, write_json
 from .parser import FOLDER, NEW_PICTURE, Options
@@ -50,7 +50,7 @@ def runs(options: Options) -> int:
             f"No runs in {place}. Look elsewhere: camoxpert runs FOLDER. Make one: camoxpert train."
         )
         return 0
-    shown = [_run_in_words(row) for row in rows]
+    shown = [in_words(row) for row in rows]
     print("\n".join(table(shown, cut="data", most=_most())))
     for row in rows:
         if "note" in row:
@@ -70,20 +70,6 @@ def _draw(path: str, rows: Sequence[Row]) -> int:
     drawn = figure and try_to_draw(lambda: save(figure, Path(path)), print, path)
     print(f"drawn in {path}" if drawn else f"not drawn: {path}")
     return 0 if drawn else 1
-
-
-def _run_in_words(row: Row) -> dict[str, str]:
-    done = "" if row["epochs_done"] is None else f"{row['epochs_done']} of {row['epochs'] or '?'}"
-    return {
-        "run": row["folder"],
-        "state": row["state"],
-        "epochs": done,
-        "best IoU": "" if row["best_iou"] is None else f"{row['best_iou']:.3f}",
-        "backbone": row["backbone"] or "",
-        "size": f"{row['img_size']} px" if row["img_size"] else "",
-        "when": when_text(row["when"]),
-        "data": row["data"] or "",
-    }
 
 
 def backbones(options: Options) -> int:

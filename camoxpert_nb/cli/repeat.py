@@ -22,7 +22,7 @@ from typing import Any
 from ..errors import STOPPED, InputError
 from ..outside.refused import naming
 from ..runs.process import discard_empty, environment, new_folder
-from ..runs.repeat import Repeat, is_finished, is_repeat, train_member, why_failed
+from ..runs.repeat import Repeat, is_repeat, train_member, why_failed
 from ..runs.run import Run
 from ..settings.config import as_flags
 from .flags import add_command, add_preset, add_settings, write_json
@@ -177,7 +177,7 @@ def _train_all(plan: Repeat, changes: Options, began: float) -> int:
     own.request("stop", wanted=False)
     with _signals() as signals:
         for name, run in members.items():
-            if is_finished(run):
+            if run.finished:
                 _say(f"{name}: finished before, kept as it is")
                 continue
             budget = plan.config.time_budget
@@ -191,7 +191,7 @@ def _train_all(plan: Repeat, changes: Options, began: float) -> int:
             code = train_member(run, config, flags, _asker(signals, own))
             if code == STOPPED or (code and (signals.heard or own.wants("stop"))):
                 return _stopped(plan)
-            if not is_finished(run):
+            if not run.finished:
                 failed[name] = why_failed(run, code)
                 _say(f"{name}: FAILED, the others go on. {failed[name]}")
     return _finish(plan, failed)
@@ -222,7 +222,7 @@ def _refuse_busy(members: dict[str, Run]) -> None:
 def _stopped(plan: Repeat) -> int:
     """Say how far it came, and how it goes on."""
     members = plan.members()
-    done = sum(map(is_finished, members.values()))
+    done = sum(run.finished for run in members.values())
     Run(plan.folder).request("stop", wanted=False)
     _say(
         f"\n{done} of {len(members)} are finished, the rest waits. Go on with the same command, or "
@@ -237,7 +237,7 @@ def _finish(plan: Repeat, failed: dict[str, str]) -> int:
     from ..evaluation.scores import write_csv
     from ..training.console import Console
 
-    done = {name: run for name, run in plan.members().items() if is_finished(run)}
+    done = {name: run for name, run in plan.members().items() if run.finished}
     if done:
         _say(f"\nscoring {len(done)} members on the images that each held out")
         progress = Console(()).progress

@@ -175,10 +175,11 @@ def judge_together(
     """
     ensemble = open_ensemble(runs, device, which)
     _, chosen = chosen_sets(runs, dataset_path, split, noncam, reading)
-    names = [str(run.folder) for run in runs]
-    judge: dict[bool, Any] = {True: _each_by_its_holders, False: _all_by_all}
+    how: dict[str, Any] = {"views": views, "progress": progress}
     return [
-        judge[one.split == "out-of-fold"](ensemble, one, names, runs, views, progress)
+        _each_by_its_holders(ensemble, one, runs, **how)
+        if one.split == "out-of-fold"
+        else _all_by_all(ensemble, one, runs, **how)
         for one in chosen
     ]
 
@@ -199,11 +200,12 @@ def open_ensemble(
 def _all_by_all(
     ensemble: Ensemble,
     one: Chosen,
-    names: Sequence[str],
     runs: Sequence[Run],
+    *,
     views: Views,
     progress: Progress | None,
 ) -> Together:
+    names = [str(run.folder) for run in runs]
     seconds: Seconds = [[] for _ in names]
     found = _measure(ensemble, one.pairs, views, progress, seconds)
     shown = unique_names(one.pairs)
@@ -220,8 +222,8 @@ def _all_by_all(
 def _each_by_its_holders(
     ensemble: Ensemble,
     one: Chosen,
-    names: Sequence[str],
     runs: Sequence[Run],
+    *,
     views: Views,
     progress: Progress | None,
 ) -> Together:

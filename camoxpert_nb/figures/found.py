@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..data.cache import Progress
@@ -56,7 +54,7 @@ class Found:
         """Return the share of the photo that is found, 0...1."""
         return float(self.mask.mean())
 
-    def show(self) -> Figure:
+    def show(self) -> Picture:
         """Draw the photo with what was found, and the map."""
         probability = self.kept.probability
         image = fitted(read_image(self.path), probability.shape)
@@ -67,14 +65,14 @@ class Found:
         return f"{self.path.name}: {100 * self.share:.1f} % of the image found{written}"
 
     def _repr_png_(self) -> bytes:
-        return _png(self.show())
+        return self.show()._repr_png_()
 
 
 class Finds(list[Found]):
     """The photos in order, each with what was found; a notebook shows the first few."""
 
     @rc_context(STYLE)
-    def show(self, count: int = SHOWN) -> Figure:
+    def show(self, count: int = SHOWN) -> Picture:
         """Draw the first `count` photos with what was found."""
         shown = self[:count]
         columns = min(len(shown), 3) or 1
@@ -92,7 +90,7 @@ class Finds(list[Found]):
         return "\n".join(map(repr, self)) or "no image"
 
     def _repr_png_(self) -> bytes:
-        return _png(self[0].show() if len(self) == 1 else self.show())
+        return (self[0].show() if len(self) == 1 else self.show())._repr_png_()
 
 
 def predict(
@@ -155,9 +153,3 @@ def _files(images: Any, output: Path | None) -> list[Path]:
             "apart, each with an output of its own."
         )
     return paths
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()

@@ -98,7 +98,7 @@ def show_predictions(
 @rc_context(STYLE)
 def show_overlay(
     image: Array, probability: Array, mask: Array | None = None, name: str = ""
-) -> Figure:
+) -> Picture:
     """Draw one image large: what was found on it, the map and, given its mask, where they differ.
 
     Without a mask the outline is that of probability above 0.5.

@@ -39,7 +39,7 @@ def look_for_runs() -> tuple[list[Run], list[str]]:
     )
     faults = {folder: fault_of(Run(folder)) for folder in folders}
     whole = [Run(folder) for folder in folders if not faults[folder]]
-    whole.sort(key=lambda run: (not finished(run), run.newest().get("time", 0)))
+    whole.sort(key=lambda run: (not run.finished, run.newest().get("time", 0)))
     said = [
         f"the run in {folder} is attached, but cannot go on: {why}. It is passed over. Attach a "
         "whole copy of it (the output of a version that was saved to its end)."
@@ -88,11 +88,6 @@ def fault_of(run: Run) -> str:
         return "its last.pt is empty"
     # A checkpoint is a zip, whose directory stands at its end.
     return "" if zipfile.is_zipfile(last) else "its last.pt was cut short"
-
-
-def finished(run: Run) -> bool:
-    """Say whether the run came to its last epoch."""
-    return run.newest().get("kind") == "end"
 
 
 def placed(config: Config, data: str) -> Config:
@@ -148,7 +143,7 @@ def how_to_go_on(run: Run) -> str:
     """Say what to write, or on Kaggle what to click, so that `run` goes on later."""
     kernel, done = os.environ.get("CAMOXPERT_KERNEL", ""), len(run.records("epoch"))
     title = kernel.rpartition("/")[2]
-    if finished(run):
+    if run.finished:
         elsewhere = f" To use it elsewhere, attach the output of {title}." if kernel else ""
         return f"{run.folder} is finished.{elsewhere}"
     state = f"{run.folder} is not finished, {done} epochs are done. To go on"

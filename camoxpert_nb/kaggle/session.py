@@ -29,7 +29,7 @@ from ..runs.process import other_settings
 from ..runs.run import NEXT, RUNS, Run
 from ..settings.config import NONE, Config
 from ..training.budget import SESSION, clock, minutes_left
-from .earlier import finished, look_for_runs, lost_images, placed, wanted_last
+from .earlier import look_for_runs, lost_images, placed, wanted_last
 from .inputs import scratch, sources
 
 NO_MASK = "no image has its mask"  # what `find_datasets` says then
@@ -246,7 +246,7 @@ def _bring_run(session: Session, wanted: str = "") -> None:
     for source in runs[-1:]:
         _take(session, source)
     for other in runs[:-1]:
-        why = "it is finished" if finished(other) and not finished(runs[-1]) else "it is older"
+        why = "it is finished" if other.finished and not runs[-1].finished else "it is older"
         why = "another one was named" if wanted.strip() else why
         session.lines.append(f"run       {other.folder}: passed over, {why}")
     for text in passed:
@@ -263,7 +263,7 @@ def _take(session: Session, source: Run) -> None:
     if not (session.data or config.dataset_path):  # its images were generated: as then, again
         folder = Path(os.environ["CAMOXPERT_CACHE"]) / f"generated-{config.img_size}px"
         session.data = str(make_synthetic(folder, size=config.img_size))
-    state = "finished; detach it to train a new one" if finished(run) else "it goes on"
+    state = "finished; detach it to train a new one" if run.finished else "it goes on"
     epochs = len(run.records("epoch"))
     session.lines.append(f"run       {source.folder}: {epochs} epochs done, {state}")
     if lost := lost_images(run, placed(config, session.data).dataset_path):

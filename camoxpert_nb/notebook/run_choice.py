@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from ..runs.latest import LATEST
-from ..runs.place import list_runs, usual_places, when_text
+from ..runs.place import in_words, list_runs, usual_places, when_text
 from ..runs.run import Run
 from .picker_fields import muted, table
 from .shown import close_all, take_place, unattended, view_of
@@ -75,10 +75,9 @@ def choose_run(chosen: Path | str = "", folder: Path | str = "") -> RunChoice:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    done = "" if row["epochs_done"] is None else f"{row['epochs_done']} of {row['epochs'] or '?'}"
-    best = "" if row["best_iou"] is None else f"{row['best_iou']:.3f}"
-    when = when_text(row["when"])
-    return [row["folder"], row["state"], done, best, when, row.get("note") or row["data"] or ""]
+    said = in_words(row)
+    said["data"] = row.get("note") or said["data"]
+    return [said[name] for name in ("run", "state", "epochs", "best IoU", "when", "data")]
 
 
 def _plain(row: dict[str, Any]) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,21 @@ def list_runs(folders: list[Path]) -> list[dict[str, Any]]:
     """Return `listed` of each run below these folders, the newest first."""
     rows = [listed(run) for folder in folders for run in runs_below(folder)]
     return sorted(rows, key=lambda row: row["when"], reverse=True)
+
+
+def in_words(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return a row of `list_runs` as people read it; "" for what is not known."""
+    done = "" if row["epochs_done"] is None else f"{row['epochs_done']} of {row['epochs'] or '?'}"
+    return {
+        "run": row["folder"],
+        "state": row["state"],
+        "epochs": done,
+        "best IoU": "" if row["best_iou"] is None else f"{row['best_iou']:.3f}",
+        "backbone": row["backbone"] or "",
+        "size": f"{row['img_size']} px" if row["img_size"] else "",
+        "when": when_text(row["when"]),
+        "data": row["data"] or "",
+    }
 
 
 def when_text(moment: float) -> str:

@@ -116,11 +116,6 @@ def members_of(folders: Iterable[Path | str]) -> list[Path]:
     return found
 
 
-def is_finished(run: Run) -> bool:
-    """Say whether a run trained to its end."""
-    return run.load_json("summary").get("finished") is True
-
-
 def train_member(run: Run, config: Config, flags: list[str], wanted: Callable[[], int]) -> int:
     """Train a member to its end or a stop, as the command line does; return the exit code.
 

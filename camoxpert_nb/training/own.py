@@ -129,13 +129,18 @@ class OwnLoss(nn.Module):
         return per_image(value, len(logits), called("loss", name_of(self.function)))
 
 
+def signature_of(function: Any) -> inspect.Signature | None:
+    """Return what a function or module takes; None where Python cannot tell (built-in ones)."""
+    try:
+        return inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+    except (TypeError, ValueError):
+        return None
+
+
 def parameters_of(function: Any) -> Mapping[str, inspect.Parameter]:
     """Return the arguments that a function or module takes; nothing where Python cannot tell."""
-    try:
-        called = function.forward if isinstance(function, nn.Module) else function
-        return inspect.signature(called).parameters
-    except (TypeError, ValueError):
-        return {}
+    signature = signature_of(function)
+    return signature.parameters if signature else {}
 
 
 def per_image(value: Any, count: int, name: str) -> Tensor:

@@ -5,7 +5,6 @@ Each mistake that people make is answered with what was found, what was expected
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from ..data.own_augment import augmented, both, seeded
 from ..errors import InputError, KitError
 from ..outside.foreign import before_training, called, name_of
 from ..outside.foreign import named as own_code
-from .own import BUILT_IN, CALLBACKS, PARTS, Own, OwnLoss, is_own
+from .own import BUILT_IN, CALLBACKS, PARTS, Own, OwnLoss, is_own, signature_of
 
 ASKS = {"loss": 2, "augment": 3, "optimizer": 1, "on_step": 1, "on_epoch": 1}
 SHAPES = {
@@ -58,9 +57,8 @@ def check_callables(own: Own) -> None:
 
 def _check_arguments(name: str, part: Any) -> None:
     """Raise InputError where a function cannot take what it will be given."""
-    try:
-        signature = inspect.signature(part.forward if isinstance(part, nn.Module) else part)
-    except (TypeError, ValueError):  # built-in ones do not tell
+    signature = signature_of(part)
+    if signature is None:
         return
     first = next(iter(signature.parameters), "")
     if name == "loss" and first.lower() in MASKS:

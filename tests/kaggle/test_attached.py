@@ -13,16 +13,6 @@ from camoxpert_nb.kaggle.attached import attached_folder, attached_pictures, att
 Plant = Callable[[str], Path]
 
 
-@pytest.fixture
-def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "kaggle" / "input"
-    root.mkdir(parents=True)
-    (root.parent / "working").mkdir()
-    monkeypatch.chdir(root.parent / "working")
-    monkeypatch.setenv("CAMOXPERT_INPUT", str(root))
-    return root
-
-
 def plant(root: Path, *files: str, at: float = 1e9) -> Path:
     """Write files, images as such, and return the root."""
     for name in files:

@@ -12,7 +12,7 @@ from camoxpert_nb.data.layouts import find_datasets
 from camoxpert_nb.data.selection import select
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.kaggle import session
-from camoxpert_nb.kaggle.earlier import find_runs, finished, how_to_go_on
+from camoxpert_nb.kaggle.earlier import find_runs, how_to_go_on
 from camoxpert_nb.kaggle.inputs import input_root, sources
 from camoxpert_nb.kaggle.session import begin, hand_over, session_start
 from camoxpert_nb.outside.weights import find_weights
@@ -21,20 +21,6 @@ from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training.budget import disk_forecast, minutes_left
 
 Plant = Callable[[str], Path]
-
-
-@pytest.fixture
-def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty /kaggle/input; the current folder is /kaggle/working beside it."""
-    root = tmp_path / "kaggle" / "input"
-    root.mkdir(parents=True)
-    (root.parent / "working").mkdir()
-    monkeypatch.chdir(root.parent / "working")
-    monkeypatch.setenv("CAMOXPERT_INPUT", str(root))
-    for name in ("CAMOXPERT_CACHE", "CAMOXPERT_DEADLINE"):
-        monkeypatch.setenv(name, "")  # so that what `begin` sets is taken back at the end
-        monkeypatch.delenv(name)
-    return root
 
 
 @pytest.fixture(params=["old", "new"])
@@ -340,7 +326,7 @@ class TestEarlierRun:
         assert "Add Input > Your Work > camoxpert-03-train" in said
         assert '"kernel_sources": ["me/camoxpert-03-train"]' in said
         done = plant_run(inputs / "b", "y", at=1, end=True)
-        assert finished(done)
+        assert done.finished
         assert "is finished" in how_to_go_on(done)
 
     def test_a_copy_has_no_links_and_nothing_of_a_process(self, tmp_path: Path) -> None:

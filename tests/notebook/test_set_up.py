@@ -14,17 +14,10 @@ from camoxpert_nb.settings.config import Config, make_config
 
 
 @pytest.fixture
-def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "kaggle" / "input"
-    root.mkdir(parents=True)
-    (root.parent / "working").mkdir()
-    monkeypatch.chdir(root.parent / "working")
-    monkeypatch.setenv("CAMOXPERT_INPUT", str(root))
-    for name in ("CAMOXPERT_CACHE", "CAMOXPERT_DEADLINE", "CAMOXPERT_WEIGHTS"):
-        monkeypatch.setenv(name, "")  # so that what `begin` sets is taken back at the end
-        monkeypatch.delenv(name)
+def inputs(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty /kaggle/input of a session without the internet."""
     monkeypatch.setattr(missing, "hub_answers", lambda: False)
-    return root
+    return inputs
 
 
 def plant_set(folder: Path, count: int, masks: str = "GT") -> None:
