@@ -74,7 +74,7 @@ def add_commands(commands: Any) -> None:
     help = "PNG file for a sample of images and masks"
     sub.add_argument("--picture", type=NEW_PICTURE, default="", help=help)
     sub.add_argument("--all", action="store_true", help="name every file of each finding")
-    add_reading(sub)
+    add_reading(sub, "")
 
 
 def _add_run(sub: argparse.ArgumentParser, **how: Any) -> None:

@@ -23,6 +23,13 @@ READING = (
     "ignore_label",
 )
 
+# Of a table that cannot know the preset.
+DEFAULTS = (
+    "The defaults below hold where the preset says nothing else. Preset auto, the usual one, takes "
+    "what says `auto: by the recipe` from photos and epochs, without a GPU also fewer epochs and "
+    "pixels; `camoxpert train --dry-run` shows what holds."
+)
+
 
 def add_command(
     commands: Any,
@@ -56,10 +63,9 @@ def add_settings(sub: argparse.ArgumentParser, given: str = "") -> None:
     for item in dataclasses.fields(Config):
         if item.name != "preset":
             _add_setting(groups[item.metadata["group"]], item, default=not given)
-    sub.epilog = given or (
-        "A preset has other values for some of these; `train --dry-run` shows what holds. Switches "
-        "go off with --no- before their name."
-    )
+    if not given:
+        sub.description = f"{sub.description} {DEFAULTS}"
+    sub.epilog = given or "Switches go off with --no- before their name."
 
 
 def _add_setting(group: Any, item: dataclasses.Field[Any], *, default: bool) -> None:
@@ -105,12 +111,13 @@ def add_images(sub: argparse.ArgumentParser) -> None:
     add_device(sub)
 
 
-def add_reading(sub: argparse.ArgumentParser) -> None:
-    """Add how a data set is read, as `train` has it."""
-    group = sub.add_argument_group("how the data are read (default: as the run's own data are)")
+def add_reading(sub: argparse.ArgumentParser, given: str = "as the run's own data are") -> None:
+    """Add how a data set is read, as `train` has it; given: the default, "" for the table's."""
+    told = f" (default: {given})" if given else ""
+    group = sub.add_argument_group(f"how the data are read{told}")
     for item in dataclasses.fields(Config):
         if item.name in READING:
-            _add_setting(group, item, default=False)
+            _add_setting(group, item, default=not given)
 
 
 def taken_reading(options: Options) -> Reading | None:

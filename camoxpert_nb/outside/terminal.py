@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +17,8 @@ from typing import IO, Any, NamedTuple, TextIO
 
 GAP = "  "  # between the parts of a line
 USUAL = 80  # columns of a terminal that does not tell its width
+UNBROKEN = "\0"  # stands for a blank at which no line is broken
+HANG = 10  # columns before what is left of a line of many parts
 
 LEFT = (errno.EPIPE, errno.EIO, errno.EBADF)  # whoever read has gone: `| head`, a lost terminal
 
@@ -131,6 +135,36 @@ def fitted(parts: Sequence[Part], most: int) -> str:
     while width(line) > most and line:
         line = line[:-1]
     return line
+
+
+def folded(line: str, most: int) -> str:
+    """Return a line as lines of at most `most` columns, as long as its words allow.
+
+    A line of a name and its text (`name   text`) goes on under the text, and is broken between
+    words. One of many parts is broken between parts, two blanks apart. Two blanks before a line say
+    that it is to be typed: it stays whole, so that it can be copied.
+    """
+    typed = re.match(r"  \S", line)
+    if width(line) <= most or typed:
+        return line
+    before = len(line) - len(line.lstrip())
+    name, *parts = re.split(r"\s{2,}", line.strip())
+    hang = before
+    if len(parts) == 1:
+        hang = line.index(parts[0], before + len(name))
+    elif parts:
+        hang = before or HANG
+        line = re.sub(r"(?<=\S) (?=\S)", UNBROKEN, line)
+    lines = textwrap.wrap(
+        line,
+        max(most, hang + 1),
+        subsequent_indent=" " * hang,
+        break_long_words=False,
+        break_on_hyphens=False,
+        expand_tabs=False,
+        replace_whitespace=False,
+    )
+    return "\n".join(lines).replace(UNBROKEN, " ")
 
 
 def width(text: str) -> int:

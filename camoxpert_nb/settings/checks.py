@@ -64,7 +64,7 @@ def check_limits(item: dataclasses.Field[Any], value: Any) -> None:
     bounds = [(words, limits[key], holds) for key, words, holds in BOUNDS if key in limits]
     if not all(holds(value, bound) for _, bound, holds in bounds):
         wanted = " and ".join(f"{words} {bound}" for words, bound, _ in bounds)
-        usual = "" if item.default is None else f"; {item.default} is the default"
+        usual = "" if item.default is None else f"; {item.default} where the preset says nothing"
         raise InputError(
             f"{flag_of(item.name)} is {value}, but must be {wanted} ({limits['help']}{usual})."
         )

@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from ..outside.terminal import Part, columns, fitted, moves
+from ..outside.terminal import GAP, Part, columns, fitted, folded, moves
 from ..runs.pace import Pace, clock
 from ..settings.config import Config
+
+UNKNOWN = "-:--:--"  # as long as a time, so that nothing moves when it is known
 
 
 class Console:
@@ -28,10 +30,12 @@ class Console:
         self._gist = ""
 
     def say(self, text: str) -> None:
-        """Print lines for good, and log them."""
+        """Print lines for good, folded where somebody watches, and log them as they are."""
+        shown = text
         if self._moving:
-            self.stream.write("\r\x1b[K")
-        self.stream.write(text + "\n")
+            most = columns(self.stream)
+            shown = "\r\x1b[K" + "\n".join(folded(line, most) for line in text.split("\n"))
+        self.stream.write(shown + "\n")
         self.stream.flush()
         if self.log:
             with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
@@ -48,8 +52,12 @@ class Console:
         self.pace.hear({**record, "time": time.monotonic()})
         if kind == "step":
             self._step(record)
+        elif kind == "validating" and self._moving:
+            self._draw(
+                Part(self._epoch(record), 2), Part(f"validating {record['images']} images", 1)
+            )
         elif kind == "epoch":
-            self.say(epoch_line(record))
+            self.say(epoch_line(record, self._widest()))
             if record["gates"]:  # none where every step was skipped
                 self.say(experts_line(record["gates"], self.experts))
             self._judge_speed(record["verdict"])
@@ -60,15 +68,25 @@ class Console:
         if not (self._moving and self._due()):
             return
         done, total, left = record["step"], record["steps"], self.pace.seconds_left()
+        known = UNKNOWN if left is None else clock(left)
         self._draw(
-            Part(f"epoch {record['epoch']}", 7),
+            Part(self._epoch(record), 7),
             Part(f"stage {record['stage']}", 2, short=record["stage"]),
             _bar(done, total),
             Part(f"step {done}/{total}", 4, short=f"{done}/{total}"),
             Part(f"loss {record['loss']:.3f}", 5),
             Part(f"{record['images_per_second']:.0f} img/s", 3),
-            *([] if left is None else [Part(f"{clock(left)} left", 6, short=clock(left))]),
+            Part(f"{known} left", 6, short=known),
         )
+
+    def _epoch(self, record: dict[str, Any]) -> str:
+        """Say which epoch a record is of, and of how many."""
+        epochs = sum(stage["epochs"] for stage in self.pace.stages)
+        return f"epoch {record['epoch']}" + (f"/{epochs}" if epochs else "")
+
+    def _widest(self) -> int:
+        """Return how long the names of this training's stages are."""
+        return max((len(stage["name"]) for stage in self.pace.stages), default=0)
 
     def _judge_speed(self, verdict: str) -> None:
         """Say what bounds the speed, when it is something else than before."""
@@ -90,18 +108,23 @@ class Console:
         self.stream.flush()
 
 
-def epoch_line(record: dict[str, Any]) -> str:
-    """Return one epoch's record as a line."""
+def epoch_line(record: dict[str, Any], widest: int = 0) -> str:
+    """Return one epoch's record as a line, its stage padded to `widest`, what matters first."""
     average = "" if record["iou_ema"] is None else f" (EMA {record['iou_ema']:.3f})"
-    skipped = f"  {record['skipped_steps']} steps skipped" if record["skipped_steps"] else ""
     loss = "none" if record["loss"] is None else f"{record['loss']:.3f}"
-    return (
-        f"epoch {record['epoch']:>3} stage {record['stage']:<16} loss {loss}  "
-        f"IoU {record['iou']:.3f}{average}{' best' if record['best'] else '     '}  "
-        f"lr {record['lr']['head']:.1e}/{record['lr']['backbone']:.1e}  "
-        f"{record['images_per_second']:.0f} img/s  data-wait {record['data_wait_percent']:.0f} %  "
-        f"{record['seconds']:.0f} s{skipped}"
-    )
+    parts = [
+        f"epoch {record['epoch']:>3}",
+        f"stage {record['stage']:<{widest}}",
+        f"loss {loss}",
+        f"IoU {record['iou']:.3f}{average}{' best' if record['best'] else '     '}",
+        f"{record['seconds']:.0f} s",
+        f"{record['images_per_second']:.0f} img/s",
+        f"data-wait {record['data_wait_percent']:.0f} %",
+        f"lr {record['lr']['head']:.1e}/{record['lr']['backbone']:.1e}",
+    ]
+    if record["skipped_steps"]:
+        parts.append(f"{record['skipped_steps']} steps skipped")
+    return GAP.join(parts)
 
 
 def experts_line(gates: list[list[float]], experts: tuple[str, ...]) -> str:

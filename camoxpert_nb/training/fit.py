@@ -55,12 +55,12 @@ def fit(
 ) -> Run:
     """Train as `config` says, in `config.checkpoint_dir`, and return the run.
 
-    `announce` is told once what will be trained; `report` gets each record: "step", "epoch",
-    "note", "stop" or "end". The first Ctrl-C (or SIGTERM) ends the step, saves and returns; a
-    second one interrupts. With `resume` the folder's last checkpoint is taken up, exactly. `net`
-    is as in `prepare.prepare`. With `ranks` this is one of several processes that train together:
-    all do the same, but only the first one's run writes. The time budget counts from `began`, as
-    time.time() tells it, by default from now. `own`: the user's own parts (`own.Own`).
+    `announce` is told once what will be trained; `report` gets each record: "step", "validating",
+    "epoch", "note", "stop" or "end". The first Ctrl-C (or SIGTERM) ends the step, saves and
+    returns; a second one interrupts. With `resume` the folder's last checkpoint is taken up,
+    exactly. `net` is as in `prepare.prepare`. With `ranks` this is one of several processes that
+    train together: all do the same, but only the first one's run writes. The time budget counts
+    from `began`, as time.time() tells it, by default from now. `own`: the user's parts (`own.Own`).
 
     Raises InputError for settings or data that cannot work, TrainingError when training breaks;
     RUN/failure.json then says why.
@@ -218,6 +218,8 @@ class _Trainer:
         average_batch_norm(state.net, nets_of(training).get("ema"), self.ranks)
         if why := why_spoiled(state, all_skipped=record["loss"] is None):
             raise self.diverged(why)
+        images = len(training.data.validation)
+        self.report({"kind": "validating", "epoch": state.epoch, "images": images})
         judged = judge(training, self.loaders, batch)
         if not judged.finite:
             raise self.diverged("the network gives no numbers any more")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import camoxpert_nb
-from camoxpert_nb.outside.terminal import Part, columns, fitted, width
+from camoxpert_nb.outside.terminal import Part, columns, fitted, folded, width
 
 HOME = str(Path(camoxpert_nb.__file__).parents[1])
 
@@ -114,3 +114,46 @@ def test_the_width_of_a_terminal_is_asked_each_time(monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv("COLUMNS", "x")
         assert columns(stream) == 80
     assert columns(io.StringIO()) == 80
+
+
+LINES = [
+    "loading           0 workers: 2 CPUs and 1 training process; the decoded cache needs 2 at most",
+    "epoch   1  stage decoder  loss 2.294  IoU 0.413 (EMA 0.412) best  20 s  14 img/s  lr 1e-05/0",
+    "          experts %  texture 8  attention 14  hybrid 12  edge 20  context 11  frequency 11",
+    "          Bound by the CPU's arithmetic (100 % of the time): train on a GPU, or resize.",
+    "NOTE: the backbone starts from random weights. Expect a much lower IoU, and train for longer.",
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("most", [40, 60, 79, 80, 200])
+def test_a_line_is_folded_at_its_words(line: str, most: int) -> None:
+    lines = folded(line, most).split("\n")
+    assert max(map(width, lines)) <= most
+    assert " ".join(" ".join(lines).split()) == " ".join(line.split())
+    assert len(lines) == 1 or most < len(line)
+
+
+def test_what_is_folded_goes_on_under_its_own_text() -> None:
+    banner, epoch, experts, verdict, note = (folded(line, 60).split("\n") for line in LINES)
+    assert banner[1].startswith(" " * 18) and banner[1][18] != " "
+    assert epoch[1].startswith(" " * 10) and epoch[1][10] != " "
+    assert experts[1].startswith(" " * 10) and experts[1][10] != " "
+    assert verdict[1].startswith(" " * 10) and verdict[1][10] != " "
+    assert note[1][0] != " "
+
+
+def test_a_part_stays_whole() -> None:
+    for most in range(30, 90):
+        assert "IoU 0.413 (EMA 0.412) best" in folded(LINES[1], most)
+        assert "lr 1e-05/0" in folded(LINES[1], most)
+
+
+def test_what_is_to_be_typed_stays_whole() -> None:
+    line = "  camoxpert evaluate --run runs/20261127-092253 --dataset-path /data/of/somebody/COD10K"
+    assert folded(line, 40) == line
+
+
+def test_a_word_longer_than_the_terminal_is_not_cut() -> None:
+    path = "/a/folder/" + "of_a_long_name_" * 8
+    assert path in folded(f"run               {path}", 40)

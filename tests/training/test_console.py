@@ -39,26 +39,49 @@ with patient():
         console.progress(done, 4)
     console.say("done")
 """
+# What an epoch brings, where the plan is known.
+EPOCH = """
+from camoxpert_nb.runs.pace import Pace
+from camoxpert_nb.training.console import Console
+names = "texture attention hybrid edge context frequency contrast".split()
+console = Console(tuple(names))
+console._due = lambda last=False: True
+stage = {"open_blocks": 0, "first_epoch": 0, "epochs": 3, "steps": 4, "batch": 8}
+console.pace = Pace([{"name": "decoder", **stage}])
+step = {"kind": "step", "stage": "decoder", "steps": 12, "loss": 2.3, "images_per_second": 9.5}
+for done in (1, 2, 3, 4):
+    console.report({**step, "epoch": 1, "step": done})
+console.report({"kind": "validating", "epoch": 1, "images": 40})
+console.report({
+    "kind": "epoch", "epoch": 1, "stage": "decoder", "step": 4, "steps": 12, "loss": 2.294,
+    "iou": 0.413, "iou_ema": 0.412, "best": True, "seconds": 20.4, "images_per_second": 14.2,
+    "data_wait_percent": 0.3, "lr": {"head": 1.5e-5, "backbone": 0.0}, "skipped_steps": 2,
+    "gates": [[0.1, 0.2, 0.1, 0.2, 0.1, 0.1, 0.2]],
+    "verdict": "Bound by the CPU's arithmetic (100 % of the time): train on a GPU, or lower "
+    "--img-size.",
+})
+"""
 
 
 def sized(file: int, columns: int) -> None:
     fcntl.ioctl(file, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
 
-def shown(columns: int, later: int, **environment: str) -> list[str]:
+def shown(columns: int, later: int, code: str = CODE, **environment: str) -> list[str]:
     """Return what was drawn on each row of a pseudo-terminal that is resized half way."""
     ours, theirs = pty.openpty()
     sized(theirs, columns)
     child = subprocess.Popen(
-        [sys.executable, "-c", CODE],
+        [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=theirs,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": HOME, "TERM": "xterm", **environment},
     )
     assert child.stdin and child.stderr
-    assert child.stderr.readline() == b"half\n"
-    sized(theirs, later)
+    if later != columns:
+        assert child.stderr.readline() == b"half\n"
+        sized(theirs, later)
     child.stdin.write(b"\n")
     child.stdin.close()
     os.close(theirs)
@@ -92,6 +115,26 @@ def test_what_matters_least_goes_first() -> None:
     assert [word in said[130] for word in ("##.]", "step 1", "loss", "img/s", "left")] == [True] * 5
     assert "img/s" in said[80] and "step" in said[80]
     assert "loss" in said[40] and "left" in said[40] and "img/s" not in said[40]
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_an_epoch_fits_the_terminal_and_loses_nothing(columns: int) -> None:
+    first, *rest = shown(columns, columns, EPOCH)
+    *drawn, last = re.split("\r\x1b\\[K", first)[1:]
+    assert drawn[-1] == "epoch 1/3  validating 40 images"
+    rows = [last, *(re.sub("\r\x1b\\[K", "", row) for row in rest)]
+    assert max(map(len, rows)) <= columns
+    text = " ".join(" ".join(rows).split())
+    assert "IoU 0.413 (EMA 0.412) best 20 s 14 img/s data-wait 0 % lr 1.5e-05/0.0e+00" in text
+    assert "2 steps skipped" in text and "contrast 20" in text and "lower --img-size." in text
+
+
+def test_nothing_moves_when_the_time_left_is_known() -> None:
+    first, *_rest = shown(80, 80, EPOCH)
+    drawn = re.split("\r\x1b\\[K", first)[1:5]
+    assert "-:--:-- left" in drawn[0] and "0:00:0" in drawn[-1]
+    assert len({line.index("loss") for line in drawn}) == len({*map(len, drawn)}) == 1
+    assert all(line.startswith("epoch 1/3  ") for line in drawn)
 
 
 @pytest.mark.parametrize("name", ["dumb", "xterm"])
