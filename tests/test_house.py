@@ -94,8 +94,9 @@ def test_every_room_says_in_one_sentence_what_it_is_for() -> None:
 
 
 def test_tests_have_the_same_rooms() -> None:
-    assert {path.parent.name for path in TESTS.glob("*/test_*.py")} == {*ROOMS}
-    for path in TESTS.glob("*/test_*.py"):
+    files = [path for path in TESTS.glob("*/test_*.py") if path.parent.name != "faults"]
+    assert {path.parent.name for path in files} == {*ROOMS}
+    for path in files:
         room, name = path.parent.name, path.stem.removeprefix("test_")
         homes = [home for home in MODULES if f"{room}.{name}_".startswith(f"{home}_")]
         assert homes, f"{path}: nothing of that name to test"

@@ -1,0 +1,1 @@
+"""The kit, broken on purpose: see `kinds`."""

@@ -1,0 +1,7 @@
+"""Every kind of fault, in the order of the table."""
+
+from __future__ import annotations
+
+from .tally import Fault
+
+FAULTS: tuple[Fault, ...] = ()
