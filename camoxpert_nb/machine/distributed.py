@@ -223,6 +223,7 @@ def _watched(watch: Watch) -> Iterator[None]:
     except PeerLost as error:
         complain(error)
         watch.heard()
+        watch.let_go_first()
         raise
     except Exception as error:
         watch.post(error)

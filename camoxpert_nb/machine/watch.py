@@ -23,6 +23,8 @@ from .joining import Card, Place, connect, named, say
 BEAT = 2.0  # seconds between two signs of life
 SILENCE = 30.0  # seconds without one after which a process is named
 GRACE = 6.0  # seconds to notice by itself that another one failed; a GPU may wait for ever
+LEAVES = "leaves"  # set in the store by the process that failed
+LAST_WORDS = 2.0  # seconds it takes from there to its exit
 HEARD = 12.0  # seconds for the others to read why one failed, before torchrun ends them
 
 Tell = Callable[[str], None]
@@ -73,12 +75,30 @@ class Watch:
             self.store.set(f"heard {self.place.rank}", "")
 
     def wait_until_heard(self) -> None:
-        """Wait, but not for long, until all others have told their users."""
-        keys = [f"heard {card.rank}" for card in self.cards if card.rank != self.place.rank]
+        """Wait, but not for long, until all others have told their users, and say that this leaves.
+
+        What this one has to say it says as it leaves: the others stay until then.
+        """
+        self._wait_for([f"heard {card.rank}" for card in self.cards if card.rank != self.place.rank])
+        with suppress(RuntimeError):
+            self.store.set(LEAVES, "")
+
+    def let_go_first(self) -> None:
+        """Wait, but not for long, until the process that failed is gone.
+
+        Whoever is gone first has the others ended, and what the cause has to say would be lost.
+        """
+        if self.cause() and self._wait_for([LEAVES]):
+            time.sleep(LAST_WORDS)
+
+    def _wait_for(self, keys: list[str]) -> bool:
         until = time.monotonic() + HEARD
         with suppress(RuntimeError):
-            while time.monotonic() < until and not self.store.check(keys):
+            while time.monotonic() < until:
+                if self.store.check(keys):
+                    return True
                 time.sleep(0.05)
+        return False
 
     def _described(self, error: BaseException) -> dict[str, Any]:
         return described(self.place.rank, self.cards[self.place.rank].host, error)
