@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import STOPPED, KitError
 from ..outside.paths import lend_home
 from ..outside.refused import sentence
-from ..outside.terminal import patient
+from ..outside.terminal import patient, readable
 from . import evaluate, lists, machine, rates, repeat, train
 from .parser import Options, Parser, check_paths, flag_text
 
@@ -46,14 +46,18 @@ def _run(command: Callable[[Options], int], options: Options) -> int:
         return command(options)
     except KitError as error:
         if not error.silent:
-            print(f"camoxpert: {error}", file=sys.stderr)
+            _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         print("camoxpert: interrupted", file=sys.stderr)
         return STOPPED
     except OSError as error:
-        print(f"camoxpert: {sentence(error, given)}", file=sys.stderr)
+        _complain(sentence(error, given))
         return KitError.exit_code
+
+
+def _complain(why: str) -> None:
+    print(readable(f"camoxpert: {why}", sys.stderr), file=sys.stderr)
 
 
 def _parser() -> Parser:

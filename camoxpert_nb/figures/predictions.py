@@ -78,17 +78,16 @@ def show_predictions(
     items = list(
         zip(*(preview[key][:n] for key in keys), preview.get("notes", [""] * n)[:n], strict=True)
     )
-    figure = Picture(
-        figsize=(WIDTH, 0.9 + sum(map(_height, preview["mask"][:n]))), layout="constrained"
-    )
-    axes = blank(figure, n, 4)
+    heights = [_height(mask) for mask in preview["mask"][:n]]
+    figure = Picture(figsize=(WIDTH, 0.9 + sum(heights)), layout="constrained")
+    axes = blank(figure, n, 4, heights)
     headings = ("image", "mask", "probability: black 0, white 1", "prediction against mask")
     for ax, heading in zip(axes[0], headings, strict=True):
         ax.set_title(f"{heading}\n", fontsize=9)
     scores = [_draw_prediction(row, *item) for row, item in zip(axes, items, strict=True)]
     legend(figure, VERDICTS)
     scored = [score for score in scores if score is not None]
-    mean = f"; mean IoU {np.mean(scored):.2f}, n = {len(scored)}" if scored else ""
+    mean = f"; mean IoU of these {len(scored)}: {np.mean(scored):.2f}" if scored else ""
     shapes = {np.shape(mask) for mask in preview["mask"][:n]}
     size = "{1} x {0} px".format(*shapes.pop()) if len(shapes) == 1 else "the masks' own sizes"
     figure.suptitle(f"{title or f'{n} of {total} images'} at {size}{mean}\n{RULE}; {CUT}{note}")
@@ -255,9 +254,11 @@ def verdict(shown: Cut) -> str:
     return alarm if shown.iou is None else f"IoU {shown.iou:.2f}"
 
 
-def blank(figure: Figure, rows: int, columns: int) -> NDArray[Any]:
-    """Return (rows, columns) axes without frame and ticks, for pictures."""
-    axes = figure.subplots(rows, columns, squeeze=False)
+def blank(
+    figure: Figure, rows: int, columns: int, heights: Sequence[float] | None = None
+) -> NDArray[Any]:
+    """Return (rows, columns) axes without frame and ticks, for pictures; `heights` of the rows."""
+    axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
     for ax in axes.flat:
         ax.set_axis_off()
         ax.set_anchor("N")  # pictures of several shapes keep their headings in line
@@ -285,7 +286,8 @@ def slope(image: Array) -> float:
 
 
 def _height(mask: Array) -> float:
-    return 0.3 + WIDTH / 4.2 * slope(mask)
+    """Return the inches of a row; a portrait is drawn smaller, not higher than a square."""
+    return 0.3 + WIDTH / 4.2 * min(slope(mask), 1.0)
 
 
 def short(name: str, most: int = 40) -> str:

@@ -67,6 +67,10 @@ def forecast_on(config: Config, on: str, images: int = 0) -> dict[str, Any]:
     found |= {"card": card.title, "gpus": gpus, "gib_of_card": card.gib, "tried": card.tried}
     found |= {"precision": precision.reason, "images": train, "validation": held_out}
     found |= _memory(card, counted, gpus)
+    found["network"] = (
+        f"{config.backbone}, {config.num_experts} experts, {config.img_size} px, "
+        f"{config.epochs} epochs"
+    )
     return found | {"text": _text(found)}
 
 
@@ -147,6 +151,7 @@ def _text(found: Mapping[str, Any]) -> str:
     card, gpus, gib = found["card"], found["gpus"], found["gib_of_card"]
     name = f"{gpus} x {card}" if gpus > 1 else card
     lines = [f"forecast for {name}, counted, not measured; {found['precision']}"]
+    lines.append(f"  {found['network']}")
     lines += [_line(row, gib) for row in found["stages"]]
     row = max(found["stages"], key=lambda row: row["seconds"])
     step = row["step"]

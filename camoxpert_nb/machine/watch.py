@@ -79,7 +79,9 @@ class Watch:
 
         What this one has to say it says as it leaves: the others stay until then.
         """
-        self._wait_for([f"heard {card.rank}" for card in self.cards if card.rank != self.place.rank])
+        self._wait_for(
+            [f"heard {card.rank}" for card in self.cards if card.rank != self.place.rank]
+        )
         with suppress(RuntimeError):
             self.store.set(LEAVES, "")
 

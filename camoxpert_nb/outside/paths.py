@@ -139,9 +139,9 @@ def make_unique(wanted: Path) -> Path:
 
 
 def file_name(text: str) -> str:
-    """Return a text as the name of a file: no separators, nothing unprintable, not too long."""
+    """Return a text as the name of a file: no separators or blanks, all printable, not too long."""
     plain = "".join(
-        each if each.isprintable() and each not in '/\\:*?"<>|' else "_" for each in text
+        each if each.isprintable() and each not in ' /\\:*?"<>|' else "_" for each in text
     )
     return plain.encode()[:LONGEST].decode(errors="ignore") or "_"
 

@@ -137,14 +137,22 @@ def fitted(parts: Sequence[Part], most: int) -> str:
     return line
 
 
+def readable(text: str, stream: IO[str]) -> str:
+    """Return lines as that stream shows them best: folded where it is a terminal."""
+    if not stream.isatty():
+        return text
+    most = columns(stream)
+    return "\n".join(folded(line, most) for line in text.split("\n"))
+
+
 def folded(line: str, most: int) -> str:
     """Return a line as lines of at most `most` columns, as long as its words allow.
 
     A line of a name and its text (`name   text`) goes on under the text, and is broken between
-    words. One of many parts is broken between parts, two blanks apart. Two blanks before a line say
-    that it is to be typed: it stays whole, so that it can be copied.
+    words. One of many parts is broken between parts, two blanks apart. Two blanks before what does
+    not begin as a sentence say that it is to be typed: it stays whole, so that it can be copied.
     """
-    typed = re.match(r"  \S", line)
+    typed = re.match(r"  [^A-Z\s]", line)
     if width(line) <= most or typed:
         return line
     before = len(line) - len(line.lstrip())

@@ -108,7 +108,7 @@ def _part(training: Training, part: int) -> list[str]:
     epochs = sum(stage.epochs for stage in stages)
     device = "GPU" if training.devices.ids else "CPU"
     return [
-        f"{epochs} epochs, {what}, learning rate {first.lr:g}",
+        f"{epochs} epoch{'s' * (epochs != 1)}, {what}, learning rate {first.lr:g}",
         f"batch {first.batch} per {device} x {count} {device}{'s' if count > 1 else ''} "
         f"x {config.accumulation_steps} accumulated = {first.effective} effective, "
         f"{first.steps} steps an epoch{_of_images(first, training.plan.images)}",

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from ..outside.terminal import GAP, Part, columns, fitted, folded, moves
+from ..outside.terminal import GAP, Part, columns, fitted, moves, readable
 from ..runs.pace import Pace, clock
 from ..settings.config import Config
 
@@ -31,11 +31,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print lines for good, folded where somebody watches, and log them as they are."""
-        shown = text
-        if self._moving:
-            most = columns(self.stream)
-            shown = "\r\x1b[K" + "\n".join(folded(line, most) for line in text.split("\n"))
-        self.stream.write(shown + "\n")
+        self.stream.write("\r\x1b[K" * self._moving + readable(text, self.stream) + "\n")
         self.stream.flush()
         if self.log:
             with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
@@ -171,7 +167,8 @@ def ending(
     best, minutes = summary["best"], summary["seconds"] / 60
     reached = summary["target_reached_at_epoch"]
     now = "" if trained else " before"
-    lines = [f"\n{minutes:.1f} minutes of training in {summary['epochs']} epochs{now}."]
+    epochs = f"{summary['epochs']} epoch{'s' * (summary['epochs'] != 1)}"
+    lines = [f"\n{minutes:.1f} minutes of training in {epochs}{now}."]
     if best:
         lines.append(
             f"best validation IoU {best['iou']:.3f} at epoch {best['epoch']} ({best['weights']} "

@@ -214,10 +214,10 @@ def test_train_resume_evaluate_predict_end_to_end(
     assert "experts %" in said
     assert "camoxpert evaluate --run" in said
     assert (folder / "figures" / "curves.png").exists()
-    assert "epoch   2 stage two" in (folder / "log.txt").read_text()
+    assert "epoch   2  stage two" in (folder / "log.txt").read_text()
 
     assert run("resume {run} --epochs 3", **places) == 0
-    assert "epoch   3 stage two" in capsys.readouterr().out
+    assert "epoch   3  stage two" in capsys.readouterr().out
 
     scores = tmp_path / "scores.json"
     assert run(f"evaluate --run {{run}} --dataset-path {{data}} --json {scores}", **places) == 0

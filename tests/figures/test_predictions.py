@@ -73,7 +73,7 @@ def test_predictions_show_hits_misses_and_false_alarms(preview: dict[str, Any]) 
     assert "IoU 0.33" in said  # 4 hits, 4 misses, 4 false alarms
     assert "IoU 0.00" in said
     assert "no object, 0.0 % false alarm" in said
-    assert "3 of 3 images at 8 x 8 px; mean IoU 0.17, n = 2" in said
+    assert "3 of 3 images at 8 x 8 px; mean IoU of these 2: 0.17" in said
     assert "hit / (hit + miss + false alarm)" in said
     assert "half" in said
     assert "x" * 60 not in said  # long names are shortened

@@ -175,9 +175,9 @@ def test_each_set_keeps_its_report_and_the_newest_is_beside_the_run(
     newest = run.folder / "report.html"
     for sets, name in (
         ([test], f"{test.name}.html"),
-        ([held_out], "CAMO validation.html"),
-        ([test, held_out], f"{'+'.join(sorted([test.name, 'CAMO validation']))}.html"),
-        ([odd], "a_b_ c all.html"),
+        ([held_out], "CAMO_validation.html"),
+        ([test, held_out], f"{'+'.join(sorted([test.name, 'CAMO_validation']))}.html"),
+        ([odd], "a_b__c_all.html"),
     ):
         assert write_report(run, sets) == newest
         assert (run.folder / "reports" / name).read_bytes() == newest.read_bytes()

@@ -33,12 +33,13 @@ def test_dots_in_a_name_are_no_ending(name: str, ending: str, wanted: str) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["a/b", "a\\b", "COD10K (/data/x)", "a\nb", "\udcff", "x" * 400, "ä" * 400, ""]
+    "text", ["a/b", "a\\b", "COD10K (/data/x)", "a b", "a\nb", "\udcff", "x" * 400, "ä" * 400, ""]
 )
 def test_any_text_becomes_a_name_that_can_be_written(text: str, tmp_path: Path) -> None:
     name = paths.file_name(text)
     (tmp_path / name).touch()
     assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert not any(map(str.isspace, name))
 
 
 def test_many_at_once_get_a_folder_each(tmp_path: Path) -> None:
