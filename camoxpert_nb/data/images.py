@@ -7,7 +7,7 @@ resizes, because it is six times faster and its area filter does not alias.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..errors import InputError
+from ..errors import InputError, few
 from ..outside.reading import NO_IMAGES, in_words
 from ..outside.refused import naming
 from ..outside.slow import reading
@@ -141,6 +141,16 @@ def is_ours(path: Path) -> bool:
             return image.info.get(MARK[0]) == MARK[1]
     except BROKEN:
         return False
+
+
+def refuse_foreign(targets: Iterable[Path], way_out: str) -> None:
+    """Raise InputError where writing these files would replace one that this kit did not write."""
+    foreign = [target for target in targets if target.exists() and not is_ours(target)]
+    if foreign:
+        raise InputError(
+            f"{len(foreign)} files that this kit did not write would be replaced by maps: "
+            f"{few(foreign)}. {way_out}"
+        )
 
 
 class Header(NamedTuple):

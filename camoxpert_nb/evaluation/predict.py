@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..data.cache import Progress
-from ..data.images import Array, is_ours, read_image, resize_image, write_map
+from ..data.images import Array, read_image, refuse_foreign, resize_image, write_map
 from ..data.masks import mask_size
 from ..data.pairs import Pair
-from ..errors import InputError, few
+from ..errors import InputError
 from ..network.backbone import STRIDES
 from ..network.build import evaluating
 from ..outside.paths import given
@@ -222,12 +222,7 @@ def images_to_predict(source: Path, output: Path, *, overlays: bool = False) -> 
             f"--output {output} is the folder of the images: maps would lie among them, and be "
             "taken for images the next time. Use another --output."
         )
-    foreign = [target for target in targets if target.exists() and not is_ours(target)]
-    if foreign:
-        raise InputError(
-            f"{len(foreign)} files that this kit did not write would be replaced by maps: "
-            f"{few(foreign)}. Use another --output, or remove them."
-        )
+    refuse_foreign(targets, "Use another --output, or remove them.")
     return paths
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,16 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from PIL import Image
 
 from ..data.cache import Progress
-from ..data.images import Array, is_ours, our_mark, read_grey, read_image, write_map
+from ..data.images import Array, read_grey, read_image, refuse_foreign, write_map
 from ..errors import InputError, few
 from ..evaluation.files import cores, in_order
 from ..evaluation.judge import open_predictor
 from ..evaluation.predict import PLAIN, Prediction, Views
 from ..runs.run import Run
 from .canvas import STYLE, WIDTH, Picture, empty_picture
-from .predictions import blank, overlay, short
+from .predictions import blank, short, write_overlay
 
 CUT = 0.5  # probability above which a pixel belongs to the object
 SIDE = 480  # px: the longest side of a picture in a gallery
@@ -104,15 +103,16 @@ def predict_pictures(
     folder = Path(folder)
     readable, unread = _readable(pictures)
     names = dict(zip(readable, distinct_names(readable), strict=True))
-    _refuse_foreign(folder, names.values())
+    targets = [folder / part / f"{n}.png" for n in names.values() for part in ("", "overlays")]
+    refuse_foreign(targets, "Name another folder for the maps.")
     (folder / "overlays").mkdir(parents=True, exist_ok=True)
     predictor = open_predictor(run, device, which)
 
     def write(item: tuple[Path, Prediction]) -> dict[str, Any]:
         path, found = item
         write_map(folder / f"{names[path]}.png", found.probability)
-        shown = overlay(read_image(path), found.probability > threshold)
-        Image.fromarray(shown).save(folder / "overlays" / f"{names[path]}.png", pnginfo=our_mark())
+        target = folder / "overlays" / f"{names[path]}.png"
+        write_overlay(target, read_image(path), found.probability > threshold)
         return _row(names[path], path, found, threshold)
 
     maps = zip(readable, predictor.predict(readable, views), strict=True)
@@ -157,16 +157,6 @@ def _readable(pictures: Sequence[Path]) -> tuple[list[Path], list[str]]:
     if not readable:
         raise InputError(f"none of {len(pictures)} pictures can be read: {few(unread)}")
     return readable, unread
-
-
-def _refuse_foreign(folder: Path, names: Iterable[str]) -> None:
-    targets = [folder / part / f"{name}.png" for name in names for part in ("", "overlays")]
-    foreign = [target for target in targets if target.exists() and not is_ours(target)]
-    if foreign:
-        raise InputError(
-            f"{len(foreign)} files that this kit did not write would be replaced: {few(foreign)}. "
-            "Name another folder for the maps."
-        )
 
 
 def _row(name: str, path: Path, found: Prediction, threshold: float) -> dict[str, Any]:

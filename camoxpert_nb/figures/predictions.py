@@ -212,9 +212,13 @@ def write_overlays(images: Sequence[Path], maps: Path) -> int:
                 f"{maps / path.stem}.png has (height, width) {probability.shape}, its image "
                 f"{image.shape[:2]}. Predict this image again."
             )
-        picture = Image.fromarray(overlay(image, probability > 127))
-        picture.save(maps / "overlays" / f"{path.stem}.png", pnginfo=our_mark())
+        write_overlay(maps / "overlays" / f"{path.stem}.png", image, probability > 127)
     return len(images)
+
+
+def write_overlay(path: Path, image: Array, found: NDArray[np.bool_]) -> None:
+    """Write an image with what was found tinted, as a picture that may be replaced by another."""
+    Image.fromarray(overlay(image, found)).save(path, pnginfo=our_mark())
 
 
 def _draw_curves(ax: Axes, curves: Mapping[str, NDArray[np.float64]], threshold: float) -> None:

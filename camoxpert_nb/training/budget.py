@@ -186,6 +186,6 @@ def disk_forecast(
                 f"{what} need {need:.1f} GB in {folder}, which has {free:.1f} GB free. Free some, "
                 "or choose other places with --cache-dir and --checkpoint-dir."
             )
-        size = f"{need:.1f}" if need >= 0.05 else "under 0.1"
-        parts.append(f"{what} {size} GB in {folder} ({free:.0f} GB free)")
+        told = f"{need:.1f}" if need >= 0.05 else "under 0.1"
+        parts.append(f"{what} {told} GB in {folder} ({free:.0f} GB free)")
     return ", ".join(parts)
