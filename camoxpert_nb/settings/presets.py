@@ -108,7 +108,7 @@ def suggest(
         return Suggestion("auto", changes, f"{len(memory)} GPUs{batches}")
     large = memory[0] >= 14
     like = PRESETS["single-gpu-optimized" if large else "single-gpu"]
-    why = f"one GPU with {memory[0]:.0f} GiB{'' if large else ', under 14'}"
+    why = f"one GPU with {round(memory[0], 1):g} GiB{'' if large else ', under 14'}"
     batch = like["batch_size"]
     why += "" if "batch_size" in given else f", batch {batch}"
     return Suggestion("auto", {"batch_size": batch}, why)

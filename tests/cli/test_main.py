@@ -378,36 +378,6 @@ def test_data_reports_noncam_and_writes_json(
     assert json.loads((tmp_path / "audit.json").read_text())
 
 
-def test_auto_goes_by_the_hardware_and_says_why() -> None:
-    from camoxpert_nb.settings.presets import suggest
-
-    assert suggest([], own_images=False)[0] == "demo"
-    for own in (False, True):
-        two, large, small = (suggest(gib, own_images=own) for gib in ([14.6] * 2, [14.6], [11.0]))
-        assert two.changes == {"batch_size": 16, "stage2_batch_size": 12}
-        assert (large.changes, small.changes) == ({"batch_size": 12}, {"batch_size": 8})
-        assert {two.preset, large.preset, small.preset} == {"auto"}
-        assert "2 GPUs" in two.reason and "15 GiB" in large.reason and "under 14" in small.reason
-    cpu = suggest([], own_images=True)
-    assert cpu.preset == "auto" and cpu.changes["img_size"] < 320 and cpu.changes["epochs"] < 20
-    assert "--img-size and --epochs" in cpu.reason
-
-
-def test_the_reason_of_auto_is_silent_on_what_was_chosen() -> None:
-    from camoxpert_nb.settings.presets import suggest
-
-    def reason(gib: list[float], *given: str) -> str:
-        return suggest(gib, own_images=True, given=given).reason
-
-    assert reason([], "img_size") == "no GPU, so 6 epochs; --epochs overrides"
-    assert reason([], "epochs") == "no GPU, so 192 px; --img-size overrides"
-    assert reason([], "img_size", "epochs", "seed") == "no GPU"
-    assert reason([14.6], "batch_size") == "one GPU with 15 GiB"
-    assert reason([14.6] * 2, "batch_size") == "2 GPUs, batch 12 on each in stage two"
-    assert reason([14.6] * 2, "stage2_batch_size") == "2 GPUs, batch 16 on each in stage one"
-    assert reason([14.6] * 2, "stage2_batch_size", "batch_size") == "2 GPUs"
-
-
 def test_a_terminal_gets_one_moving_line_and_a_file_none() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -35,6 +35,28 @@ def test_the_guides_length_gets_its_augmentation_rates_and_stages() -> None:
     assert 0.999 <= found["ema_decay"] <= 0.9998  # the guide's, and the field's longest
 
 
+@pytest.mark.parametrize(
+    ("epochs", "photos", "first", "warm", "thirds"),
+    [
+        # At the anchor 70,700 steps of eight, a tenth and a fiftieth of the epochs.
+        (140, 4040, 14, 3, True),
+        # Twice as many photos: the same steps of stage one and warm-up, half the epochs.
+        (140, 8080, 7, 1, True),
+        # Between the anchors, by the logarithm: 30,300 steps are .822 of the way.
+        (60, 4040, 5, 1, True),
+        # 10,100 steps: stage one, but no thirds below 30,000.
+        (20, 4040, 1, 0, False),
+        (6, 797, 0, 0, False),
+    ],
+)
+def test_stages_are_shares_of_steps(
+    epochs: int, photos: int, first: int, warm: int, thirds: bool
+) -> None:
+    found = recipe(epochs, photos, 8)
+    assert (found["stage1_epochs"], found["warmup_epochs"]) == (first, warm)
+    assert found["progressive_unfreeze"] is thirds
+
+
 @pytest.mark.parametrize("photos", PHOTOS)
 @pytest.mark.parametrize("batch", BATCHES)
 def test_every_value_is_one_that_settings_may_have(photos: int, batch: int) -> None:
