@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import disks, kills
+from . import disks, kills, long
 from .tally import Fault
 
-FAULTS: tuple[Fault, ...] = (*kills.FAULTS, *disks.FAULTS)
+FAULTS: tuple[Fault, ...] = (*kills.FAULTS, *disks.FAULTS, *long.FAULTS)

@@ -73,6 +73,11 @@ def record(counts: Path, folder: Path) -> None:
 
 def kill_at(moment: Moment, folder: Path) -> None:
     """Die when this process comes to a place that often; of a write, half is done."""
+    do_at(moment, folder, die, half=True)
+
+
+def do_at(moment: Moment, folder: Path, act: Callable[[], Any], half: bool = False) -> None:
+    """Call `act` when this process comes to a place that often, with `half` of a write done."""
     seen = 0
 
     def is_it(place: str) -> bool:
@@ -81,7 +86,7 @@ def kill_at(moment: Moment, folder: Path) -> None:
         return place == moment.place and seen == moment.number
 
     kind, where = moment.place.split(" ", 1)
-    _watch(folder, is_it, where.split(":")[0] if kind == "line" else kind)
+    _watch(folder, is_it, act, half, where.split(":")[0] if kind == "line" else kind)
 
 
 def die() -> None:
@@ -89,8 +94,14 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _watch(folder: Path, is_it: Callable[[str], bool], files: str = "") -> None:
-    """Ask `is_it` at each line of the kit and each write below `folder`, and die where it is.
+def _watch(
+    folder: Path,
+    is_it: Callable[[str], bool],
+    act: Callable[[], Any] = die,
+    half: bool = False,
+    files: str = "",
+) -> None:
+    """Ask `is_it` at each line of the kit and each write below `folder`, and act where it is.
 
     files: how the names of those files of the kit end whose lines are looked at: the rest is fast.
     """
@@ -98,7 +109,7 @@ def _watch(folder: Path, is_it: Callable[[str], bool], files: str = "") -> None:
     def line(frame: Any, event: str, _: Any) -> Any:
         place = f"line {frame.f_code.co_filename[len(KIT) :]}:{frame.f_lineno}"
         if event == "line" and is_it(place):
-            die()
+            act()
         return line
 
     def call(frame: Any, event: str, _: Any) -> Any:
@@ -107,8 +118,9 @@ def _watch(folder: Path, is_it: Callable[[str], bool], files: str = "") -> None:
 
     def write(path: str, raw: io.FileIO, data: memoryview) -> None:
         if is_it(f"write {name_of(path)}"):
-            os.write(raw.fileno(), data[: len(data) // 2])
-            die()
+            if half:
+                os.write(raw.fileno(), data[: len(data) // 2])
+            act()
 
     if files != "write":
         threading.settrace(call)

@@ -46,7 +46,7 @@ def train(
 
 def started(config: Config, before: Act = nothing, **variables: str) -> Any:
     """Start what `train` waits for."""
-    said = Path(f"{config.checkpoint_dir}.said")
+    said = Path(f"{config.cache_dir}.said")
     said.unlink(missing_ok=True)
     process = CONTEXT.Process(target=_train, args=(config, before, str(said), variables))
     process.start()
@@ -61,7 +61,7 @@ def ended(process: Any, config: Config, seconds: float = 90) -> tuple[int, str]:
         process.kill()
         process.join()
         code = -15
-    said = Path(f"{config.checkpoint_dir}.said")
+    said = Path(f"{config.cache_dir}.said")
     return code, said.read_text() if said.exists() else ""
 
 
