@@ -81,7 +81,7 @@ def _remove_if_free(place: Path) -> None:
 
 
 def _remove(place: Path) -> None:
-    """Remove a scratch folder, its lock at last: whoever is killed meanwhile leaves it to others."""
+    """Remove a scratch folder, its lock last: if this process is killed meanwhile, others do."""
     with suppress(OSError):
         for each in [each for each in place.iterdir() if each.name != LOCK]:
             shutil.rmtree(each) if each.is_dir() else each.unlink()

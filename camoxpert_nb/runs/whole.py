@@ -10,7 +10,6 @@ from typing import IO, Any
 
 from ..errors import TrainingError
 
-
 ENDING = ".part"
 
 

@@ -27,6 +27,7 @@ from .moments import any_line, any_write, do_at, name_of, write_by
 from .tally import Fault, Tally
 from .whole_runs import Act, differences, leftovers, train
 
+
 def refuse_from(place: str, number: int, code: int, folder: Path) -> None:
     """Have the system refuse all writes to files below `folder` from one of them on."""
     seen, refused = 0, False
@@ -63,7 +64,7 @@ def _lost(
 ) -> str:
     """Say what is wrong with how a training ended, and with how it goes on."""
     run = Run(config.checkpoint_dir)
-    if code not in (expected, 2) or "Traceback" in said:
+    if code not in (expected, 1, 2) or "Traceback" in said:
         return f"exit code {code}: {said}"
     if not any(word in said for word in words):
         return f"unclear: {said}"
@@ -103,7 +104,9 @@ def fill(disk: Path, room: int) -> None:
 def lock_up(disk: Path, how: str = "ro") -> None:
     """Make a disk read-only, as a system does that found it damaged; or "rw" again."""
     for _ in range(100):  # refused while a file is open for writing
-        if not subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], capture_output=True).returncode:
+        if not subprocess.run(
+            ["mount", "-o", f"remount,{how}", str(disk)], capture_output=True
+        ).returncode:
             return
         time.sleep(0.02)
 
@@ -164,7 +167,11 @@ def _gone(folder: Path, times: int, seed: int) -> Tally:
         code, said = train(config, partial(do_at, moment, folder, partial(_if_there, act)))
         if code == 0:
             continue
-        lost = "" if not place.exists() else f"{place} was made anew: {os.listdir(place)}"
+        lost = (
+            ""
+            if not place.exists()
+            else f"{place} was made anew: {[each.name for each in place.iterdir()]}"
+        )
         if not remove:
             config = config.replace(checkpoint_dir=str(away))
         lost = lost or _lost(whole.config, config, code, said, ("not there any more",))
@@ -193,8 +200,9 @@ def _no_data(folder: Path, times: int, seed: int) -> Tally:
         if not away.exists():
             continue
         away.rename(data)
-        words = ("no such", "not there", "cannot be used", "No such", "")[: 5 if code == 0 else 4]
-        lost = _lost(whole.config, config, code, said, words, expected=code if code == 0 else 1)
+        words = ("no such", "not there", "cannot be used", "No such") if code else ("",)
+        wrong = f"{config.checkpoint_dir} is not there any more" in said  # the run is
+        lost = said if wrong else _lost(whole.config, config, code, said, words, expected=code)
         tally.count(not lost, f"{moment}: {lost}")
         if tally.tried == times:
             break

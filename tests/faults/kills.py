@@ -76,6 +76,10 @@ class Reference:
         return deaths, "; ".join(found)
 
 
+def _any(counts: Counts, random: Random) -> Moment:
+    return random.choice((any_line, any_write))(counts, random)
+
+
 def _killed(
     draw: Callable[[Counts, Random], Moment], most: int, folder: Path, times: int, seed: int
 ) -> Tally:
@@ -146,21 +150,21 @@ FAULTS = (
         "kill -9 before any line of the kit",
         "resumed, all is as uninterrupted, bit for bit; no file is torn or left behind",
         partial(_killed, any_line, 1),
-        few=4,
+        few=3,
         many=120,
     ),
     Fault(
         "kill -9 within a write, half of it done",
         "the same",
         partial(_killed, any_write, 1),
-        few=4,
+        few=3,
         many=60,
     ),
     Fault(
         "kill -9 two to four times, also while it goes on",
         "the same",
-        partial(_killed, lambda counts, random: random.choice((any_line, any_write))(counts, random), 4),
-        few=2,
+        partial(_killed, _any, 4),
+        few=1,
         many=30,
     ),
     Fault(

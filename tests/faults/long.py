@@ -39,7 +39,7 @@ def held_by(pid: int) -> Sample:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     values = dict(line.split(":", 1) for line in lines)
     memory = float(values["RssAnon"].split()[0])
-    return Sample(memory, len(os.listdir(f"/proc/{pid}/fd")), int(values["Threads"]))
+    return Sample(memory, len([*Path(f"/proc/{pid}/fd").iterdir()]), int(values["Threads"]))
 
 
 def watch(folder: str, over: multiprocessing.synchronize.Event, said: str) -> None:
@@ -123,7 +123,7 @@ def _grown(name: str, epochs: list[int], held: list[Sample]) -> list[str]:
     """Say what of a process grew; its memory by a straight line through all samples when warm."""
     warm = [i for i, epoch in enumerate(epochs) if epoch >= WARM * epochs[-1]]
     at = np.array([epochs[i] for i in warm], float)
-    memory, files, threads = (np.array([held[i] for i in warm], float).T)
+    memory, files, threads = np.array([held[i] for i in warm], float).T
     slope = float(np.polyfit(at, memory, 1)[0])
     span = at[-1] - at[0]
     print(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import builtins
 import io
 import json
-import multiprocessing.util
 import os
 import pathlib
 import re
@@ -59,16 +58,16 @@ def any_write(counts: Counts, random: Random) -> Moment:
     return Moment(place, random.randint(1, counts[place]))
 
 
-def record(counts: Path, folder: Path) -> None:
-    """Count all places this process comes to, and write that to `counts` at its end."""
+def record(counts: Path, folder: Path) -> Callable[[], None]:
+    """Count all places this process comes to; what is returned writes them to `counts`."""
     seen: Counter[str] = Counter()
 
     def save() -> None:
         sys.settrace(None)
         counts.write_text(json.dumps(seen))
 
-    multiprocessing.util.Finalize(None, save, exitpriority=1)
     _watch(folder, lambda place: bool(seen.update([place])))
+    return save
 
 
 def kill_at(moment: Moment, folder: Path) -> None:

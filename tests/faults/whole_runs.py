@@ -18,7 +18,8 @@ from camoxpert_nb.runs.best_epochs import best_epochs
 from camoxpert_nb.runs.run import REQUESTS, Run
 from camoxpert_nb.settings.config import Config, make_config
 
-Act = Callable[[], Any]  # done in the process before it trains; it is pickled
+# Done in the process before it trains; what it returns, if anything, is called when it has.
+Act = Callable[[], Any]
 OWN_FILES = ("log.txt", "figures")  # of the command line
 
 
@@ -75,9 +76,9 @@ def _train(config: Config, before: Act, said: str, variables: dict[str, str]) ->
     from camoxpert_nb.training.fit import fit
     from camoxpert_nb.training.resume import resumed_config
 
-    code = 0
+    code, finish = 0, nothing
     try:
-        before()
+        finish = before() or nothing
         with joined(1.0, cpu=True) as ranks:
             run = Run(config.checkpoint_dir)
             going_on = ranks.from_first(run.exists)
@@ -90,6 +91,7 @@ def _train(config: Config, before: Act, said: str, variables: dict[str, str]) ->
     except BaseException:
         code = 99
         os.write(2, traceback.format_exc().encode())
+    finish()
     if variables.get("WORLD_SIZE"):
         from camoxpert_nb.machine.distributed import leave
 
@@ -165,8 +167,10 @@ def _checkpoints(one: Run, other: Run) -> str:
 def _json(one: Run, other: Run) -> str:
     def told(run: Run, name: str) -> Any:
         values = run.load_json(name)
-        for each in ("seconds", "performance", "checkpoint_dir", "cache_dir"):
+        for each in ("seconds", "performance", "checkpoint_dir", "cache_dir", "dataset_path"):
             values.pop(each, None)
+        for each in ("root", "fingerprint"):  # of where the data lie
+            values.get("data", {}).pop(each, None)
         return values
 
     apart = [n for n in ("summary", "split", "config") if told(one, n) != told(other, n)]
@@ -196,5 +200,3 @@ _RESPECTS: dict[str, Callable[[Run, Run], str]] = {
     "preview": _preview,
     "lock": _lock,
 }
-
-
