@@ -167,11 +167,7 @@ def _gone(folder: Path, times: int, seed: int) -> Tally:
         code, said = train(config, partial(do_at, moment, folder, partial(_if_there, act)))
         if code == 0:
             continue
-        lost = (
-            ""
-            if not place.exists()
-            else f"{place} was made anew: {[each.name for each in place.iterdir()]}"
-        )
+        lost = "" if not place.exists() else f"{place} was made anew"
         if not remove:
             config = config.replace(checkpoint_dir=str(away))
         lost = lost or _lost(whole.config, config, code, said, ("not there any more",))
