@@ -27,6 +27,8 @@ KIT = str(Path(camoxpert_nb.__file__).parent) + os.sep
 # What writes, or decides what is written; the rest of the kit is mostly arithmetic.
 WRITERS = ("runs/", "training/fit.py", "training/saving.py", "training/resume.py")
 WRITERS += ("training/loggers.py", "training/state.py", "data/cache.py", "data/copies.py")
+# What happens in each step and at each epoch's end.
+STEPS = ("training/fit.py", "training/epoch.py", "training/train.py", "training/validate.py")
 
 
 class Moment(NamedTuple):
@@ -43,12 +45,20 @@ Counts = dict[str, int]  # how often an undisturbed process comes to each place
 
 
 def any_line(counts: Counts, random: Random) -> Moment:
-    """Draw a file of the kit, a line of it and a time: so rare lines are hit, too."""
-    lines = [place for place in counts if place.startswith("line ")]
+    """Draw a line of the kit, and a time this process comes to it.
+
+    Half of them are drawn from all that happens while it trains and saves, so that all parts of a
+    run are hit; half by file, line and time, so that rare lines are hit, too.
+    """
+    lines = sorted(place for place in counts if place.startswith("line "))
+    if random.random() < 0.5:
+        lines = [each for each in lines if each.split()[1].startswith(STEPS)]
+        place = random.choices(lines, [counts[each] for each in lines])[0]
+        return Moment(place, random.randint(1, counts[place]))
     if random.random() < 0.7:
         lines = [each for each in lines if each.split()[1].startswith(WRITERS)]
     file = random.choice(sorted({each.split(":")[0] for each in lines}))
-    place = random.choice(sorted(each for each in lines if each.split(":")[0] == file))
+    place = random.choice([each for each in lines if each.split(":")[0] == file])
     return Moment(place, random.randint(1, counts[place]))
 
 
