@@ -167,7 +167,7 @@ FAULTS = (
         f"memory grows by less than {GROWTH:.0f} KiB an epoch (the records); files, handles, "
         "threads stay as they were",
         _long,
-        few=60,
+        few=30,
         many=2000,
     ),
 )
