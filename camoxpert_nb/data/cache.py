@@ -13,10 +13,8 @@ import math
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..outside.paths import given
 from ..outside.reading import read_json
+from ..outside.scratch import scratch, sweep
 from ..settings.config import Config
 from .findings import NO_OBJECT
 from .images import resize_image, same_shape
@@ -39,6 +38,7 @@ Doubts = dict[str, list[str]]  # names of masks by reason
 FORMAT = 3  # of the cache file; raise it when what is stored changes
 SHOWN = 5  # broken files named in a message
 TIMED = 32  # pairs decoded to tell how long all take
+UNFINISHED = "images"  # caches that are being made
 CHUNK = 64  # pairs decoded ahead of the writer: bounds the memory
 
 
@@ -76,6 +76,7 @@ def open_cache(
     if not pairs:
         raise InputError("There are no images to decode: this part of the data set is empty.")
     path, fingerprint, shape = _name(pairs, size, folder)
+    sweep(path.parent, UNFINISHED)
     if not _is_whole(path, shape):
         _build(pairs, shape, path, progress or (lambda done, total: None))
     return Cache(path, fingerprint)
@@ -131,29 +132,24 @@ def _doubts_file(path: Path) -> Path:
 
 def _build(pairs: Sequence[Pair], shape: tuple[int, ...], path: Path, progress: Progress) -> None:
     """Write the cache under another name and rename it: whoever else builds it, one whole wins."""
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _require_space(path.parent, math.prod(shape))
-        with unfinished.open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            doubts = _decode_into(file, pairs, shape, progress)
-            file.flush()
-            os.fsync(file.fileno())
-        beside = unfinished.with_name(f"{unfinished.name}.json")
-        beside.write_text(json.dumps(doubts), "utf-8")
-        beside.replace(_doubts_file(path))
-        unfinished.replace(path)
+        with scratch(path.parent, UNFINISHED) as place:
+            _require_space(path.parent, math.prod(shape))
+            unfinished, beside = place / path.name, place / _doubts_file(path).name
+            with unfinished.open("wb") as file:
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                doubts = _decode_into(file, pairs, shape, progress)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.write_text(json.dumps(doubts), "utf-8")
+            beside.replace(_doubts_file(path))
+            unfinished.replace(path)
     except OSError as error:
         raise InputError(
             f"{path.parent}: the decoded images cannot be written there ({error.strerror}). "
             "Make room, or name another folder with --cache-dir."
         ) from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-            unfinished.with_name(f"{unfinished.name}.json").unlink(missing_ok=True)
 
 
 def _require_space(folder: Path, needed: int) -> None:

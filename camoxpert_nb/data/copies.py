@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..outside.scratch import scratch
 from .cache import Progress
 from .images import grey_of, opened, read_image
 
@@ -199,9 +200,8 @@ def _remembered(file: Path | None) -> dict[str, Look]:
 def _remember(file: Path, known: Mapping[str, Look]) -> None:
     """Write the looks beside the decoded images; they are made anew where that is not possible."""
     text = json.dumps({"format": FORMAT, "looks": known})
-    unfinished = file.with_suffix(f".{os.getpid()}")
-    with suppress(OSError, UnicodeEncodeError):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError, UnicodeEncodeError), scratch(file.parent, "looks") as place:
+        unfinished = place / file.name
         unfinished.write_text(text, "utf-8")
         unfinished.replace(file)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..outside.reading import read_json
+from ..outside.scratch import scratch, sweep
 from .images import write_map
 
 Field = NDArray[np.float32]  # (H, W)
@@ -75,12 +75,12 @@ def make_synthetic(
     spec: dict[str, Any] = {"recipe": RECIPE, "train": train, "test": test, "size": size}
     spec |= {"noncam": noncam, "seed": seed, "layout": layout}
     _check(**spec)
+    sweep(root.parent, root.name)
     if _is_there(root, spec):
         return root
-    root.parent.mkdir(parents=True, exist_ok=True)
     # Written elsewhere and renamed when complete, so an interrupted call leaves no half set behind.
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
-        made = Path(folder) / "set"
+    with scratch(root.parent, root.name) as folder:
+        made = folder / "set"
         tasks = [("Train", i) for i in range(train)] + [("Test", i) for i in range(test)]
         for done, (split, index) in enumerate(tasks, start=1):
             _write(made, split, index, spec)

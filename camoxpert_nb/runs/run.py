@@ -33,7 +33,7 @@ from .history import ENDS, Record, finite, is_after, parsed
 from .holder import FRESH, MARKS, holds, is_here, noted_as, this_machine
 from .latest import place_of, point_latest
 from .result import Result
-from .whole import write_whole
+from .whole import drop_parts, write_whole
 
 RUNS = Path("runs")  # where runs live that were given no other place
 NEXT = RUNS / "next.json"  # the settings the next training takes
@@ -225,9 +225,10 @@ class Run(Result):
         return (self.folder / name).exists()
 
     def clear(self) -> None:
-        """Forget requests and a failure of before; a run starts without them."""
+        """Forget requests, a failure and halves of files of before; a run starts without them."""
         for name in (*REQUESTS, "failure.json"):
             (self.folder / name).unlink(missing_ok=True)
+        drop_parts(self.folder)
 
     # -- one training process at a time ------------------------------------------------------
 

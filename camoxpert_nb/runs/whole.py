@@ -10,6 +10,15 @@ from typing import IO, Any
 
 from ..errors import TrainingError
 
+ENDING = ".part"
+
+
+def drop_parts(folder: Path) -> None:
+    """Remove the halves of a run's files that a killed process left in its folder."""
+    for path in folder.glob(f"*{ENDING}"):
+        if path.with_suffix("").suffix in (".pt", ".json", ".jsonl", ".csv", ".npz"):
+            path.unlink(missing_ok=True)
+
 
 def write_whole(
     path: Path, write: Callable[[IO[bytes]], Any], instead_of: Callable[[], None] = lambda: None
@@ -19,7 +28,7 @@ def write_whole(
     `instead_of` is called when it is whole, just before it gets its name. Raises TrainingError when
     the disk is full; what was saved before stays as it was.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + ENDING)
     try:
         with part.open("wb") as file:
             write(file)

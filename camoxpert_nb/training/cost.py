@@ -22,6 +22,7 @@ from torch import Tensor
 from ..data.augment import K
 from ..data.cache import cache_folder, seconds_to_decode
 from ..machine.devices import GIB
+from ..outside.scratch import scratch
 from ..runs.run import Run
 from .prepare import Training, step_settings
 from .schedule import Stage
@@ -200,7 +201,7 @@ def _time_validation(training: Training) -> float:
 def _time_saving(training: Training) -> float:
     wanted = Path(training.config.checkpoint_dir or "runs").absolute()
     there = next(path for path in (wanted, *wanted.parents) if path.is_dir())
-    with tempfile.TemporaryDirectory(dir=there, prefix=".trial-") as folder:
+    with scratch(there, "trial") as folder:
         started = time.perf_counter()
         Run(folder).save("last", training.state.state_dict())
         return time.perf_counter() - started

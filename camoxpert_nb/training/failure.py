@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ..data.batches import LoadingError, why_silent
@@ -26,7 +28,7 @@ def refused(run: Run, error: Exception) -> TrainingError | None:
         return TrainingError(f"{said} {saved} `camoxpert resume {run.folder} --num-workers 0`.")
     if not isinstance(error, OSError):
         return None
-    if not run.folder.is_dir():
+    if _is_gone(run, error):
         drop_latest(run.folder)
         return TrainingError(
             f"{run.folder} is not there any more: it was removed or moved while it was trained, so "
@@ -41,6 +43,13 @@ def refused(run: Run, error: Exception) -> TrainingError | None:
         anew = f"camoxpert train --resume-from {run.folder} --checkpoint-dir NEW"
         way_on = f" Or go on in a copy, in another folder: `{anew}`."
     return TrainingError(sentence(error, where) + way_on)
+
+
+def _is_gone(run: Run, error: OSError) -> bool:
+    """Say whether the run's folder was taken away: one that was never made is another matter."""
+    if run.folder.is_dir() or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+        return False
+    return error.filename is None or Path(error.filename).is_relative_to(run.folder)
 
 
 def note_failure(run: Run, error: Exception) -> None:

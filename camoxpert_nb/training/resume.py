@@ -162,9 +162,8 @@ def _can_go_on(run: Run) -> bool:
     if run.has("last"):
         return True
     records = run.records()
-    epochs = [each for each in records if each["kind"] in ("step", "epoch")]
     ended = [each for each in records if each["kind"] in ENDS or each.get("epoch", 0) > 1]
-    if ended or (run.has("best") and not epochs):
+    if ended or (run.has("best") and not records):
         done = len(run.records("epoch"))
         raise InputError(
             f"{run.folder} has no last.pt any more, so this run ({done} epochs are done) cannot go "

@@ -249,3 +249,17 @@ def test_an_ignored_label_is_a_channel_of_its_own(pairs, tmp_path):
     assert not (cache.array[:, 3] & cache.array[:, 4]).any()
     batch = PairDataset(cache)[[0, 1]]
     assert batch["mask"].shape == (2, 2, SIZE, SIZE)
+
+
+def test_what_a_killed_process_left_of_a_cache_goes_though_it_is_whole_by_now(pairs, tmp_path):
+    half = tmp_path / "cache" / ".images.0123.part"
+
+    def left() -> None:
+        half.mkdir(parents=True)
+        for name in ("held", "images-64px-0123.npy"):
+            (half / name).write_bytes(b"half")
+
+    for _ in range(2):  # while the cache is made, and when it is there
+        left()
+        open_cache(pairs, SIZE, tmp_path / "cache")
+        assert sorted(path.suffix for path in half.parent.iterdir()) == [".json", ".npy"]

@@ -33,7 +33,8 @@ def _tried(fault: Fault, options: argparse.Namespace) -> tuple[Tally, float]:
         tally = fault.work(Path(folder), fault.few if options.few else fault.many, options.seed)
     minutes = (time.monotonic() - began) / 60
     survived = tally.tried - len(tally.lost)
-    row = [fault.name, fault.promise, tally.tried, survived, len(tally.lost), f"{minutes:.1f}"]
+    promise = f"not tried: {tally.skipped}" if tally.skipped else fault.promise
+    row = [fault.name, promise, tally.tried, survived, len(tally.lost), f"{minutes:.1f}"]
     print("|", " | ".join(map(str, row)), "|", flush=True)
     return tally, minutes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import disks, kills, long
 from .tally import Fault
 
-FAULTS: tuple[Fault, ...] = ()
+FAULTS: tuple[Fault, ...] = (*kills.FAULTS, *disks.FAULTS, *long.FAULTS)

@@ -13,6 +13,7 @@ class Tally:
 
     tried: int = 0
     lost: list[str] = field(default_factory=list)
+    skipped: str = ""  # why this cannot be tried here
 
     def count(self, harmless: bool, what: str) -> None:
         """Count one more fault; `what` says how it was made and what it did."""

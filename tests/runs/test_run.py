@@ -279,3 +279,12 @@ def test_records_edited_by_hand_break_no_reader(tmp_path: Path, kind: str, value
         figures = performance(run.records("epoch"), config, ["cpu"])
         assert figures["best_iou"] == (0.5 if kind == "epoch" else None)
         assert len(run.records()) >= 2
+
+
+def test_halves_of_files_go_when_a_training_begins_and_files_of_others_stay(run: Run) -> None:
+    run.save("last", {"step": 1})
+    for name in ("last.pt", "best-epoch001-iou0.5000.pt", "history.jsonl", "preview.npz"):
+        (run.folder / f"{name}.part").write_bytes(b"half")
+    (run.folder / "images.zip.part").write_bytes(b"a download")
+    run.clear()
+    assert sorted(path.name for path in run.folder.iterdir()) == ["images.zip.part", "last.pt"]

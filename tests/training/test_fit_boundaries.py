@@ -174,3 +174,23 @@ def test_a_folder_that_goes_away_ends_the_training_with_a_sentence(
     assert not (folder.parent / "latest").is_symlink()
     newest = folder.parent / ("elsewhere" if moved else "older")
     assert Run(folder.parent / "latest").folder == newest
+
+
+def test_killed_in_an_epoch_of_one_step_before_its_record_it_begins_anew(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """best.pt is there then, and neither a record of a step nor last.pt."""
+    one = config.replace(batch_size=13, accumulation_steps=2, epochs=2)
+    expected = fit(one.replace(checkpoint_dir=str(tmp_path / "whole")))
+    parts = one.replace(checkpoint_dir=str(tmp_path / "parts"))
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(fit_module, "save_preview", killed)
+        fit(parts)
+    run = Run(parts.checkpoint_dir)
+    assert run.has("best") and not run.has("last")
+    assert [each["kind"] for each in run.records()] == ["start"]
+    assert_equal_runs(expected, fit(parts, resume=True))
