@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .images import FUZZED
 from .tally import Fault
 
-FAULTS: tuple[Fault, ...] = ()
+FAULTS: tuple[Fault, ...] = (*FUZZED,)
