@@ -27,12 +27,15 @@ _NAMES |= {float: "a number", bool: "true or false", type(None): "null"}
 def ordinary(path: Path) -> Path:
     """Return the path; InputError for a pipe or a device, of which reading may never end.
 
-    What a shell gives as <(command) is read: it lies in /dev. A file that is missing is no matter.
+    What a shell gives as <(command) is read: it lies in /dev. Links that lead in a circle are
+    refused, too; a file that is missing is no matter.
     """
     try:
         mode = path.stat().st_mode
-    except OSError:
+    except FileNotFoundError:
         return path
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return path
     if stat.S_ISFIFO(mode) and path.is_absolute() and path.parts[1:2] in (("dev",), ("proc",)):

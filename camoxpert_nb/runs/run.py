@@ -174,7 +174,7 @@ class Run(Result):
     def _load(self, name: str, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         path = self.folder / name
         try:
-            about = path.stat()
+            about = ordinary(path).stat()
             stamp = about.st_ino, about.st_mtime_ns, about.st_size
             if self._read.get(name, [None])[0] != stamp:
                 self._read[name] = stamp, read(path)

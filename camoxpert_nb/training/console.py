@@ -39,7 +39,9 @@ class Console:
         self.stream.write(shown + "\n")
         self.stream.flush()
         if self.log:
-            with without_link(self.log).open("a", encoding="utf-8", errors="backslashreplace") as file:
+            with without_link(self.log).open(
+                "a", encoding="utf-8", errors="backslashreplace"
+            ) as file:
                 file.write(text + "\n")
 
     def progress(self, done: int, total: int) -> None:

@@ -260,7 +260,13 @@ def _score(maps: Path, pair: Pair, put: Put) -> tuple[bool, str]:
 
 FUZZED = (
     Fault("images", "read right, or named in the message", reading, 400, 5000),
-    Fault("data sets", "each image used or named; a training sees the very pixels", in_data_sets, 160, 2000),
+    Fault(
+        "data sets",
+        "each image used or named; a training sees the very pixels",
+        in_data_sets,
+        160,
+        2000,
+    ),
     Fault("pictures to predict", "a map of each, or its name and the reason", predicted, 80, 800),
     Fault("maps to score", "scored, or refused by name", scored, 60, 1000),
 )

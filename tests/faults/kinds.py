@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .images import FUZZED
+from .strangers import FOREIGN
 from .tally import Fault
 
-FAULTS: tuple[Fault, ...] = (*FUZZED,)
+FAULTS: tuple[Fault, ...] = (*FUZZED, *FOREIGN)

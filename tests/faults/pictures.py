@@ -151,9 +151,25 @@ def _bomb(rng: random.Random) -> tuple[str, bytes]:
 
 
 NO_IMAGE = (
-    *(b"", b"\0", b"<!DOCTYPE html><html>404</html>", b"version https://git-lfs.github.com/spec/v1"),
-    *(b"PK\x03\x04" + b"\0" * 40, b"\x80\x04cos\nsystem\n(S'true'\ntR.", b"GIF89a", b"BM", b"II*\0"),
-    *(b"P6\n99999999999 9\n255\n", b"P6\n-3 4\n255\nxx", b"RIFF\xff\xff\xff\xffWEBPVP8 ", b"\xff\xd8"),
+    *(
+        b"",
+        b"\0",
+        b"<!DOCTYPE html><html>404</html>",
+        b"version https://git-lfs.github.com/spec/v1",
+    ),
+    *(
+        b"PK\x03\x04" + b"\0" * 40,
+        b"\x80\x04cos\nsystem\n(S'true'\ntR.",
+        b"GIF89a",
+        b"BM",
+        b"II*\0",
+    ),
+    *(
+        b"P6\n99999999999 9\n255\n",
+        b"P6\n-3 4\n255\nxx",
+        b"RIFF\xff\xff\xff\xffWEBPVP8 ",
+        b"\xff\xd8",
+    ),
     *(b"\x89PNG\r\n\x1a\n", b"MM\0*\xff\xff\xff\xff", b"\0\0\x0a" + b"\0" * 15, b"P1\n"),
 )
 

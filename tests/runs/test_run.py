@@ -20,6 +20,14 @@ from camoxpert_nb.runs.run import Onlooker, Run
 from camoxpert_nb.settings.config import Config, make_config
 
 
+PREVIEW = {
+    "names": np.array(["a", "b"]),
+    "image": np.ones((2, 3, 3, 3), np.uint8),
+    "mask": np.ones((2, 3, 3), np.uint8),
+    "probability": np.ones((2, 3, 3), np.uint8),
+}
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
@@ -81,7 +89,7 @@ def test_a_file_is_read_again_when_it_is_another_one(
         reader.load_json("process")["pid"] = 7  # what a reader does with it is its own
         assert reader.load_json("process") == {"pid": number}
         assert len(parsed) == number
-    run.save_preview({"mask": np.ones((2, 3, 3), np.uint8)})
+    run.save_preview(PREVIEW)
     assert reader.load_preview() is reader.load_preview()
     (run.folder / "process.json").unlink()
     assert reader.load_json("process") == {}
@@ -207,7 +215,7 @@ def test_the_processes_beside_the_first_do_the_same_and_write_nothing(run: Run) 
             each.log("start", step=0)
             each.save("last", {"step": 0})
             each.save_json("failure", {"message": "none"})
-            each.save_preview({"mask": np.ones((2, 3, 3), np.uint8)})
+            each.save_preview(PREVIEW)
             each.point_latest()
             each.request("stop")
             assert each.wants("stop")
@@ -256,7 +264,7 @@ def test_a_dead_process_holds_nothing(run: Run) -> None:
 def test_preview_and_json_come_back(run: Run) -> None:
     assert run.load_preview() == {}
     assert run.load_json("summary") == {}
-    run.save_preview({"mask": np.ones((2, 3, 3), np.uint8), "names": np.array(["a", "b"])})
+    run.save_preview(PREVIEW)
     assert run.load_preview()["names"].tolist() == ["a", "b"]
     path = run.save_json("summary", {"best": {"iou": 0.5}})
     assert json.loads(path.read_text()) == run.load_json("summary")
