@@ -50,7 +50,7 @@ def _arrays(file: IO[bytes]) -> dict[str, Any]:
 def _check(arrays: dict[str, Any]) -> None:
     """Raise ValueError unless all are of one count, and pictures of one size."""
     for name, dimensions in DIMENSIONS.items():
-        found = arrays[name] if name in arrays else None
+        found = arrays.get(name)
         if found is None and name == "gates":
             continue
         if found is None or found.ndim != dimensions or len(found) != len(arrays["names"]):

@@ -258,15 +258,10 @@ def _score(maps: Path, pair: Pair, put: Put) -> tuple[bool, str]:
     return perfect and all(0 <= value <= MOST for value in values), f"{put}: {scores.mean}"
 
 
+USED = "each image used or named; a training sees the very pixels"
 FUZZED = (
-    Fault("images", "read right, or named in the message", reading, 400, 5000),
-    Fault(
-        "data sets",
-        "each image used or named; a training sees the very pixels",
-        in_data_sets,
-        160,
-        2000,
-    ),
-    Fault("pictures to predict", "a map of each, or its name and the reason", predicted, 80, 800),
+    Fault("images", "read right, or named in the message", reading, 240, 5000),
+    Fault("data sets", USED, in_data_sets, 80, 2000),
+    Fault("pictures to predict", "a map of each, or its name and the reason", predicted, 40, 800),
     Fault("maps to score", "scored, or refused by name", scored, 60, 1000),
 )

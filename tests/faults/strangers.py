@@ -112,17 +112,22 @@ def _pickle(place: Place, rng: random.Random) -> None:
 def _bomb(place: Place, rng: random.Random) -> None:
     """A checkpoint or pictures that would swell a thousandfold."""
     path = place.run / rng.choice(["last.pt", "best.pt", "preview.npz"])
-    head = io.BytesIO()
-    side = 40_000
-    np.lib.format.write_array_header_1_0(
-        head, {"descr": "|u1", "fortran_order": False, "shape": (side, side)}
-    )
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        name = "mask.npy" if path.suffix == ".npz" else "archive/data/0"
+    path.write_bytes(_swollen(path.suffix == ".npz"))
+
+
+@lru_cache
+def _swollen(pictures: bool) -> bytes:
+    """Return an archive of a gigabyte of nothing: an array, or the data of a checkpoint."""
+    head, packed = io.BytesIO(), io.BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": (1100, 2**20)}
+    np.lib.format.write_array_header_1_0(head, about)
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        name = "mask.npy" if pictures else "archive/data/0"
         with archive.open(name, "w", force_zip64=True) as file:
-            file.write(head.getvalue() if path.suffix == ".npz" else b"")
-            for _ in range(1100 if path.suffix == ".npz" else 64):
+            file.write(head.getvalue())
+            for _ in range(1100 if pictures else 64):
                 file.write(bytes(2**20))
+    return packed.getvalue()
 
 
 def _pictures(place: Place, rng: random.Random) -> None:
@@ -247,17 +252,15 @@ PLANTS: dict[str, Plant] = {
 
 def _commands(place: Place, rng: random.Random) -> Iterator[list[str]]:
     run, data, out = str(place.run), str(place.data), str(place.home / "out")
-    yield rng.choice(
-        [["runs", str(place.home)], ["runs", str(place.home), "--json", f"{out}.json"]]
-    )
+    new = ["train", "--preset", "tiny", "--checkpoint-dir", out, "--device", "cpu"]
+    new += ["--epochs", "1", "--dataset-path", data]
+    yield ["runs", str(place.home), *rng.choice([[], ["--json", f"{out}.json"]])]
     yield rng.choice(
         [
             ["evaluate", "--run", run, "--dataset-path", data, "--report"],
             ["resume", run, "--epochs", "2", "--cache-dir", out],
-            ["train", "--preset", "tiny", "--init-from", run, "--checkpoint-dir", out, "--device"]
-            + ["cpu", "--epochs", "1", "--dataset-path", data],
-            ["train", "--preset", "tiny", "--weights", f"{run}/best.pt", "--checkpoint-dir", out]
-            + ["--device", "cpu", "--epochs", "1", "--dataset-path", data],
+            [*new, "--init-from", run],
+            [*new, "--weights", f"{run}/best.pt"],
             ["predict", "--run", run, "--input", data, "--output", out],
         ]
     )

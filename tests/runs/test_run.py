@@ -17,8 +17,8 @@ from camoxpert_nb.errors import InputError, TrainingError
 from camoxpert_nb.runs.checkpoint import bare_keys, load_checkpoint
 from camoxpert_nb.runs.records import Watch, performance
 from camoxpert_nb.runs.run import Onlooker, Run
+from camoxpert_nb.runs.table import write_table
 from camoxpert_nb.settings.config import Config, make_config
-
 
 PREVIEW = {
     "names": np.array(["a", "b"]),
@@ -287,3 +287,43 @@ def test_records_edited_by_hand_break_no_reader(tmp_path: Path, kind: str, value
         figures = performance(run.records("epoch"), config, ["cpu"])
         assert figures["best_iou"] == (0.5 if kind == "epoch" else None)
         assert len(run.records()) >= 2
+
+
+def test_nothing_is_written_through_a_link_in_the_folder(run: Run, tmp_path: Path) -> None:
+    own = tmp_path / "precious"
+    own.write_text("precious")
+    names = ["stop", "history.jsonl", "config.json", "last.pt.part", "last.pt", "history.csv"]
+    for name in names:
+        (run.folder / name).unlink(missing_ok=True)
+        (run.folder / name).symlink_to(own)
+    run.request("stop")
+    run.log("start", step=0)
+    run.save_config(make_config("tiny"))
+    run.save("last", {"step": 0})
+    write_table(run)
+    assert own.read_text() == "precious"
+    assert run.wants("stop") and run.load("last") == {"step": 0}
+    run.clear()
+    (run.folder / "save").symlink_to(tmp_path / "not there")
+    assert run.wants("save")
+    run.request("save")
+    assert not (tmp_path / "not there").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"names": np.array(["a"])},
+        {"image": np.ones((2, 3, 3), np.uint8)},
+        {"mask": np.ones((2, 0, 0), np.uint8)},
+        {"mask": np.ones((2, 3, 3))},
+        {"probability": np.ones((2, 4, 3), np.uint8)},
+        {"names": np.array([b"a", b"b"])},
+        {"names": np.array([None, {}], dtype=object)},
+        {"gates": np.ones(2)},
+    ],
+)
+def test_pictures_of_another_form_are_refused(run: Run, change: dict[str, Any]) -> None:
+    np.savez(run.folder / "preview.npz", **{**PREVIEW, **change})
+    with pytest.raises(InputError, match="cannot be read as the run's pictures"):
+        run.load_preview()
