@@ -160,7 +160,7 @@ NO_NUMBERS = (
         "numbers that are none",
         "steps skipped and counted, or an end whose advice works; best.pt finite",
         not_finite,
-        8,
+        4,
         80,
     ),
 )

@@ -13,6 +13,7 @@ import os
 import pickle
 import random
 import re
+import resource
 import shutil
 import tempfile
 import traceback
@@ -39,6 +40,7 @@ from camoxpert_nb.training.fit import fit
 from .tally import Fault, Tally
 
 TAG = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+SWELLS = 8 * 10**8  # bytes: less than the bombs hold, more than a run needs
 STEERS = "\x1b[2J\x1b]0;owned\x07"
 ORDERS = re.compile("\x1b(?!\\[[0-9;]*[mK])|\x07|\x9b|\u202e")
 
@@ -67,8 +69,8 @@ class Place:
         """Say what was done outside the run's folder, or ""."""
         if self.marker.exists():
             return "code was executed"
-        found = {each.name: each.read_text() for each in self.outside.rglob("*") if each.is_file()}
-        wanted = dict.fromkeys(("precious.txt", "precious.json", "best.pt"), "precious")
+        found = {p.name: p.read_bytes()[:80] for p in self.outside.rglob("*") if p.is_file()}
+        wanted = dict.fromkeys(("precious.txt", "precious.json", "best.pt"), b"precious")
         return "" if found == wanted else f"outside the run now lies {found}"
 
 
@@ -311,7 +313,9 @@ def planted(plant: Plant) -> Callable[[Path, int, int], Tally]:
             place = _copied(base, folder / "place")
             plant(place, rng)
             try:
+                before = _peak()
                 harm = _met(place, rng)
+                harm = harm or "its memory swelled" * (_peak() - before > SWELLS)
             except BaseException as error:
                 harm = f"{type(error).__name__}: {error} ({_where(error)})"
             tally.count(not harm, f"number {number} of seed {seed}: {harm}")
@@ -321,6 +325,11 @@ def planted(plant: Plant) -> Callable[[Path, int, int], Tally]:
     return work
 
 
+def _peak() -> int:
+    """Return the most memory that this process ever had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def _where(error: BaseException) -> str:
     """Return the line of the kit in which an error arose."""
     lines = traceback.extract_tb(error.__traceback__)
@@ -328,7 +337,14 @@ def _where(error: BaseException) -> str:
     return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
 
 
+OFTEN = (_pickle, _history, _links)  # of these CI tries two, of the others one
 FOREIGN = tuple(
-    Fault(f"a stranger's {name}", "refused or harmless; nothing is executed", planted(plant), 2, 40)
+    Fault(
+        f"a stranger's {name}",
+        "refused or harmless; nothing is executed",
+        planted(plant),
+        2 if plant in OFTEN else 1,
+        40,
+    )
     for name, plant in PLANTS.items()
 )
