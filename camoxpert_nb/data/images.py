@@ -26,15 +26,12 @@ from ..outside.slow import reading
 Array = NDArray[np.uint8]
 
 _ORIENTATION = 0x0112  # the EXIF tag that says how to turn the photo; 1: not at all
+_WIDTH, _LENGTH = 0x0100, 0x0101  # tags of TIFF: the size as it is stored
 SHAPE_TOLERANCE = 0.02  # of height / width: a resized copy may be off by a rounded pixel
 
 
-# Pillow's ways of saying "broken file"; a bomb is a header that claims an absurd size.
 class OtherKind(ValueError):
     """A file that is whole, in a form that is not read; its words say what mends it."""
-
-
-BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read_image(path: Path) -> Array:
@@ -48,7 +45,7 @@ def read_image(path: Path) -> Array:
 def read_photo(path: Path) -> tuple[Array, Header]:
     """Return what `read_image` does, and what the header says."""
     with opened(path) as image:
-        head = Header((image.height, image.width), _orientation(image))
+        head = _header(image)
         return upright(image, grey_of(image, "RGB")), head
 
 
@@ -139,7 +136,7 @@ def is_ours(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return image.info.get(MARK[0]) == MARK[1]
-    except BROKEN:
+    except Exception:  # see `opened`
         return False
 
 
@@ -168,7 +165,15 @@ class Header(NamedTuple):
 def header(path: Path) -> Header:
     """Return what the header says; InputError if it cannot be read."""
     with opened(path) as image:
-        return Header((image.height, image.width), _orientation(image))
+        return _header(image)
+
+
+def _header(image: Image.Image) -> Header:
+    """Return what the header of an image says that is not decoded yet."""
+    size = image.height, image.width
+    tags = getattr(image, "tag_v2", {})  # of TIFF, whose size Pillow gives upright already
+    stored = int(tags.get(_LENGTH, size[0])), int(tags.get(_WIDTH, size[1]))
+    return Header(stored, _orientation(image))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -194,7 +199,14 @@ def upright(image: Image.Image, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _orientation(image: Image.Image) -> int:
-    value = image.getexif().get(_ORIENTATION, 1)
+    """Return how EXIF turns an image; not at all where the tag, or all of EXIF, is broken.
+
+    The pixels are whole then, and programs show them as they are stored.
+    """
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow raises whatever a wrong number leads to
+        return 1
     return value if value in range(1, 9) else 1
 
 
@@ -230,7 +242,9 @@ def opened(path: Path) -> Iterator[Image.Image]:
             raise OtherKind("it is a pipe, device or folder, expected an ordinary file")
         with reading(Path(path)), Image.open(path) as image:
             yield image
-    except BROKEN as reason:
+    except InputError:  # of what the pixels say
+        raise
+    except Exception as reason:  # damage makes decoders raise anything, struct.error as KeyError
         found = _other_kind(Path(path))
         error = OtherKind(found) if found else reason
         if not Path(path).exists():
@@ -240,8 +254,9 @@ def opened(path: Path) -> Iterator[Image.Image]:
         elif isinstance(error, OtherKind):
             text = f"{path}: cannot be used as it is ({error})."
         else:
+            said = str(error) or type(error).__name__
             text = (
-                f"{path}: cannot be read as an image ({error}). The file is damaged or cut short: "
+                f"{path}: cannot be read as an image ({said}). The file is damaged or cut short: "
                 "download it again, or remove the image and its mask from the data set."
             )
         raise InputError(text) from error

@@ -110,10 +110,10 @@ def _pair(
     for of_image, of_mask in keys:
         taken = set(files.values())
         free: dict[str, list[str]] = {}
-        for mask in sorted(masks, key=_kind):
+        for mask in sorted(masks, key=lambda name: (_kind(name), name)):
             if mask not in taken:
                 free.setdefault(of_mask(mask), []).append(mask)
-        open_images = [image for image in images if image not in files]
+        open_images = [image for image in sorted(images) if image not in files]
         count = Counter(map(of_image, open_images))
         for image in open_images:
             key = of_image(image)

@@ -281,7 +281,7 @@ def _e_measure(hits: Floats, alarms: Floats, total: float, pixels: float) -> Flo
     found = hits + alarms
     if total in (0, pixels):
         right = found if total else pixels - found
-        return right / (pixels - 1 + _EPSILON)
+        return right / (max(pixels - 1, 1) + _EPSILON)  # of a single pixel it is that pixel
     parts = (hits, alarms, total - hits, pixels - total - alarms)
     result = np.zeros(len(hits))
     for part, (in_map, in_mask) in zip(parts, product((1, 0), repeat=2), strict=True):

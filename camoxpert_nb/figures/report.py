@@ -23,6 +23,7 @@ from ..outside.paths import file_name
 from ..outside.refused import naming
 from ..runs.records import in_words
 from ..runs.run import Run
+from ..runs.whole import inside
 from ..settings.config import Config
 from .canvas import try_to_draw
 from .results import show_among_published, show_test, training_figures
@@ -75,7 +76,7 @@ def write_report(
         *_limits(config, summary, judged),
         *_settings(config),
     ]
-    paths = [Path(path)] if path else [run.folder / "report.html", *kept_as(run, judged)]
+    paths = [Path(path)] if path else [inside(run.folder, "report.html"), *kept_as(run, judged)]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     text = "\n".join(["<!doctype html>", '<html lang="en">', head, *body, "</html>", ""])
     for each in paths:
@@ -91,7 +92,7 @@ def kept_as(run: Run, judged: Sequence[Judged]) -> list[Path]:
     RUN/reports/CAMO.html, or the names of several sets with + between; nowhere without a set.
     """
     parts = sorted(one.name + ("" if one.split != "all" else " all") for one in judged)
-    return [run.folder / "reports" / f"{file_name('+'.join(parts))}.html"] if parts else []
+    return [inside(run.folder, "reports", f"{file_name('+'.join(parts))}.html")] if parts else []
 
 
 def _opening(config: Config, summary: Mapping[str, Any]) -> Iterable[str]:

@@ -21,6 +21,7 @@ from ..evaluation.published import OURS, TEST_IMAGES, compared_with_published, w
 from ..evaluation.scores import LABELS
 from ..outside.paths import file_name
 from ..runs.run import Run
+from ..runs.whole import inside
 from ..settings.config import EXPERTS, Config
 from .canvas import STYLE, WIDTH, Picture, empty_picture, save, try_to_draw
 from .experts import show_experts
@@ -72,7 +73,7 @@ def draw_training(run: Run, say: Callable[[str], None]) -> None:
     folder = run.folder / "figures"
     figures = try_to_draw(lambda: training_figures(run), say, str(folder)) or {}
     for name, figure in figures.items():
-        path = folder / f"{name}.png"
+        path = inside(run.folder, "figures", f"{name}.png")
         if try_to_draw(partial(save, figure, path), say, str(path)):
             say(f"  {path}")
 
@@ -97,7 +98,7 @@ def training_figures(run: Run) -> dict[str, Figure]:
 def draw_test(run: Run, judged: Judged) -> Path:
     """Draw a few scored images, from the best to the worst, into RUN/figures."""
     name = judged.name if judged.split == "validation" else f"test-{judged.name}"
-    path = run.folder / "figures" / f"{file_name(name)}.png"
+    path = inside(run.folder, "figures", f"{file_name(name)}.png")
     return save(show_test(judged), path)
 
 
@@ -111,7 +112,7 @@ def draw_tests(run: Run, judged: Sequence[Judged], say: Callable[[str], None]) -
 
 def draw_curves(run: Run, judged: Judged) -> Path:
     """Draw a set's precision-recall, F and E curves into RUN/figures."""
-    path = run.folder / "figures" / f"{file_name('precision-recall-' + judged.name)}.png"
+    path = inside(run.folder, "figures", f"{file_name('precision-recall-' + judged.name)}.png")
     return save(show_curves({run.folder.resolve().name: judged.scores}, judged.name), path)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..outside.spelling import alike
-from ..runs.checkpoint import TORCH, why_unreadable
+from ..runs.checkpoint import TORCH, refuse_swollen, why_unreadable
 
 STRIDES = [4, 8, 16, 32]
 
@@ -119,7 +119,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         safetensors = path.suffix.lower() == ".safetensors"
         if not safetensors and not start.startswith(TORCH):
             raise ValueError("another kind of file")
-        state = load_state_dict(str(path.resolve(strict=True)))
+        refuse_swollen(path)
+        # Older timm would run what hides in a pickle, unless it is told not to.
+        state = load_state_dict(str(path.resolve(strict=True)), weights_only=True)
     except Exception as error:  # pickle, zip and safetensors break each in its own way
         found = why_unreadable(start, error)
         if isinstance(error, OSError):

@@ -9,6 +9,7 @@ import codecs
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,29 @@ _NAMES = {dict: "an object {...}", list: "a list [...]", str: "a text", int: "a 
 _NAMES |= {float: "a number", bool: "true or false", type(None): "null"}
 
 
+def ordinary(path: Path) -> Path:
+    """Return the path; InputError for a pipe or a device, of which reading may never end.
+
+    What a shell gives as <(command) is read: it lies in /dev. Links that lead in a circle are
+    refused, too; a file that is missing is no matter.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return path
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return path
+    if stat.S_ISFIFO(mode) and path.is_absolute() and path.parts[1:2] in (("dev",), ("proc",)):
+        return path
+    raise InputError(f"{path}: is a pipe or a device, expected an ordinary file. Remove it.")
+
+
 def read_text(path: Path) -> str:
     """Return a text in UTF-8, with or without its mark at the beginning; else InputError."""
     try:
-        raw = path.read_bytes()
+        raw = ordinary(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
     try:

@@ -47,7 +47,7 @@ class Patient:
 
     def write(self, text: str) -> int:
         """Write, or do nothing once the stream is lost."""
-        self._try(lambda: self._stream.write(text))
+        self._try(lambda: self._stream.write(harmless(text)))
         return len(text)
 
     def flush(self) -> None:
@@ -97,6 +97,19 @@ def patient() -> Iterator[list[OSError]]:
             stream.flush()
         failures += [stream.failure for stream in own if stream.failure]
         sys.stdout, sys.stderr = before
+
+
+# What steers a terminal, or turns the order of letters: names of files may hold it. Colours, a line
+# begun anew and its end wiped stay: progress bars of ours and of libraries are made of them.
+_STEERS = re.compile(
+    "(?!\x1b\\[[0-9;]*[mK])"
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def harmless(text: str) -> str:
+    r"""Return a text in which what would steer a terminal is spelled out, as \x1b."""
+    return _STEERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class Part(NamedTuple):

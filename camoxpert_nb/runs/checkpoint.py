@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..outside.reading import UNKNOWN, in_words
+from ..outside.reading import UNKNOWN, in_words, ordinary
 from ..settings.config import Config
 
 
@@ -18,7 +20,7 @@ def load_checkpoint(path: Path, device: Any = "cpu") -> dict[str, Any]:
     import torch
 
     try:
-        with path.open("rb") as file:
+        with ordinary(path).open("rb") as file:
             start = file.read(4096)
     except FileNotFoundError as error:
         raise InputError(
@@ -27,6 +29,7 @@ def load_checkpoint(path: Path, device: Any = "cpu") -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
     try:
+        refuse_swollen(path)
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # what breaks in torch, zip and pickle has no common class
         raise InputError(
@@ -36,6 +39,17 @@ def load_checkpoint(path: Path, device: Any = "cpu") -> dict[str, Any]:
     if not isinstance(state, dict):
         raise InputError(f"{path}: holds a {type(state).__name__}, not a checkpoint.")
     return state
+
+
+def refuse_swollen(path: Path) -> None:
+    """Raise ValueError for a zip archive that holds more than its own size: PyTorch packs nothing.
+
+    Read, it would fill the memory.
+    """
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        held, size = sum(each.file_size for each in archive.infolist()), path.stat().st_size
+        if held > size:
+            raise ValueError(f"{size} bytes that would swell to {held}, which PyTorch never writes")
 
 
 TORCH = (b"PK\3\4", b"\x80")  # how files of PyTorch begin: a zip archive, or a pickle

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 Record = dict[str, Any]
 
 NUMBERS = ("time", "epoch", "step", "steps", "seconds", "images_per_second", "data_wait_percent")
 SCORES = ("iou", "iou_ema", "train_iou", "val_loss")  # None where a network gave no numbers
+LARGEST = 1e15  # in any unit: a larger number was never measured, and no clock or axis takes it
 ENDS = {"stop": "stopped", "end": "finished"}  # how records name a run's end, and how we do
 
 
@@ -37,14 +38,68 @@ def parsed(lines: bytes) -> Iterator[Record]:
     for line in lines.splitlines():
         # Some may be torn, written by a process that was killed meanwhile.
         with contextlib.suppress(ValueError, RecursionError):
-            record = json.loads(line)
+            record = finite(json.loads(line))
             if isinstance(record, dict) and _can_be_read(record):
                 yield record
 
 
 def _can_be_read(record: Record) -> bool:
     """Say whether the values are of the types that readers rely on; by hand any is written."""
-    scores = [record.get(key) for key in SCORES if record.get(key) is not None]
-    numbers = [record[key] for key in NUMBERS if key in record]
-    text = isinstance(record.get("kind"), str)
-    return text and all(isinstance(value, (int, float)) for value in (*scores, *numbers))
+    return (
+        isinstance(record.get("kind"), str)
+        and all(_is_number(record[key]) for key in NUMBERS if key in record)
+        and all(fits(record[key]) for key, fits in _FITS.items() if record.get(key) is not None)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < LARGEST
+
+
+def _are_numbers(values: Any) -> bool:
+    """Say whether these are numbers in a list or by name; None where there was none."""
+    each = values.values() if isinstance(values, dict) else values
+    known = isinstance(values, (dict, list))
+    return known and all(value is None or _is_number(value) for value in each)
+
+
+def _are_rows(values: Any) -> bool:
+    rows = isinstance(values, list) and all(isinstance(row, list) and row for row in values)
+    return rows and len({len(row) for row in values}) <= 1 and all(map(_are_all, values))
+
+
+def _are_all(values: Any) -> bool:
+    return all(map(_is_number, values))
+
+
+def _are_stages(values: Any) -> bool:
+    """Say whether these are stages as `training.resume` logs them."""
+    return isinstance(values, list) and all(
+        isinstance(each, dict)
+        and isinstance(each.get("name"), str)
+        and _are_all([each.get(key) for key in ("first_epoch", "epochs", "steps", "batch")])
+        for each in values
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_named(value: Any) -> bool:
+    """Say whether this is a mark of the best epoch, or what an end says of it."""
+    if not isinstance(value, dict):
+        return isinstance(value, bool)
+    numbers = [value[key] for key in ("epoch", "iou") if value.get(key) is not None]
+    return _are_all(numbers)
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(SCORES, _is_number),
+    **dict.fromkeys(("loss", "structure", "gradient_norm", "skipped", "mae"), _is_number),
+    **dict.fromkeys(("lr", "weighted", "gpu_percent", "gpu_memory_gib"), _are_numbers),
+    **dict.fromkeys(("stage", "validation", "why", "verdict", "message"), _is_text),
+    "gates": _are_rows,
+    "stages": _are_stages,
+    "best": _is_named,
+}

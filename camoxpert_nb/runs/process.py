@@ -19,11 +19,13 @@ from typing import Any
 
 from ..errors import InputError
 from ..outside.paths import make_unique
+from ..outside.reading import ordinary
 from ..settings.checks import flag_of
 from ..settings.config import Config, as_flags, differences
 from .history import ENDS
 from .holder import noted_as, this_machine
 from .run import REQUESTS, RUNS, Run
+from .whole import without_link
 
 ASKED = {"stop": "stopping", "pause": "paused"}  # requests, and how a run is meanwhile
 # A child that ended looks alive to `kill -0` until its parent asks for its exit code.
@@ -235,7 +237,7 @@ def environment() -> dict[str, str]:
 def _spawn(run: Run, flags: list[str]) -> None:
     command = command_for(run, flags)
     run.clear()
-    with (run.folder / "stderr.txt").open("wb") as errors:
+    with without_link(run.folder / "stderr.txt").open("wb") as errors:
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -266,7 +268,7 @@ def _cause(run: Run, killed: bool) -> str:
 def tail(path: Path, lines: int) -> list[str]:
     """Return the last lines of a text file; none while there is no file."""
     try:
-        with path.open("rb") as file:
+        with ordinary(path).open("rb") as file:
             file.seek(max(path.stat().st_size - 400 * lines, 0))
             return file.read().decode("utf-8", "replace").rstrip().splitlines()[-lines:]
     except FileNotFoundError:

@@ -19,21 +19,20 @@ import json
 import os
 import shutil
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
 from ..outside.paths import given
-from ..outside.reading import BROKEN, Kinds, in_words, read_json
+from ..outside.reading import Kinds, in_words, ordinary, read_json
 from ..settings.config import Config
 from .checkpoint import load_checkpoint
 from .history import ENDS, Record, finite, is_after, parsed
 from .holder import FRESH, MARKS, holds, is_here, noted_as, this_machine
 from .latest import place_of, point_latest
 from .result import Result
-from .whole import drop_parts, write_whole
+from .whole import drop_parts, without_link, write_whole
 
 RUNS = Path("runs")  # where runs live that were given no other place
 NEXT = RUNS / "next.json"  # the settings the next training takes
@@ -77,7 +76,7 @@ class Run(Result):
         """Append one record and return it."""
         plain = {name: finite(value) for name, value in values.items()}
         record = {"kind": kind, "time": round(time.time(), 3), **plain}
-        with self.history_path.open("a", encoding="utf-8") as file:
+        with without_link(self.history_path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
         return record
 
@@ -85,7 +84,7 @@ class Run(Result):
         """Return all records, or those of one kind; a torn line is left out."""
         records, offset, tail = self._history
         try:
-            with self.history_path.open("rb") as file:
+            with ordinary(self.history_path).open("rb") as file:
                 file.seek(offset - len(tail))
                 text = file.read()
                 if not text.startswith(tail):
@@ -159,33 +158,23 @@ class Run(Result):
 
     def save_preview(self, arrays: dict[str, Any]) -> None:
         """Write preview.npz: the same validation images each time, as predicted now."""
-        import numpy as np
+        from .preview import write_preview
 
-        self._replace(self.folder / "preview.npz", lambda file: np.savez_compressed(file, **arrays))
+        self._replace(self.folder / "preview.npz", lambda file: write_preview(file, arrays))
 
     def load_preview(self) -> dict[str, Any]:
         """Return the arrays of preview.npz, or an empty dict while there is none.
 
         The same dict comes back until training has written others.
         """
-        import numpy as np
+        from .preview import read_preview
 
-        def read(path: Path) -> dict[str, Any]:
-            try:
-                with path.open("rb") as file, np.load(file) as arrays:
-                    return dict(arrays)
-            except (*BROKEN, EOFError, zipfile.BadZipFile) as error:
-                raise InputError(
-                    f"{path}: cannot be read as the run's pictures ({error}). Remove it: nothing "
-                    "but pictures is lost, and training writes it anew."
-                ) from error
-
-        return self._load("preview.npz", read)
+        return self._load("preview.npz", read_preview)
 
     def _load(self, name: str, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         path = self.folder / name
         try:
-            about = path.stat()
+            about = ordinary(path).stat()
             stamp = about.st_ino, about.st_mtime_ns, about.st_size
             if self._read.get(name, [None])[0] != stamp:
                 self._read[name] = stamp, read(path)
@@ -218,11 +207,11 @@ class Run(Result):
         if name not in REQUESTS:
             raise ValueError(f"no request '{name}': {', '.join(REQUESTS)}")
         path = self.folder / name
-        path.touch() if wanted else path.unlink(missing_ok=True)
+        without_link(path).touch() if wanted else path.unlink(missing_ok=True)
 
     def wants(self, name: str) -> bool:
         """Say whether that was requested."""
-        return (self.folder / name).exists()
+        return os.path.lexists(self.folder / name)  # a link that leads nowhere, too
 
     def clear(self) -> None:
         """Forget requests, a failure and halves of files of before; a run starts without them."""

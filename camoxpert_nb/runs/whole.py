@@ -20,6 +20,23 @@ def drop_parts(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def without_link(path: Path) -> Path:
+    """Return the path of a file of a run, to be written in place; a link there is removed.
+
+    Written through, it would change a file elsewhere, whosever folder this was.
+    """
+    if path.is_symlink():
+        path.unlink()
+    return path
+
+
+def inside(folder: Path, *parts: str) -> Path:
+    """Return the path of what is written below a run's folder, rid of links as `without_link`."""
+    for part in parts:
+        folder = without_link(folder / part)
+    return folder
+
+
 def write_whole(
     path: Path, write: Callable[[IO[bytes]], Any], instead_of: Callable[[], None] = lambda: None
 ) -> None:
@@ -28,7 +45,7 @@ def write_whole(
     `instead_of` is called when it is whole, just before it gets its name. Raises TrainingError when
     the disk is full; what was saved before stays as it was.
     """
-    part = path.with_name(path.name + ENDING)
+    part = without_link(path.with_name(path.name + ENDING))
     try:
         with part.open("wb") as file:
             write(file)

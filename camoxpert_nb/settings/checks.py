@@ -28,6 +28,13 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def flag_with(name: str, value: str) -> list[str]:
+    """Return a setting's flag and its value; one that looks like a flag, as -gt, is bound to it."""
+    number = value[1:].replace(".", "").isdecimal()
+    flag = flag_of(name)
+    return [f"{flag}={value}"] if value.startswith("-") and not number else [flag, value]
+
+
 def typed(item: dataclasses.Field[Any], value: Any, kind: type, optional: bool) -> Any:
     """Return the value in the setting's type, a path with its `~` replaced; else InputError."""
     if value is None and optional:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..outside.reading import read_json
-from .checks import NONE, check_limits, check_together, flag_of, near, typed
+from .checks import NONE, check_limits, check_together, flag_of, flag_with, near, typed
 from .presets import BATCH_SIZE, PRESETS
 from .recipe import in_proportion
 
@@ -316,7 +316,7 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
         else:
             empty = value is None or (name in PATHS and not value)
             nothing = AUTO if name in OPEN else NONE
-            words += [flag_of(name), nothing if empty else str(value)]
+            words += flag_with(name, nothing if empty else str(value))
     return words
 
 

@@ -109,6 +109,8 @@ def in_proportion(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
         for name in IN_PROPORTION
         if values[name] is not None
     }
+    if "stage1_epochs" in scaled and values["stage1_epochs"] < before:  # two of three: none of one
+        scaled["stage1_epochs"] = min(scaled["stage1_epochs"], epochs - 1)
     return {**scaled, **changes}
 
 

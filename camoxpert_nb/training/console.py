@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from ..outside.terminal import GAP, Part, columns, fitted, moves, readable
 from ..runs.pace import Pace, clock
+from ..runs.whole import without_link
 from ..settings.config import Config
 
 UNKNOWN = "-:--:--"  # as long as a time, so that nothing moves when it is known
@@ -34,7 +35,9 @@ class Console:
         self.stream.write("\r\x1b[K" * self._moving + readable(text, self.stream) + "\n")
         self.stream.flush()
         if self.log:
-            with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            with without_link(self.log).open(
+                "a", encoding="utf-8", errors="backslashreplace"
+            ) as file:
                 file.write(text + "\n")
 
     def progress(self, done: int, total: int) -> None:

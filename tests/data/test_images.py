@@ -11,6 +11,7 @@ from camoxpert_nb.data.images import (
     image_size,
     read_grey,
     read_image,
+    read_map,
     resize_image,
     resize_mask,
     same_shape,
@@ -127,3 +128,47 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.jpg")
     with pytest.raises(InputError, match="expected an ordinary file"):
         read_image(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0MM\xe6*\0\0\0\x08", b"Exif\0\0", b"\xff" * 40, b"Exif\0\0II*\0"]
+)
+def test_a_photo_whose_exif_is_broken_is_read_as_it_is_stored(exif: bytes, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
+    assert (read_image(tmp_path / "x.png") == pixels).all()
+    assert image_size(tmp_path / "x.png") == (8, 12)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_that_its_tag_turns_has_the_size_it_is_shown_in(
+    orientation: int, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.zeros((8, 12, 3), np.uint8))
+    for name in ("x.tif", "x.png", "x.jpg"):
+        image.save(tmp_path / name, exif=exif)
+        assert image_size(tmp_path / name) == read_image(tmp_path / name).shape[:2]
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), IndexError(), MemoryError(), TypeError("t")])
+def test_whatever_a_decoder_raises_names_the_file(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", broken)
+    with pytest.raises(InputError, match=r"x\.png: cannot be read as an image \(.+\)"):
+        read_image(tmp_path / "x.png")
+
+
+def test_a_map_with_colours_and_alpha_is_not_called_damaged(tmp_path: Path) -> None:
+    rgba = np.random.default_rng(0).integers(0, 256, (8, 8, 4), np.uint8)
+    Image.fromarray(rgba, "RGBA").save(tmp_path / "map.png")
+    with pytest.raises(InputError, match="Save it without alpha") as caught:
+        read_map(tmp_path / "map.png")
+    assert "damaged" not in str(caught.value)

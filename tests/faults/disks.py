@@ -206,7 +206,7 @@ def _no_data(folder: Path, times: int, seed: int) -> Tally:
 
 
 FULL = ("disk is full", "disk is probably full", "Make room", "No space left", "are free")
-FAULTS = (
+DISKS = (
     Fault(
         "disk full from any write on (refused by a stand-in)",
         "one sentence, exit code 1 or 2; with room again it goes on, bit for bit",

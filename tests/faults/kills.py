@@ -145,7 +145,7 @@ def _train_two(config: Config, acts: Any = (_wait, _wait)) -> list[tuple[int, st
     return [ended(each, config, max(until - time.monotonic(), 0.1)) for each in processes]
 
 
-FAULTS = (
+KILLS = (
     Fault(
         "kill -9 before any line of the kit",
         "resumed, all is as uninterrupted, bit for bit; no file is torn or left behind",

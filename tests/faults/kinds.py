@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from . import disks, kills, long
+from .disks import DISKS
+from .images import FUZZED
+from .kills import KILLS
+from .long import LONG
+from .numbers import NO_NUMBERS
+from .strangers import FOREIGN
 from .tally import Fault
 
-FAULTS: tuple[Fault, ...] = (*kills.FAULTS, *disks.FAULTS, *long.FAULTS)
+FAULTS: tuple[Fault, ...] = (*KILLS, *DISKS, *FUZZED, *FOREIGN, *NO_NUMBERS, *LONG)

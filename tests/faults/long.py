@@ -161,7 +161,7 @@ def _files(run: Run, epochs: int, before: set[str]) -> list[str]:
     return found
 
 
-FAULTS = (
+LONG = (
     Fault(
         "a long training with its dashboard, in epochs",
         f"memory grows by less than {GROWTH:.0f} KiB an epoch (the records); files, handles, "

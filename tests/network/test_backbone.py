@@ -123,3 +123,22 @@ def test_files_that_are_no_weights_are_named_for_what_they_are(tmp_path: Path) -
         text = str(caught.value)
         assert words in text and str(path) in text and "--weights" in text, text
         assert "weights_only" not in text and "()" not in text, text
+
+
+def test_a_file_of_weights_runs_no_code_whatever_timm_does_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As timm 1.0.9 does, which unpickles anything unless it is told not to."""
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (tmp_path / "executed",)
+
+    def older(path: str, weights_only: bool = False) -> object:
+        return torch.load(path, weights_only=weights_only)
+
+    monkeypatch.setattr("camoxpert_nb.network.backbone.load_state_dict", older)
+    torch.save({"state_dict": Evil()}, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="may run code"):
+        build_backbone("test_resnet", tmp_path / "weights.pt", False)
+    assert not (tmp_path / "executed").exists()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,3 +178,29 @@ def test_a_watched_run_with_broken_files_says_which(tmp_path: Path) -> None:
     (tmp_path / "process.json").write_text("[]")
     with pytest.raises(InputError, match=r"process\.json"):
         Watch(Run(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "circle"])
+def test_what_never_ends_is_not_read(kind: str, tmp_path: Path) -> None:
+    for name in ("config.json", "history.jsonl", "preview.npz", "last.pt"):
+        path = tmp_path / name
+        if kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("/dev/zero" if kind == "device" else name)
+    run = Run(tmp_path)
+    for read in (
+        lambda: run.load_json("config"),
+        run.records,
+        run.load_preview,
+        lambda: run.load("last"),
+    ):
+        with pytest.raises(InputError, match=r"a pipe or a device|cannot be read"):
+            read()
+
+
+def test_a_checkpoint_that_swells_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "last.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(10_000_000))
+    with pytest.raises(InputError, match="would swell to 10000000"):
+        load_checkpoint(tmp_path / "last.pt")

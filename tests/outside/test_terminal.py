@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import camoxpert_nb
-from camoxpert_nb.outside.terminal import Part, columns, fitted, folded, width
+from camoxpert_nb.outside.terminal import Part, columns, fitted, folded, harmless, width
 
 HOME = str(Path(camoxpert_nb.__file__).parents[1])
 
@@ -157,3 +157,24 @@ def test_what_is_to_be_typed_stays_whole() -> None:
 def test_a_word_longer_than_the_terminal_is_not_cut() -> None:
     path = "/a/folder/" + "of_a_long_name_" * 8
     assert path in folded(f"run               {path}", 40)
+
+
+@pytest.mark.parametrize(
+    "text", ["\r\x1b[K 3 of 9", "\x1b[1;34mwandb\x1b[0m", "a\tb\n", "Ce\u0301 日 🦎", "\r 10%|#"]
+)
+def test_what_draws_lines_and_colours_stays(text: str) -> None:
+    assert harmless(text) == text
+
+
+@pytest.mark.parametrize(
+    "steers",
+    ["\x1b[2J", "\x1b]0;title\x07", "\x1bc", "\x9b2J", "\u202egnp.exe", "\x1b[A", "\x08", "\x7f"],
+)
+def test_a_name_steers_no_terminal(steers: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "camoxpert_nb", "data", str(tmp_path / f"x{steers}y")],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": HOME, "PYTHONIOENCODING": "utf-8"},
+    )
+    assert done.returncode == 2
+    assert steers not in done.stderr.decode() and "\\" in done.stderr.decode()

@@ -17,7 +17,15 @@ from camoxpert_nb.errors import InputError, TrainingError
 from camoxpert_nb.runs.checkpoint import bare_keys, load_checkpoint
 from camoxpert_nb.runs.records import Watch, performance
 from camoxpert_nb.runs.run import Onlooker, Run
+from camoxpert_nb.runs.table import write_table
 from camoxpert_nb.settings.config import Config, make_config
+
+PREVIEW = {
+    "names": np.array(["a", "b"]),
+    "image": np.ones((2, 3, 3, 3), np.uint8),
+    "mask": np.ones((2, 3, 3), np.uint8),
+    "probability": np.ones((2, 3, 3), np.uint8),
+}
 
 
 @pytest.fixture
@@ -81,7 +89,7 @@ def test_a_file_is_read_again_when_it_is_another_one(
         reader.load_json("process")["pid"] = 7  # what a reader does with it is its own
         assert reader.load_json("process") == {"pid": number}
         assert len(parsed) == number
-    run.save_preview({"mask": np.ones((2, 3, 3), np.uint8)})
+    run.save_preview(PREVIEW)
     assert reader.load_preview() is reader.load_preview()
     (run.folder / "process.json").unlink()
     assert reader.load_json("process") == {}
@@ -207,7 +215,7 @@ def test_the_processes_beside_the_first_do_the_same_and_write_nothing(run: Run) 
             each.log("start", step=0)
             each.save("last", {"step": 0})
             each.save_json("failure", {"message": "none"})
-            each.save_preview({"mask": np.ones((2, 3, 3), np.uint8)})
+            each.save_preview(PREVIEW)
             each.point_latest()
             each.request("stop")
             assert each.wants("stop")
@@ -256,7 +264,7 @@ def test_a_dead_process_holds_nothing(run: Run) -> None:
 def test_preview_and_json_come_back(run: Run) -> None:
     assert run.load_preview() == {}
     assert run.load_json("summary") == {}
-    run.save_preview({"mask": np.ones((2, 3, 3), np.uint8), "names": np.array(["a", "b"])})
+    run.save_preview(PREVIEW)
     assert run.load_preview()["names"].tolist() == ["a", "b"]
     path = run.save_json("summary", {"best": {"iou": 0.5}})
     assert json.loads(path.read_text()) == run.load_json("summary")
@@ -288,3 +296,43 @@ def test_halves_of_files_go_when_a_training_begins_and_files_of_others_stay(run:
     (run.folder / "images.zip.part").write_bytes(b"a download")
     run.clear()
     assert sorted(path.name for path in run.folder.iterdir()) == ["images.zip.part", "last.pt"]
+
+
+def test_nothing_is_written_through_a_link_in_the_folder(run: Run, tmp_path: Path) -> None:
+    own = tmp_path / "precious"
+    own.write_text("precious")
+    names = ["stop", "history.jsonl", "config.json", "last.pt.part", "last.pt", "history.csv"]
+    for name in names:
+        (run.folder / name).unlink(missing_ok=True)
+        (run.folder / name).symlink_to(own)
+    run.request("stop")
+    run.log("start", step=0)
+    run.save_config(make_config("tiny"))
+    run.save("last", {"step": 0})
+    write_table(run)
+    assert own.read_text() == "precious"
+    assert run.wants("stop") and run.load("last") == {"step": 0}
+    run.clear()
+    (run.folder / "save").symlink_to(tmp_path / "not there")
+    assert run.wants("save")
+    run.request("save")
+    assert not (tmp_path / "not there").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"names": np.array(["a"])},
+        {"image": np.ones((2, 3, 3), np.uint8)},
+        {"mask": np.ones((2, 0, 0), np.uint8)},
+        {"mask": np.ones((2, 3, 3))},
+        {"probability": np.ones((2, 4, 3), np.uint8)},
+        {"names": np.array([b"a", b"b"])},
+        {"names": np.array([None, {}], dtype=object)},
+        {"gates": np.ones(2)},
+    ],
+)
+def test_pictures_of_another_form_are_refused(run: Run, change: dict[str, Any]) -> None:
+    np.savez(run.folder / "preview.npz", **{**PREVIEW, **change})
+    with pytest.raises(InputError, match="cannot be read as the run's pictures"):
+        run.load_preview()
