@@ -5,7 +5,7 @@ BIN := .venv/bin
 QUIET := OMP_NUM_THREADS=1 PYDEVD_DISABLE_FILE_VALIDATION=1 CAMOXPERT_CACHE=$(CURDIR)/build/cache
 NBVAL := -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout=180
 
-.PHONY: demo test faults notebooks browser gallery kaggle kaggle-notebooks kaggle-check ready-check lab check lint fix bench gpu clean
+.PHONY: demo test faults mutants notebooks browser gallery kaggle kaggle-notebooks kaggle-check ready-check lab check lint fix bench gpu clean
 
 demo: .venv/ready      ## train the main job on generated images, score it, draw it (4 to 8 minutes)
 	$(BIN)/camoxpert demo
@@ -16,6 +16,10 @@ test: .venv/ready      ## all tests, then the notebooks from top to bottom (25 t
 
 faults: .venv/ready    ## break it on purpose and print what became of it (about an hour); NAMES="kill disk" for some
 	PYTHONPATH=tests $(BIN)/python -m faults $(NAMES)
+
+mutants: .venv/ready   ## change the code a little, many times, and count what the tests notice (hours); ROOMS="data runs" for some
+	$(BIN)/pip install --quiet --editable ".[mutants]"
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py $(ROOMS)
 
 notebooks: .venv/ready ## every notebook, in a scratch folder where they hand over to each other
 	rm -rf build/notebooks && mkdir -p build/notebooks && cp notebooks/*.ipynb build/notebooks

@@ -1,15 +1,18 @@
 """Change the code a little, many times, and see whether the tests notice: `make mutants`.
 
-mutmut makes the changes and runs, for each, the tests of its room that pass through it. A room has
-thousands, so a sample is drawn. Mutants that change nothing anybody could see are set aside in
-EQUIVALENT, by their names.
+mutmut makes the changes and runs, for each, those tests of its room and of the rooms in ALSO that
+pass through it. A room has thousands, so a sample is drawn. Two kinds are set aside and counted:
+other letters in a sentence that people read, and mutants that nobody could see a difference in,
+which stand in EQUIVALENT by their names.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -19,14 +22,23 @@ from pathlib import Path
 HOME = Path(__file__).parents[1]
 ROOMS = ("settings", "data", "network", "training", "evaluation", "runs")
 EQUIVALENT: dict[str, str] = {}  # name: why
+# Tests of other rooms that are about a room's code too.
+ALSO = {
+    "settings": ["tests/cli/test_flags.py", "tests/notebook/test_picker.py"],
+    "data": ["tests/cli/test_main.py"],
+    "runs": ["tests/training/test_resume.py"],
+}
 NOTICED = ("killed", "timeout", "suspicious", "caught by type check")
+RUN = ("run", "--max-children", str(os.cpu_count() or 1))
+TEXT = re.compile(r'"([^"]*)"')
+ASIDE = ("wording", "equivalent")
 
 SETTINGS = """
 [tool.mutmut]
 source_paths = ["camoxpert_nb/"]
 only_mutate = {files}
 also_copy = {copied}
-pytest_add_cli_args_test_selection = ["tests/{room}"]
+pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = ["-p", "no:cacheprovider", "-x", "-m", "not gpu and not shared"]
 """
 
@@ -39,21 +51,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--goal", type=float, default=90, help="per cent to be noticed")
     options = parser.parse_args()
-    print("| room | mutants | tried | noticed | not | equivalent |\n|---|--:|--:|--:|--:|--:|")
+    print("| room | mutants | tried | noticed | not | wording | equivalent |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
     whole, missed = Counter[str](), list[str]()
     for room in options.rooms:
         tree = _tree(room)
         names = _names(tree)
         chosen = random.Random(options.seed).sample(names, min(options.sample, len(names)))
-        _mutmut(tree, *chosen)
+        _mutmut(tree, *RUN, *chosen)
         found = _outcomes(tree, chosen)
-        row = Counter("equivalent" if name in EQUIVALENT else how for name, how in found.items())
-        noticed = sum(row[how] for how in NOTICED)
-        missed += [f"{n}: {how}" for n, how in found.items() if how not in NOTICED]
-        left = len(chosen) - noticed - row["equivalent"]
-        cells = [room, len(names), len(chosen), noticed, left, row["equivalent"]]
+        row = Counter("noticed" if how in NOTICED else how for how in found.values())
+        missed += [f"{n}: {how}" for n, how in found.items() if how not in (*NOTICED, *ASIDE)]
+        left = len(chosen) - row["noticed"] - sum(row[how] for how in ASIDE)
+        cells = [room, len(names), len(chosen), row["noticed"], left, *(row[how] for how in ASIDE)]
         print("|", " | ".join(map(str, cells)), "|", flush=True)
-        whole += Counter(noticed=noticed, tried=noticed + left)
+        whole += Counter(noticed=row["noticed"], tried=row["noticed"] + left)
     share = 100 * whole["noticed"] / max(whole["tried"], 1)
     print("\n".join([f"\n{share:.1f} % noticed", *missed]))
     return share < options.goal
@@ -71,31 +83,49 @@ def _tree(room: str) -> Path:
         shutil.copy2(HOME / name, tree / name)
     copied = sorted({name.split("/")[0] for name in files})
     mutated = [f"camoxpert_nb/{room}.py" if "/" in room else f"camoxpert_nb/{room}/*.py"]
-    settings = SETTINGS.format(files=json.dumps(mutated), copied=json.dumps(copied), room=room)
+    tests = [f"tests/{room.split('/')[0]}", *ALSO.get(room.split("/")[0], [])]
+    lists = {"files": mutated, "copied": copied, "tests": tests}
     with (tree / "pyproject.toml").open("a") as file:
-        file.write(settings.replace(f"tests/{room}", f"tests/{room.split('/')[0]}"))
+        file.write(SETTINGS.format(**{name: json.dumps(each) for name, each in lists.items()}))
     return tree
 
 
 def _names(tree: Path) -> list[str]:
     """Return the names of all mutants, once the tests that pass through each are known."""
-    _mutmut(tree, "none of them")
+    _mutmut(tree, *RUN, "none of them")
     metas = sorted((tree / "mutants").rglob("*.meta"))
     return [name for meta in metas for name in json.loads(meta.read_text())["exit_code_by_key"]]
 
 
-def _mutmut(tree: Path, *names: str) -> None:
-    log = (tree / "mutmut.log").open("ab")
-    command = [sys.executable, "-m", "mutmut", "run", "--max-children", "2", *names]
-    subprocess.run(command, cwd=tree, stdout=log, stderr=log, check=False)
-
-
 def _outcomes(tree: Path, names: list[str]) -> dict[str, str]:
-    command = [sys.executable, "-m", "mutmut", "results", "--all", "true"]
-    said = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True).stdout
+    """Return what became of each mutant, in mutmut's word or one of ASIDE."""
+    said = _mutmut(tree, "results", "--all", "true")
     rows = (line.strip().rpartition(": ") for line in said.splitlines() if ": " in line)
     found = {name: how for name, _, how in rows}
-    return {name: found.get(name, "not run") for name in names}
+    return {name: _set_aside(tree, name, found.get(name, "not run")) for name in names}
+
+
+def _set_aside(tree: Path, name: str, how: str) -> str:
+    if how in NOTICED:
+        return how
+    if name in EQUIVALENT:
+        return "equivalent"
+    lines = [line for line in _mutmut(tree, "show", name).splitlines() if line[:1] in ("-", "+")]
+    before, after = ({*TEXT.findall(line[1:])} for line in lines[2:4])
+    changed = before - after
+    same = {each.casefold() for each in changed} == {
+        each.casefold().replace("xx", "") for each in after - before
+    }
+    return "wording" if changed and same and all(" " in each for each in changed) else how
+
+
+def _mutmut(tree: Path, *words: str) -> str:
+    command = [sys.executable, "-m", "mutmut", *words]
+    with (tree / "mutmut.log").open("a") as log:
+        done = subprocess.run(command, cwd=tree, stdout=subprocess.PIPE, stderr=log, check=False)
+        said = done.stdout.decode(errors="replace")
+        log.write(said)
+    return said
 
 
 if __name__ == "__main__":
