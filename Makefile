@@ -11,7 +11,7 @@ demo: .venv/ready      ## train the main job on generated images, score it, draw
 	$(BIN)/camoxpert demo
 
 test: .venv/ready      ## all tests, then the notebooks from top to bottom (25 to 40 minutes on two cores)
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --dist loadfile
 	$(MAKE) notebooks
 
 faults: .venv/ready    ## break it on purpose and print what became of it (about an hour); NAMES="kill disk" for some
