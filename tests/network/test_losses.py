@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -229,6 +230,52 @@ def test_the_router_learns_from_the_structure_loss_alone() -> None:
     assert len(routers) == 2
     for router in routers:
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in router.parameters())
+
+
+class Heads(nn.Module):
+    """A network whose four heads say 0, 1, 2 and 4 everywhere."""
+
+    def forward(self, image: Tensor) -> dict[str, Any]:
+        def head(value: float, stride: int) -> Tensor:
+            return torch.full((len(image), 1, 64 // stride, 64 // stride), value)
+
+        gates = torch.ones(len(image), 2, 7) / 7
+        deep = [head(1.0, 8), head(2.0, 16), head(4.0, 32)]
+        return {"logits": head(0.0, 1), "deep": deep, "gates": gates, "router": gates}
+
+
+class Mean(nn.Module):
+    """A loss that is what the head says."""
+
+    def forward(self, logits: Tensor, mask: Tensor, counted: Tensor | None) -> Tensor:
+        return logits.mean((1, 2, 3))
+
+
+def test_a_head_weighs_half_of_the_finer_one() -> None:
+    parts = Supervised(Heads(), own=Mean())(*photos(2))
+    assert parts["structure"].tolist() == [0.0, 0.0]
+    assert parts["deep"].tolist() == [1 / 2 + 2 / 4 + 4 / 8] * 2
+    assert parts["uncertainty"].tolist() == [1.0, 1.0]  # at probability one half
+
+
+class Says(Heads):
+    """As `Heads`, but for these logits at the size of the image."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, image: Tensor) -> dict[str, Any]:
+        return {**super().forward(image), "logits": self.logits}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_training_takes_the_structure_loss_that_was_asked_for(legacy: bool) -> None:
+    image, mask = photos(2)
+    logits = 8 * mask.roll((2, 2), (2, 3)) - 4  # wrong along the outline, where the two differ
+    found = Supervised(Says(logits), legacy=legacy)(image, mask)["structure"]
+    torch.testing.assert_close(found, structure_loss(logits, mask, legacy))
+    assert (found - structure_loss(logits, mask, not legacy)).abs().min() > 0.01
 
 
 def test_total_weighs_the_parts_and_reports_them_unweighted() -> None:

@@ -130,6 +130,8 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
 def test_an_untrained_network_expects_little_object() -> None:
     probability = make()(photo(4))["logits"].sigmoid().mean()
     assert 0.02 < probability < 0.3
+    # The share of a photo that a hidden object covers, as the logit of each head: 0.1.
+    assert all(head.bias.sigmoid().item() == pytest.approx(0.1, abs=0.001) for head in make().heads)
 
 
 def test_forward_remembers_nothing() -> None:
@@ -142,13 +144,17 @@ def test_forward_remembers_nothing() -> None:
 
 
 def test_the_photo_is_normalised_with_the_backbones_own_numbers() -> None:
-    net = make("test_convnext")
+    net = make("test_resnet")
+    assert net.mean.flatten().tolist() == pytest.approx(net.backbone.pretrained_cfg["mean"])
+    assert net.std.flatten().tolist() == pytest.approx(net.backbone.pretrained_cfg["std"])
+    # Numbers that no two of are alike: those of the test networks are.
+    net.mean.copy_(torch.tensor([0.5, 0.4, 0.1]).view(1, 3, 1, 1))
+    net.std.copy_(torch.tensor([0.25, 0.2, 0.8]).view(1, 3, 1, 1))
     seen: list[Tensor] = []
     net.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    net(photo())
-    config = net.backbone.pretrained_cfg
-    mean, std = (torch.tensor(config[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
-    torch.testing.assert_close(seen[0] * std + mean, photo())
+    net(torch.tensor([1.0, 0.0, 0.5]).view(1, 3, 1, 1).expand(1, 3, 64, 64))
+    assert seen[0].amax((0, 2, 3)).tolist() == pytest.approx([2.0, -2.0, 0.5])
+    assert seen[0].amin((0, 2, 3)).tolist() == pytest.approx([2.0, -2.0, 0.5])
 
 
 # ---- the experts ---------------------------------------------------------------------------------

@@ -1,0 +1,34 @@
+"""Layers that the decoder is made of, held to numbers that were worked out by hand."""
+
+from __future__ import annotations
+
+import torch
+
+from camoxpert_nb.network.layers import Norm, conv, resize
+
+
+def test_enlarging_keeps_pixels_where_their_areas_are() -> None:
+    # Centres of four cells on two: at 1/4, 3/4 (of the first), 1/4, 3/4 (of the second).
+    wide = resize(torch.tensor([[[[0.0, 1.0]]]]), torch.Size((1, 4)))
+    torch.testing.assert_close(wide, torch.tensor([[[[0.0, 0.25, 0.75, 1.0]]]]))
+
+
+def test_the_norm_is_of_each_image_by_itself() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 16, 3, 3) * 5 + 7
+    found = Norm(8, 16)(x)
+    groups = found.view(2, 8, -1)  # two channels each
+    torch.testing.assert_close(groups.mean(2), torch.zeros(2, 8), atol=1e-5, rtol=0)
+    torch.testing.assert_close(groups.var(2, unbiased=False), torch.ones(2, 8), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found[:1], Norm(8, 16)(x[:1]))
+
+
+def test_the_norm_keeps_half_precision() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert Norm(8, 16)(torch.ones(1, 16, 2, 2, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_a_convolution_keeps_the_size_and_has_no_bias_before_its_norm() -> None:
+    layer = conv(3, 16, 3)
+    assert layer(torch.zeros(2, 3, 5, 7)).shape == (2, 16, 5, 7)
+    assert layer[0].bias is None and layer[0].stride == (1, 1)
