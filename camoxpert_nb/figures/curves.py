@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runs.history import kept_epoch
 from ..settings.config import EXPERTS
 from .style import BLACK, BLUE, COLOURS, GREEN, ORANGE, RED, TERMS
 
@@ -188,12 +189,10 @@ def _losses(x: Values, records: Records, at: Values, epochs: Records, loss: str)
 def _iou(at: Values, epochs: Records, target: float | None) -> list[Line]:
     lines = _lines(at, epochs, {"iou": GREEN, "iou_ema": BLUE})
     if lines:
-        better = np.nanmax([np.nan_to_num(line.y, nan=-1.0) for line in lines], 0)
-        best = [int(better.argmax())]
         lines = [line._replace(label=IOUS[line.label]) for line in lines]
-        lines.append(
-            Line(f"best, epoch {at[best[0]]:g}:", at[best], better[best], BLACK, ring=True)
-        )
+        if kept := kept_epoch(epochs):
+            place, y = at[[kept.place]], np.array([kept.iou])
+            lines.append(Line(f"best, epoch {place[0]:g}:", place, y, BLACK, ring=True))
     lines += _lines(at, epochs, {"train_iou": ORANGE}, "training, as augmented")
     if lines and target is not None:
         lines.append(Line("target", np.array([0, at[-1]]), np.full(2, target), RED, dashed=True))

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
+from ..runs.history import kept_epoch
 from ..runs.place import list_runs, usual_places
 from ..runs.run import Record, Run
 from .canvas import STYLE, WIDTH, Floats, Picture, empty_picture
@@ -45,7 +46,8 @@ def show_runs(runs: Sequence[Run | Path | str] = ()) -> Figure:
     for place, (name, (run, epochs)) in enumerate(zip(names, drawn, strict=True)):
         at, iou, loss = column(epochs, "epoch"), _iou(epochs), _structure(run, epochs)
         look = {"color": COLOURS[place % len(COLOURS)], "ls": DASHES[place // len(COLOURS)]}
-        best = f", best {np.nanmax(iou):.3f}" if np.isfinite(iou).any() else ""
+        kept = kept_epoch(epochs)
+        best = f", best {kept.iou:.3f}" if kept else ""
         for ax, values in ((scores, iou), (losses, loss)):
             marker = "o" if len(at) < 15 else ""
             ax.plot(at, values, marker=marker, markersize=3.5, label=name + best, **look)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 Record = dict[str, Any]
 
@@ -98,8 +98,49 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(SCORES, _is_number),
     **dict.fromkeys(("loss", "structure", "gradient_norm", "skipped", "mae"), _is_number),
     **dict.fromkeys(("lr", "weighted", "gpu_percent", "gpu_memory_gib"), _are_numbers),
-    **dict.fromkeys(("stage", "validation", "why", "verdict", "message"), _is_text),
+    **dict.fromkeys(("stage", "validation", "weights", "why", "verdict", "message"), _is_text),
     "gates": _are_rows,
     "stages": _are_stages,
     "best": _is_named,
 }
+
+
+class Kept(NamedTuple):
+    """The epoch whose weights best.pt holds: its place among the records, and their IoU, 0...1."""
+
+    place: int
+    iou: float
+
+
+def kept_epoch(epochs: Sequence[Mapping[str, Any]]) -> Kept | None:
+    """Return which of these "epoch" records best.pt is of; None where none has a score.
+
+    It is the last that was marked as the best, which need not be the highest (`training.best`).
+    Where none is marked it is the highest. Scores over other images than the last do not count.
+    """
+    scores = [
+        score if comparable else None
+        for score, comparable in zip(map(score_of, epochs), comparable_epochs(epochs), strict=True)
+    ]
+    places = [place for place, score in enumerate(scores) if score is not None]
+    marked = [place for place in places if epochs[place].get("best")]
+    if not places:
+        return None
+    place = marked[-1] if marked else max(places, key=lambda each: scores[each] or 0.0)
+    return Kept(place, scores[place] or 0.0)
+
+
+def score_of(record: Mapping[str, Any]) -> float | None:
+    """Return an epoch's validation IoU, of those weights, raw or averaged, that it is judged by.
+
+    Older records do not name them: the higher one.
+    """
+    judged = {"raw": "iou", "ema": "iou_ema"}.get(record.get("weights", ""))
+    known = [record.get(key) for key in ([judged] if judged else ["iou", "iou_ema"])]
+    return max((score for score in known if score is not None), default=None)
+
+
+def comparable_epochs(epochs: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Say of each epoch whether it was scored on the images that the last one was scored on."""
+    last = epochs[-1].get("validation") if epochs else None
+    return [record.get("validation", last) == last for record in epochs]

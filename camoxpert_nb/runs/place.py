@@ -72,7 +72,7 @@ def listed(run: Run) -> dict[str, Any]:
     """Return what a list says of a run; what is not known is None.
 
     "state": as `process.status` names it, or "unreadable", with the reason as "note"; "epochs_done"
-    and "epochs"; "best_iou": the highest of its validations, 0 to 1; "when": of its last sign of
+    and "epochs"; "best_iou": the validation IoU of best.pt, 0 to 1; "when": of its last sign of
     life, as time.time() tells it.
     """
     row: dict[str, Any] = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from .history import comparable_epochs, kept_epoch
 from .holder import alive
 from .pace import Pace, clock, estimate_of
 from .process import Status, status
@@ -40,11 +41,11 @@ def performance(
     seconds = [record.get("seconds", 0.0) for record in epochs]
     scores = [
         max(record.get("iou") or 0.0, record.get("iou_ema") or 0.0) if comparable else 0.0
-        for record, comparable in zip(epochs, _comparable(epochs), strict=True)
+        for record, comparable in zip(epochs, comparable_epochs(epochs), strict=True)
     ]
     target = config["target_iou"]
     reached = next((i for i, score in enumerate(scores) if score >= target), None)
-    best = max(range(len(scores)), key=scores.__getitem__, default=None)
+    kept = kept_epoch(epochs)
     ends = [after.get("time", 0.0) - before.get("time", 0.0) for before, after in pairwise(epochs)]
     return {
         "devices": list(devices),
@@ -59,8 +60,8 @@ def performance(
         "target_iou": target,
         "minutes_to_target": None if reached is None else list(accumulate(seconds))[reached] / 60,
         "epoch_of_target": None if reached is None else epochs[reached].get("epoch"),
-        "best_iou": None if best is None else scores[best],
-        "best_epoch": None if best is None else epochs[best].get("epoch"),
+        "best_iou": None if kept is None else kept.iou,
+        "best_epoch": None if kept is None else epochs[kept.place].get("epoch"),
     }
 
 
@@ -94,12 +95,6 @@ def in_words(figures: Mapping[str, Any]) -> dict[str, str]:
         "best validation IoU": _text(figures["best_iou"], ".3f")
         + (f" (epoch {figures['best_epoch']})" if figures["best_epoch"] else ""),
     }
-
-
-def _comparable(epochs: Records) -> list[bool]:
-    """Say of each epoch whether it was scored on the images that the last one was scored on."""
-    last = epochs[-1].get("validation") if epochs else None
-    return [record.get("validation", last) == last for record in epochs]
 
 
 def _over_time(epochs: Records, key: str) -> float | None:
@@ -182,16 +177,11 @@ class Watch:
 
     def best(self) -> str:
         """Say the best validation IoU so far, or nothing."""
-        scores = [
-            (record[key], record.get("epoch", 0))
-            for record, comparable in zip(self.epochs, _comparable(self.epochs), strict=True)
-            for key in ("iou", "iou_ema")
-            if comparable and record.get(key) is not None
-        ]
-        if not scores:
+        kept = kept_epoch(self.epochs)
+        if kept is None:
             return ""
-        iou, epoch = max(scores, key=lambda score: score[0])
-        return f"best validation IoU {iou:.3f} (epoch {epoch}), target {self.target:g}"
+        epoch = self.epochs[kept.place].get("epoch", 0)
+        return f"best validation IoU {kept.iou:.3f} (epoch {epoch}), target {self.target:g}"
 
     def saved(self) -> str:
         """Say when the state was saved last, or that it is about to be."""

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import KitError
 from ..outside.foreign import listed
 from ..settings.config import Config
+from .history import kept_epoch
 
 
 class Result:
@@ -64,11 +65,9 @@ class Result:
     def _best(self) -> dict[str, Any]:
         if self.finished and (best := self.load_json("summary").get("best")):
             return dict(best)
-        epochs = [each for each in self.records("epoch") if each.get("best")]
-        if not epochs:
-            return {}
-        last = epochs[-1]
-        return {"epoch": last["epoch"], "iou": max(last.get("iou") or 0, last.get("iou_ema") or 0)}
+        epochs = self.records("epoch")
+        kept = kept_epoch(epochs)
+        return {} if kept is None else {"epoch": epochs[kept.place]["epoch"], "iou": kept.iou}
 
     def _facts(self) -> Iterable[tuple[str, str]]:
         """Yield what a notebook shows, by name."""

@@ -115,7 +115,7 @@ def epoch_line(record: dict[str, Any], widest: int = 0) -> str:
         f"epoch {record['epoch']:>3}",
         f"stage {record['stage']:<{widest}}",
         f"loss {loss}",
-        f"IoU {record['iou']:.3f}{average}{' best' if record['best'] else '     '}",
+        f"IoU {record['iou']:.3f}{average}{' kept' if record['best'] else '     '}",
         f"{record['seconds']:.0f} s",
         f"{record['images_per_second']:.0f} img/s",
         f"data-wait {record['data_wait_percent']:.0f} %",

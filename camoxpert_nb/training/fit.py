@@ -228,6 +228,7 @@ class _Trainer:
             found = state.epoch, judged.weights, judged.scored, config.keep
             state.best, taken = update_best(state.best, *found)
         record |= judged.record | {"validation": self.scored_on, "best": taken}
+        record["weights"] = judged.weights
         saved = {"net": judged.net.state_dict(), **made_by(config)}
         if taken:
             self.saver.save("best", saved | state.best)

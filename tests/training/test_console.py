@@ -125,7 +125,7 @@ def test_an_epoch_fits_the_terminal_and_loses_nothing(columns: int) -> None:
     rows = [last, *(re.sub("\r\x1b\\[K", "", row) for row in rest)]
     assert max(map(len, rows)) <= columns
     text = " ".join(" ".join(rows).split())
-    assert "IoU 0.413 (EMA 0.412) best 20 s 14 img/s data-wait 0 % lr 1.5e-05/0.0e+00" in text
+    assert "IoU 0.413 (EMA 0.412) kept 20 s 14 img/s data-wait 0 % lr 1.5e-05/0.0e+00" in text
     assert "2 steps skipped" in text and "contrast 20" in text and "lower --img-size." in text
 
 
