@@ -16,6 +16,8 @@ from .copies import Look, groups
 from .identity import digests
 from .pairs import Pair
 
+ENOUGH = 8  # pairs that validate, from which on chance may decide how many there are
+
 
 def cut(pairs: Sequence[Pair], looks: Mapping[Path, Look], count: int) -> dict[Pair, int]:
     """Return the fold, 1...count, of each pair; folds differ by the size of a group at most.
@@ -49,8 +51,10 @@ def split_validation(
     """Return (training, validation) pairs: about `share` of them validate.
 
     Each pair's side follows from the sha256 of its name alone, so adding or removing other files
-    moves nothing. The pairs of a group in `together` stay on one side: that of the first of their
-    names, or training, where there are more of them than may validate. Neither side is empty.
+    moves nothing; but where that gives fewer than ENOUGH, the next ones in the order of those
+    numbers make up the share. The pairs of a group in `together` stay on one side: that of the
+    first of their names, or training, where there are more of them than may validate. Neither side
+    is empty.
     Raises InputError for fewer than two pairs.
     """
     if not 0 < share < 1:
@@ -69,7 +73,8 @@ def split_validation(
     most = max(share * len(pairs), min(map(len, units)))
     small = [unit for unit in order if len(unit) <= most]
     count = sum(_fraction(unit[0].name) < share for unit in small)
-    taken = small[: min(max(count, 1), len(units) - 1)]
+    least = min(max(round(share * len(pairs)), 1), ENOUGH)  # chance gives few pairs one or none
+    taken = small[: min(max(count, least), len(units) - 1)]
     chosen = {pair for unit in taken for pair in unit}
     validation = tuple(pair for pair in pairs if pair in chosen)
     return tuple(pair for pair in pairs if pair not in chosen), validation

@@ -228,7 +228,8 @@ def _limits(config: Config, summary: Mapping[str, Any], judged: Sequence[Judged]
         "Results hold for images like those scored. Small objects and rare classes rest on few "
         "images: look at n beside every number.",
     ]
-    if not config.noncam:
+    left_out = (summary.get("data") or {}).get("left_out") or {}
+    if any("NonCAM" in why for why in left_out):
         notes.append(
             "COD10K's NonCAM images, which have no object, were not trained on: the network may "
             "show an object where none is, and stretching makes a faint answer a full one."

@@ -18,6 +18,8 @@ from .budget import disk_forecast
 from .prepare import Training
 from .schedule import Stage
 
+FEW = 8  # validation images, with fewer of which a mean IoU says little
+
 
 def banner(training: Training) -> str:
     """Return the lines that are shown when a training starts."""
@@ -69,6 +71,12 @@ def banner(training: Training) -> str:
 
 def _doubts(training: Training) -> list[str]:
     warnings = lr_warnings(training.config, training.devices.count)
+    held = len(training.data.validation)
+    if held < FEW:
+        warnings.append(
+            f"{held} image{'s validate' if held != 1 else ' validates'}: which epoch is the best "
+            "is mostly chance. Hold out more (--val-share 0.2), or add images"
+        )
     return [*warnings, *short_run(training.config), *training.changes]
 
 
@@ -108,11 +116,22 @@ def _part(training: Training, part: int) -> list[str]:
     epochs = sum(stage.epochs for stage in stages)
     device = "GPU" if training.devices.ids else "CPU"
     return [
-        f"{epochs} epoch{'s' * (epochs != 1)}, {what}, learning rate {first.lr:g}",
+        f"{epochs} epoch{'s' * (epochs != 1)}, {what}, {_rate(training, stages)}",
         f"batch {first.batch} per {device} x {count} {device}{'s' if count > 1 else ''} "
         f"x {config.accumulation_steps} accumulated = {first.effective} effective, "
         f"{first.steps} steps an epoch{_of_images(first, training.plan.images)}",
     ]
+
+
+def _rate(training: Training, stages: Sequence[Stage]) -> str:
+    """Say the learning rate of a part, and what is left of it where its schedule was changed."""
+    said = f"learning rate {stages[0].lr:g}"
+    now = training.plan.time(training.state.epoch, training.state.seen)
+    left = stages[-1].last_epoch - now
+    if training.plan.origin is None or left <= 0:
+        return said
+    begin = max(now, stages[0].first_epoch)
+    return f"{said}, from now on at most {training.plan.highest(begin, stages[-1].last_epoch):.2g}"
 
 
 def _of_images(stage: Stage, images: int) -> str:
@@ -124,7 +143,8 @@ def _of_images(stage: Stage, images: int) -> str:
 def _unfreezing(training: Training) -> str:
     if not training.config.progressive_unfreeze:
         return "off: stage two opens the whole backbone at once"
-    opened = [s for s in training.plan.stages if s.part == 2]
+    now = training.state.epoch
+    opened = [s for s in training.plan.stages if s.part == 2 and s.last_epoch > now]
     return ", ".join(f"{s.name} from epoch {s.first_epoch + 1}" for s in opened) or "off"
 
 

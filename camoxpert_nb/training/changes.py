@@ -9,6 +9,9 @@ from ..settings.checks import flag_of
 from ..settings.config import ON_RESUME, Config, differences
 from ..settings.presets import PRESETS
 from ..settings.recipe import IN_PROPORTION, recipe
+from .schedule import Plan
+
+LOW = 0.1  # of the rate, below which more epochs change little
 
 
 def compare_settings(was: Config, now: Config, source: str) -> list[str]:
@@ -48,6 +51,24 @@ def without_uncertainty(was: Config, now: Config) -> Config:
     if by_recipe and not given and was.uncertainty == usual:
         return now.replace(uncertainty=None)
     return now
+
+
+def fallen(plan: Plan, place: tuple[int, int], was: Config, now: Config) -> list[str]:
+    """Say that the rate is low already for the epochs that were added, and what to do instead.
+
+    plan: that of the settings `now`; place: where the run is, in epochs and images of the next.
+    """
+    more, time = now.epochs - was.epochs, plan.time(*place)
+    if more <= 0 or time >= plan.epochs:
+        return []
+    most, base = plan.highest(time, plan.epochs), plan.stage_at(time).lr
+    if most >= LOW * base:
+        return []
+    return [
+        f"the learning rate had fallen to {most:.2g}, of {base:g}, in the {was.epochs} epochs, and "
+        f"does not rise again: {more} more change little. To train on at a higher rate begin a new "
+        f"run from these weights: camoxpert train --init-from {now.checkpoint_dir}"
+    ]
 
 
 def _kept(was: Config, now: Config) -> list[str]:

@@ -63,8 +63,9 @@ def dry_run_text(training: Training, estimated: Mapping[str, Any]) -> str:
     data = training.data
     doubts = doubts_about((*data.train, *data.validation), require=True)
     lines = [f"NOTE: of the masks looked at, {doubt}." for doubt in doubts]
+    begun = training.state.epoch
     lines += ["", "learning rates (first, highest and last step of each stage)"]
-    lines += [_rates(training, stage) for stage in training.plan.stages]
+    lines += [_rates(training, stage) for stage in training.plan.stages if stage.last_epoch > begun]
     lines += ["", estimated["text"]]
     changed = told(training.asked) if training.config.preset else {}
     lines += ["", "settings that differ from the preset"]

@@ -21,16 +21,15 @@ from ..runs.process import new_folder
 from ..runs.run import Onlooker, Run
 from ..settings.config import Config, differences, with_rates
 from ..settings.recipe import in_proportion
-from .changes import compare_settings, without_uncertainty
+from .changes import compare_settings, fallen, without_uncertainty
 from .early import refuse_over
 from .own import Own, is_own, require_own
 from .prepare import Training, prepare, versions
-from .schedule import Origin, Plan, build_plan
+from .schedule import SAMPLES, Origin, Plan, build_plan
 
 # Settings that shape the learning rate over time; the rate itself is not among them.
 SHAPE = {"epochs", "stage1_epochs", "scheduler", "warmup_epochs", "t_mult", "min_lr"}
 SHAPE |= {"progressive_unfreeze"}
-SAMPLES = 200  # times at which two schedules are compared
 
 
 def resumed_config(source: Path, changes: dict[str, Any]) -> Config:
@@ -227,13 +226,11 @@ def restore(training: Training, run: Run, known: Split) -> None:
             f"{source} does not fit this network or kit ({str(error).splitlines()[0]}). Use the "
             "kit version named in its summary, or take its weights alone with --init-from."
         ) from error
-    had_best = bool(state.best)
     changes += [*_settle_stages(training, was), *_compare_images(training, known)]
-    comparable = had_best == bool(state.best)
+    comparable = bool(checkpoint["best"]) == bool(state.best)
     if state.best and not has_best:
         state.best = {}
         changes.append("the best epoch is looked for anew, as best.pt is not here")
-    training.changes = changes
     refuse_over(training.config, _plan(training, training.config, state.origin), state)
     run.cut_history(state.epoch, state.step)
     if training.ranks.first:
@@ -241,6 +238,8 @@ def restore(training: Training, run: Run, known: Split) -> None:
     if SHAPE & set(differences(training.config, was)):
         state.origin = _origin(training, was)
     training.plan = _plan(training, training.config, state.origin)
+    settings = was, training.config
+    training.changes = [*changes, *fallen(training.plan, (state.epoch, state.seen), *settings)]
 
 
 def _settle_stages(training: Training, was: Config) -> list[str]:

@@ -18,6 +18,7 @@ from ..settings.decide import batches_per_device, decide, lr_factors
 
 START_SHARE = 0.04  # of the learning rate, where a one-cycle schedule begins
 RISE = 0.1  # of a part, in which one-cycle rises where no warm-up is asked for
+SAMPLES = 200  # times at which a schedule is looked at
 PERIODS = 4  # the first period of cosine_restart is about this part of the whole
 
 
@@ -150,6 +151,10 @@ class Plan:
         share = (time - peak) / max(last - peak, 1e-9)
         return lowest + max(height - lowest, 0.0) * _fall(self.scheduler, share, self.t_mult)
 
+    def highest(self, begin: float, end: float) -> float:
+        """Return the highest learning rate of the head from one time to another."""
+        return max(self.lr(begin + (end - begin) * i / SAMPLES, None) for i in range(SAMPLES))
+
     def rises(self, time: float) -> bool:
         """Say whether the rate has not reached its peak at this time."""
         return time < self._peak(time)[0]
@@ -223,6 +228,9 @@ def plan_stages(
             open_blocks, name = least, names.get(least, "two")
         effective = size * devices * accumulation
         steps = images // effective
+        if stages and (stages[-1].part, stages[-1].open_blocks) == (part, open_blocks):
+            same = stages.pop()  # a change had opened what this one opens
+            count, epoch = count + same.epochs, same.first_epoch
         stages.append(Stage(name, part, epoch, count, open_blocks, rate, size, effective, steps))
         epoch += count
     return tuple(stages)

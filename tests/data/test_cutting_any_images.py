@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import tried
 
-from camoxpert_nb.data.cutting import cut, split_validation
+from camoxpert_nb.data.cutting import ENOUGH, cut, split_validation
 from camoxpert_nb.data.pairs import Pair
 
 NAMES = st.lists(st.text("abcé01_ ", min_size=1, max_size=6), min_size=2, max_size=40, unique=True)
@@ -39,7 +40,16 @@ def test_added_images_move_nothing(names: list[str], more: list[str], share: flo
     every = pairs([*names, *(each for each in more if each not in names)])
     after = {*split_validation(every, share)[1]}
     moved = {pair for pair in pairs(names) if (pair in before) != (pair in after)}
-    assert len(moved) <= 1  # the one that was held out, or trained, so that neither side is empty
+    # One, so that neither side is empty; more only where a small set was filled up to its share.
+    assert len(moved) <= 1 or len(before) <= ENOUGH
+    assert len(moved) <= ENOUGH
+
+
+@pytest.mark.parametrize("count", [6, 15, 25, 40, 60])
+def test_a_small_set_gets_its_share(count: int) -> None:
+    for start in range(20):
+        _, held = split_validation(pairs([f"photo{start + i}" for i in range(count)]), 0.1)
+        assert len(held) >= round(count / 10)
 
 
 @tried(40)

@@ -21,6 +21,7 @@ from camoxpert_nb.runs.records import Watch
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import ON_RESUME, Config
 from camoxpert_nb.settings.recipe import DECIDED
+from camoxpert_nb.training.banner import banner
 from camoxpert_nb.training.estimate import estimate
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import Training, prepare
@@ -394,3 +395,19 @@ def test_without_its_split_a_run_does_not_go_on(own: Config) -> None:
     with pytest.raises(InputError, match=r"no split.json any more.*--init-from"):
         go_on(run)
     assert not (run.folder / "split.json").exists()
+
+
+def test_epochs_after_the_end_of_the_schedule_are_told_to_change_little(tiny: Config) -> None:
+    run = fit(tiny)
+    training = taken_up(run, epochs=6)
+    told = [each for each in training.changes if "had fallen to" in each]
+    assert told and "of 0.002, in the 2 epochs" in told[0] and "4 more change little" in told[0]
+    assert f"--init-from {run.folder}" in told[0]
+    assert "learning rate 0.002, from now on at most 1e-05" in banner(training)
+
+
+def test_epochs_added_while_the_rate_is_high_are_told_nothing(tiny: Config) -> None:
+    training = taken_up(stop_at(tiny.replace(epochs=4, stage1_epochs=1), 14), epochs=8)
+    assert not [each for each in training.changes if "had fallen to" in each]
+    names = [stage.name for stage in training.plan.stages]
+    assert len(names) == len({*names})  # no stage twice
