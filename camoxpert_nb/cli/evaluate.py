@@ -146,7 +146,7 @@ def evaluate(options: Options) -> int:
 
 def compare(options: Options) -> int:
     """Score runs on the same images and say which differences are more than chance."""
-    from ..evaluation.compare import ablation, ablation_text, performance_table
+    from ..evaluation.compare import ablation, ablation_text, aligned, performance_table
     from ..evaluation.compare import compare as compare_tables
     from ..settings.config import Config
     from ..training.console import Console
@@ -168,7 +168,7 @@ def compare(options: Options) -> int:
         notes = [f"{name}: {one.note}" for name, one in ones.items()]
         found = compare_tables(tables, trained).summary()
         console.say("\n".join([_name_of(ones), *notes, found, ""]))
-    console.say(performance_table(runs).set_index("run").T.to_string())
+    console.say(aligned(performance_table(runs).set_index("run").T))
     names = [str(run.folder) for run in runs]
     settings = {
         name: Config.load(run.config_path).as_dict() for name, run in zip(names, runs, strict=True)
@@ -209,7 +209,7 @@ def predict(options: Options) -> int:
         source,
         output,
         views=_views(options),
-        progress=console.progress,
+        progress=console.counting("scoring"),
     )
     console.say(f"{count} maps written to {output} (8-bit grey: 0 background, 255 object)")
     if options["overlay"]:
@@ -253,7 +253,7 @@ def data(options: Options) -> int:
 
     console = Console(())
     there = look_through(Path(options["folder"]), taken_reading(options) or AUTOMATIC)
-    found = audit(there, progress=console.progress, store=cache_folder(Config()))
+    found = audit(there, progress=console.counting("reading images"), store=cache_folder(Config()))
     console.say(report(found, None if options["all"] else SHOWN))
     write_json(options["json"], found.as_dict())
     if options["picture"]:
@@ -288,7 +288,7 @@ def _score_run(folder: Path, options: Options, console: Console) -> None:
         which=options["which"],
         views=_views(options),
         threshold=options["validation_threshold"],
-        progress=console.progress,
+        progress=console.counting("scoring"),
     )
     for each in judged:
         console.say(each.summary())
@@ -316,7 +316,7 @@ def _score_together(runs: Sequence[Path], options: Options, console: Console) ->
         [Path(path) for path in options["dataset_path"]],
         reading=taken_reading(options),
         views=_views(options),
-        progress=console.progress,
+        progress=console.counting("scoring"),
         **how,
     )
     for each in judged:

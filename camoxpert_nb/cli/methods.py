@@ -66,11 +66,12 @@ def judge_each(
     from ..evaluation.judge import judge, judge_maps
 
     runs, maps = told_apart(folders)
+    shown = console.counting("scoring")
     found: dict[str, list[Judged]] = {
-        str(run.folder): judge(run, paths, progress=console.progress, **how) for run in runs
+        str(run.folder): judge(run, paths, progress=shown, **how) for run in runs
     }
     like = next(iter(found.values()))
-    found |= {str(each): judge_maps(each, like, progress=console.progress) for each in maps}
+    found |= {str(each): judge_maps(each, like, progress=shown) for each in maps}
     return {name: found[name] for name in dict.fromkeys(map(str, map(Path, folders)))}
 
 
@@ -84,7 +85,7 @@ def score_folders(options: Options, console: Console) -> Scores:
         Path(options["predictions"]),
         Path(options["ground_truth"]),
         how=reading.how,
-        progress=console.progress,
+        progress=console.counting("scoring"),
     )
     console.say(f"{options['predictions']}\n{scores.summary()}")
     return scores

@@ -129,10 +129,7 @@ class Together:
         ]
         lines += [f"  {self.meaning(n)}"] if gains else []
         cost, one = sum(self.seconds.values()), float(np.mean([*self.seconds.values()]))
-        lines.append(
-            f"  network: {cost:.4f} seconds per image, {cost / one if one else 1:.1f} times a "
-            "member's mean"
-        )
+        lines.append(f"  all members take {cost / one if one else 1:.1f} times as long as one")
         return "\n".join(lines)
 
     def meaning(self, n: int) -> str:

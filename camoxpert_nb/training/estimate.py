@@ -64,7 +64,7 @@ def dry_run_text(training: Training, estimated: Mapping[str, Any]) -> str:
     doubts = doubts_about((*data.train, *data.validation), require=True)
     lines = [f"NOTE: of the masks looked at, {doubt}." for doubt in doubts]
     lines += ["", "learning rates (first, highest and last step of each stage)"]
-    lines += [_rates(training, stage) for stage in training.plan.stages]
+    lines += [line for stage in training.plan.stages for line in _rates(training, stage)]
     lines += ["", estimated["text"]]
     changed = told(training.asked) if training.config.preset else {}
     lines += ["", "settings that differ from the preset"]
@@ -90,13 +90,14 @@ def fitted(training: Training, began: float) -> Config:
     )
 
 
-def _rates(training: Training, stage: Stage) -> str:
-    span = f"epochs {stage.first_epoch + 1}-{stage.last_epoch}"
-    texts = []
-    for block in (None, 1):
+def _rates(training: Training, stage: Stage) -> list[str]:
+    """Return a line for the head's rates and one for the backbone's, each narrow."""
+    lines = [f"  stage {stage.name}, epochs {stage.first_epoch + 1}-{stage.last_epoch}"]
+    for name, block in (("head", None), ("backbone", 1)):
         rates = [training.plan.lr(time, block) for time in training.plan.times(stage)]
-        texts.append(" / ".join(f"{rate:.2e}" for rate in (rates[0], max(rates), rates[-1])))
-    return f"  {'stage ' + stage.name:<22} {span:<15} head {texts[0]}   backbone {texts[1]}"
+        text = " / ".join(f"{rate:.2e}" for rate in (rates[0], max(rates), rates[-1]))
+        lines.append(f"    {name:<10} {text}")
+    return lines
 
 
 def _estimate_text(found: dict[str, Any]) -> str:

@@ -161,7 +161,11 @@ def test_the_performance_table_is_measured_from_the_folders(tmp_path: Path) -> N
     speeds = {"images_per_second": 3.0, "data_wait_percent": 1.0}
     run.log("epoch", epoch=1, seconds=90.0, iou=0.6, iou_ema=None, **speeds)
     row = performance_table([run]).iloc[0]
-    assert (row["run"], row["minutes per epoch"], row["effective batch"]) == ("run", "1.50", "8")
+    assert (row["run"], row["minutes per epoch"], row["effective batch"]) == (
+        str(run.folder),
+        "1.50",
+        "8",
+    )
     assert row["training time to IoU 0.5"] == "1.5 min (epoch 1)"
 
 
