@@ -6,12 +6,15 @@ Heavy imports happen inside each command, so `--help` is instant.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..outside.paths import with_ending, writable_file, writable_folder
+from ..outside.spelling import counted
+from ..outside.terminal import tell
 from ..runs.repeat import members_of
 from ..settings.checks import flag_of
 from .flags import (
@@ -192,7 +195,10 @@ def _name_of(ones: Mapping[str, Judged]) -> str:
 
 
 def predict(options: Options) -> int:
-    """Write a map for each image, and the object found drawn on it if asked to."""
+    """Write a map for each image, and the object found drawn on it if asked to.
+
+    Of a folder what cannot be read is named; the exit code is then 1.
+    """
     from ..evaluation.ensemble import open_ensemble
     from ..evaluation.judge import open_predictor
     from ..evaluation.predict import images_to_predict, predict_folder
@@ -204,20 +210,28 @@ def predict(options: Options) -> int:
     source = Path(options["input"])
     images = images_to_predict(source, output, overlays=options["overlay"])  # before the network
     runs, how = members_of(options["run"]), (options["device"], options["which"])
+    unread: dict[Path, str] = {}
     count = predict_folder(
         open_predictor(runs[0], *how) if len(runs) == 1 else open_ensemble(runs, *how),
         source,
         output,
         views=_views(options),
-        progress=console.counting("scoring"),
+        progress=console.counting("predicting"),
+        unread=unread,
     )
-    console.say(f"{count} maps written to {output} (8-bit grey: 0 background, 255 object)")
+    console.say(
+        f"{counted(count, 'map')} written to {output} (8-bit grey: 0 background, 255 object)"
+    )
     if options["overlay"]:
         place = output / "overlays"
-        drawn = try_to_draw(lambda: write_overlays(images, output), console.say, str(place))
+        readable = [path for path in images if path not in unread]
+        drawn = try_to_draw(lambda: write_overlays(readable, output), console.say, str(place))
         if drawn:
-            console.say(f"{drawn} overlays written to {place}")
-    return 0
+            console.say(f"{counted(drawn, 'overlay')} written to {place}")
+    if unread:
+        names = "\n".join(f"  {unread[path]}" for path in images if path in unread)
+        tell(f"camoxpert: {counted(len(unread), 'image')} left out:\n{names}", sys.stderr)
+    return 1 if unread else 0
 
 
 def export(options: Options) -> int:

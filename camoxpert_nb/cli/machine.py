@@ -84,7 +84,7 @@ def kaggle(options: Options) -> int:
     data = DATA if options["data"] is None else options["data"]
     weights = [Path(path) for path in options["weights"]]
     for path in build(options["user"], folder, data=data, weights=weights):
-        tell(path)
+        tell(str(path))
     if not weights:
         tell(
             "NOTE: no pretrained weights travel along, and pushed notebooks have the internet off: "
