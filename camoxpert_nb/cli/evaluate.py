@@ -6,15 +6,12 @@ Heavy imports happen inside each command, so `--help` is instant.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..outside.paths import with_ending, writable_file, writable_folder
-from ..outside.spelling import counted
-from ..outside.terminal import tell
+from ..outside.paths import writable_file, writable_folder
 from ..runs.repeat import members_of
 from ..settings.checks import flag_of
 from .flags import (
@@ -28,7 +25,16 @@ from .flags import (
     taken_reading,
     write_json,
 )
-from .methods import add_curves, judge_each, score_folders, title_of, told_apart, write_curves
+from .methods import (
+    add_curves,
+    judge_each,
+    own_data,
+    score_folders,
+    title_of,
+    told_apart,
+    views_of,
+    write_curves,
+)
 from .parser import (
     EITHER,
     FOLDER,
@@ -41,10 +47,10 @@ from .parser import (
     RUNS_OR_MAPS,
     Options,
 )
+from .predict import export, predict
 
 if TYPE_CHECKING:
     from ..evaluation.judge import Judged
-    from ..evaluation.predict import Views
     from ..evaluation.scores import Scores
     from ..training.console import Console
 
@@ -113,12 +119,12 @@ def evaluate_flags(sub: argparse.ArgumentParser) -> None:
 def _refuse_lone(options: Options) -> None:
     """Raise InputError where a half of what is to be scored is missing, or both are given."""
     maps = [options["predictions"], options["ground_truth"]]
-    of_a_run = [options["run"], options["dataset_path"]]
     if any(maps) and not all(maps):
         raise InputError("--predictions DIR and --ground-truth DIR belong together: give both.")
-    if not any(maps) and not all(of_a_run):
+    if not any(maps) and not options["run"]:
         raise InputError(
-            "evaluate needs --run RUN --dataset-path DIR, or --predictions DIR --ground-truth DIR."
+            "evaluate needs --run RUN (and --dataset-path DIR for other data than the run's own), or "
+            "--predictions DIR --ground-truth DIR."
         )
     unused = ("run", "dataset_path", "report", "validation_threshold")
     given = [flag_of(name) for name in unused if options[name]]
@@ -140,6 +146,11 @@ def evaluate(options: Options) -> int:
         _write_scores(options, console, [scores.to_json()], sets)
         return 0
     runs = members_of(options["run"])
+    if not options["dataset_path"]:
+        options["dataset_path"] = [own_data(runs)]
+        console.say(
+            f"no --dataset-path was given: scored on the data of the run, {options['dataset_path'][0]}"
+        )
     if len(runs) > 1:
         _score_together(runs, options, console)
     else:
@@ -194,68 +205,6 @@ def _name_of(ones: Mapping[str, Judged]) -> str:
     return next(iter(ones.values())).name
 
 
-def predict(options: Options) -> int:
-    """Write a map for each image, and the object found drawn on it if asked to.
-
-    Of a folder what cannot be read is named; the exit code is then 1.
-    """
-    from ..evaluation.ensemble import open_ensemble
-    from ..evaluation.judge import open_predictor
-    from ..evaluation.predict import images_to_predict, predict_folder
-    from ..figures.canvas import try_to_draw
-    from ..figures.predictions import write_overlays
-    from ..training.console import Console
-
-    console, output = Console(()), Path(options["output"])
-    source = Path(options["input"])
-    images = images_to_predict(source, output, overlays=options["overlay"])  # before the network
-    runs, how = members_of(options["run"]), (options["device"], options["which"])
-    unread: dict[Path, str] = {}
-    count = predict_folder(
-        open_predictor(runs[0], *how) if len(runs) == 1 else open_ensemble(runs, *how),
-        source,
-        output,
-        views=_views(options),
-        progress=console.counting("predicting"),
-        unread=unread,
-    )
-    console.say(
-        f"{counted(count, 'map')} written to {output} (8-bit grey: 0 background, 255 object)"
-    )
-    if options["overlay"]:
-        place = output / "overlays"
-        readable = [path for path in images if path not in unread]
-        drawn = try_to_draw(lambda: write_overlays(readable, output), console.say, str(place))
-        if drawn:
-            console.say(f"{counted(drawn, 'overlay')} written to {place}")
-    if unread:
-        names = "\n".join(f"  {unread[path]}" for path in images if path in unread)
-        tell(f"camoxpert: {counted(len(unread), 'image')} left out:\n{names}", sys.stderr)
-    return 1 if unread else 0
-
-
-def export(options: Options) -> int:
-    """Write the network as one file that runs without this package, and test the file."""
-    from ..network.build import load_run
-    from ..network.export import eager, images_per_second, load_exported
-    from ..network.export import export as write
-    from ..runs.run import Run
-    from ..training.console import Console
-
-    run = Run(options["run"])
-    path = with_ending(Path(options["output"] or run.folder / "model"), ".onnx")
-    path = Path(NEW_ONNX.checked(str(path), "--output"))
-    net, config = load_run(run, options["which"])
-    images = run.load_preview().get("image")
-    written = write(net, path, size=config.img_size, images=images)
-    Console(()).say(written.summary())
-    ways = {"PyTorch": eager(net), "ONNX": load_exported(written.path)}
-    speeds = images_per_second(ways, config.img_size)
-    said = ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items())
-    Console(()).say(f"  images/s on this CPU, one at a time: {said}")
-    return 0
-
-
 def data(options: Options) -> int:
     """Look through a data set and report what is in it; exit code 1 if it cannot be used so."""
     from ..data.audit import SHOWN, audit, report
@@ -300,7 +249,7 @@ def _score_run(folder: Path, options: Options, console: Console) -> None:
         reading=taken_reading(options),
         device=options["device"],
         which=options["which"],
-        views=_views(options),
+        views=views_of(options),
         threshold=options["validation_threshold"],
         progress=console.counting("scoring"),
     )
@@ -329,7 +278,7 @@ def _score_together(runs: Sequence[Path], options: Options, console: Console) ->
         [Run(folder) for folder in runs],
         [Path(path) for path in options["dataset_path"]],
         reading=taken_reading(options),
-        views=_views(options),
+        views=views_of(options),
         progress=console.counting("scoring"),
         **how,
     )
@@ -352,9 +301,3 @@ def _write_scores(
         write_csv({name: each.per_image for name, each in sets.items()}, Path(options["csv"]))
         console.say(f"each image's scores: {options['csv']}")
     write_curves(options, console, {"": sets}, title_of(members_of(options["run"]), sets))
-
-
-def _views(options: Options) -> Views:
-    from ..evaluation.predict import Views
-
-    return Views(options["flip"], tuple(options["scales"]))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import IO, Any
 
 from ..outside.spelling import counted, duration
@@ -171,7 +172,8 @@ def ending(
 ) -> str:
     """Return what a training came to, and what to type next: a command, or these calls.
 
-    trained: whether it has just been trained; else it was finished before.
+    trained: whether it has just been trained; else it was finished before. judge: a call in which
+    DIR stands for the data; those are the run's own where they have a test split.
     """
     best = summary["best"]
     reached = summary["target_reached_at_epoch"]
@@ -187,11 +189,19 @@ def ending(
     if summary.get("ended_early"):
         lines.append(f"ended early: {summary['ended_early']}")
     if summary["finished"]:
-        lines.append(f"best weights: {folder}/best.pt. Score them on a test set:")
-        lines.append(f"  {judge or f'camoxpert evaluate --run {folder} --dataset-path DIR'}")
+        data = summary.get("data", {})
+        root, test = str(data.get("root") or "DIR"), data.get("test")
+        where = "its data's test split" if test else "DIR, a folder of other images and masks"
+        lines.append(f"best weights: {folder}/best.pt. Score them on {where}:")
+        place = root if test else "DIR"
+        lines.append(
+            "  " + judge.replace("DIR", repr(place) if test else "DIR")
+            if judge
+            else f"  camoxpert evaluate --run {quote(folder)} --dataset-path {quote(place)}"
+        )
     else:
         lines.append("Stopped as asked; everything is saved. Go on with:")
-        lines.append(f"  {resume or f'camoxpert resume {folder}'}")
+        lines.append(f"  {resume or f'camoxpert resume {quote(folder)}'}")
     return "\n".join(lines)
 
 

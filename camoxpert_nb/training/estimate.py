@@ -10,6 +10,7 @@ from typing import Any
 from ..data.counting import doubts_about
 from ..settings.config import Config
 from ..settings.decide import told
+from .banner import auto_preset
 from .budget import RESERVE, SESSION, fit_to_budget, how_far, minutes_gone, minutes_to_train
 from .cost import measure_costs
 from .prepare import Training
@@ -67,6 +68,12 @@ def dry_run_text(training: Training, estimated: Mapping[str, Any]) -> str:
     lines += [line for stage in training.plan.stages for line in _rates(training, stage)]
     lines += ["", estimated["text"]]
     changed = told(training.asked) if training.config.preset else {}
+    if training.config.preset == "auto":  # what it takes on this machine, nobody gave
+        usual = auto_preset(training.config.device, own_images=True).changes
+        chosen = {name: value for name, value in usual.items() if changed.get(name) == value}
+        changed = {name: value for name, value in changed.items() if name not in chosen}
+        lines += ["", "settings that preset auto chose for this machine"]
+        lines += [f"  {name} = {value}" for name, value in chosen.items()] or ["  none"]
     lines += ["", "settings that differ from the preset"]
     lines += [f"  {name} = {value}" for name, value in changed.items()] or ["  none"]
     return "\n".join(lines)
