@@ -123,8 +123,8 @@ def _refuse_lone(options: Options) -> None:
         raise InputError("--predictions DIR and --ground-truth DIR belong together: give both.")
     if not any(maps) and not options["run"]:
         raise InputError(
-            "evaluate needs --run RUN (and --dataset-path DIR for other data than the run's own), or "
-            "--predictions DIR --ground-truth DIR."
+            "evaluate needs --run RUN (and --dataset-path DIR for other data than the run's own), "
+            "or --predictions DIR --ground-truth DIR."
         )
     unused = ("run", "dataset_path", "report", "validation_threshold")
     given = [flag_of(name) for name in unused if options[name]]
@@ -147,10 +147,8 @@ def evaluate(options: Options) -> int:
         return 0
     runs = members_of(options["run"])
     if not options["dataset_path"]:
-        options["dataset_path"] = [own_data(runs)]
-        console.say(
-            f"no --dataset-path was given: scored on the data of the run, {options['dataset_path'][0]}"
-        )
+        options["dataset_path"] = [own := own_data(runs)]
+        console.say(f"no --dataset-path was given: scored on the data of the run, {own}")
     if len(runs) > 1:
         _score_together(runs, options, console)
     else:

@@ -112,13 +112,11 @@ def _estimate_text(found: dict[str, Any]) -> str:
     for row in found["stages"]:
         gib = f"{row['gib_per_device']:.1f} GiB" if row["gib_per_device"] else "memory not measured"
         lines.append(
-            f"  {'stage ' + row['name']:<22} {_duration(row['seconds_per_epoch'])} an epoch, "
+            f"  {'stage ' + row['name']:<22}  {_duration(row['seconds_per_epoch'])} an epoch, "
             f"{_duration(row['seconds'])} in all, {gib} per device"
         )
     if found["decoding_seconds"]:
-        lines.append(
-            f"  images                 {_duration(found['decoding_seconds'])} to decode, once"
-        )
+        lines.append(f"  {'images':<22}  {_duration(found['decoding_seconds'])} to decode, once")
     lines.append(f"  in all about {_duration(found['seconds'])}")
     return "\n".join([*lines, *([f"  {found['fits']}"] if found["fits"] else [])])
 
