@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..data.layouts import SUFFIXES
+from ..data.spellings import holds_masks
 from ..errors import InputError, few
 
 _AHEAD = 16  # images read or maps scored beyond the one in turn: bounds the memory
@@ -45,15 +46,15 @@ def by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _with_images(folder: Path) -> list[str]:
-    """Return the folders below one that hold images, and how many; not far below."""
+    """Return the folders below one that hold images, no masks, and how many; not far below."""
     found = []
     for place, below, files in os.walk(folder):
         below[:] = sorted(each for each in below if each[0] != ".")
         if len(Path(place).relative_to(folder).parts) >= DEEPEST:
             below.clear()
         names = [each for each in files if each[0] != "." and Path(each).suffix.lower() in SUFFIXES]
-        if names:
-            found.append(f"{place} ({len(names)})")
+        if names and not holds_masks(Path(place).name):
+            found.append(f"{Path(place).relative_to(folder)} ({len(names)})")
     return found
 
 
