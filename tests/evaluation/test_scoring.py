@@ -463,7 +463,7 @@ def twice(folder: Path) -> None:
         (missing, "1 of 5 masks have no map: animal-2"),
         (extra, "1 maps have no mask: plant"),
         (other_case, "case: Animal-2 for animal-2"),
-        (no_common_name, r"No map has the name of a mask: maps 0, 1, 2, \.\.\.; masks animal-0"),
+        (no_common_name, r"No map has the name of a mask: maps 0, 1, 2 and 2 more; masks animal-0"),
         (twice, "share a stem"),
         (floating, r"animal-2\.tif.*floating-point values; save it as 8-bit PNG"),
     ],
