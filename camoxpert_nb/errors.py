@@ -64,5 +64,6 @@ class RankFailed(TrainingError):
 
 
 def few(names: Sequence[object]) -> str:
-    """Return the first three of the names for a message."""
-    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
+    """Return the first three of the names for a message, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(str, names[:3])) + more

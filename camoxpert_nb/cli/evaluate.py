@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..outside.paths import with_ending, writable_file, writable_folder
+from ..outside.paths import writable_file, writable_folder
 from ..runs.repeat import members_of
 from ..settings.checks import flag_of
 from .flags import (
@@ -25,7 +25,16 @@ from .flags import (
     taken_reading,
     write_json,
 )
-from .methods import add_curves, judge_each, score_folders, title_of, told_apart, write_curves
+from .methods import (
+    add_curves,
+    judge_each,
+    own_data,
+    score_folders,
+    title_of,
+    told_apart,
+    views_of,
+    write_curves,
+)
 from .parser import (
     EITHER,
     FOLDER,
@@ -38,10 +47,10 @@ from .parser import (
     RUNS_OR_MAPS,
     Options,
 )
+from .predict import export, predict
 
 if TYPE_CHECKING:
     from ..evaluation.judge import Judged
-    from ..evaluation.predict import Views
     from ..evaluation.scores import Scores
     from ..training.console import Console
 
@@ -110,12 +119,12 @@ def evaluate_flags(sub: argparse.ArgumentParser) -> None:
 def _refuse_lone(options: Options) -> None:
     """Raise InputError where a half of what is to be scored is missing, or both are given."""
     maps = [options["predictions"], options["ground_truth"]]
-    of_a_run = [options["run"], options["dataset_path"]]
     if any(maps) and not all(maps):
         raise InputError("--predictions DIR and --ground-truth DIR belong together: give both.")
-    if not any(maps) and not all(of_a_run):
+    if not any(maps) and not options["run"]:
         raise InputError(
-            "evaluate needs --run RUN --dataset-path DIR, or --predictions DIR --ground-truth DIR."
+            "evaluate needs --run RUN (and --dataset-path DIR for other data than the run's own), "
+            "or --predictions DIR --ground-truth DIR."
         )
     unused = ("run", "dataset_path", "report", "validation_threshold")
     given = [flag_of(name) for name in unused if options[name]]
@@ -137,6 +146,9 @@ def evaluate(options: Options) -> int:
         _write_scores(options, console, [scores.to_json()], sets)
         return 0
     runs = members_of(options["run"])
+    if not options["dataset_path"]:
+        options["dataset_path"] = [own := own_data(runs)]
+        console.say(f"no --dataset-path was given: scored on the data of the run, {own}")
     if len(runs) > 1:
         _score_together(runs, options, console)
     else:
@@ -146,7 +158,7 @@ def evaluate(options: Options) -> int:
 
 def compare(options: Options) -> int:
     """Score runs on the same images and say which differences are more than chance."""
-    from ..evaluation.compare import ablation, ablation_text, performance_table
+    from ..evaluation.compare import ablation, ablation_text, aligned, performance_table
     from ..evaluation.compare import compare as compare_tables
     from ..settings.config import Config
     from ..training.console import Console
@@ -168,7 +180,7 @@ def compare(options: Options) -> int:
         notes = [f"{name}: {one.note}" for name, one in ones.items()]
         found = compare_tables(tables, trained).summary()
         console.say("\n".join([_name_of(ones), *notes, found, ""]))
-    console.say(performance_table(runs).set_index("run").T.to_string())
+    console.say(aligned(performance_table(runs).set_index("run").T))
     names = [str(run.folder) for run in runs]
     settings = {
         name: Config.load(run.config_path).as_dict() for name, run in zip(names, runs, strict=True)
@@ -191,57 +203,6 @@ def _name_of(ones: Mapping[str, Judged]) -> str:
     return next(iter(ones.values())).name
 
 
-def predict(options: Options) -> int:
-    """Write a map for each image, and the object found drawn on it if asked to."""
-    from ..evaluation.ensemble import open_ensemble
-    from ..evaluation.judge import open_predictor
-    from ..evaluation.predict import images_to_predict, predict_folder
-    from ..figures.canvas import try_to_draw
-    from ..figures.predictions import write_overlays
-    from ..training.console import Console
-
-    console, output = Console(()), Path(options["output"])
-    source = Path(options["input"])
-    images = images_to_predict(source, output, overlays=options["overlay"])  # before the network
-    runs, how = members_of(options["run"]), (options["device"], options["which"])
-    count = predict_folder(
-        open_predictor(runs[0], *how) if len(runs) == 1 else open_ensemble(runs, *how),
-        source,
-        output,
-        views=_views(options),
-        progress=console.progress,
-    )
-    console.say(f"{count} maps written to {output} (8-bit grey: 0 background, 255 object)")
-    if options["overlay"]:
-        place = output / "overlays"
-        drawn = try_to_draw(lambda: write_overlays(images, output), console.say, str(place))
-        if drawn:
-            console.say(f"{drawn} overlays written to {place}")
-    return 0
-
-
-def export(options: Options) -> int:
-    """Write the network as one file that runs without this package, and test the file."""
-    from ..network.build import load_run
-    from ..network.export import eager, images_per_second, load_exported
-    from ..network.export import export as write
-    from ..runs.run import Run
-    from ..training.console import Console
-
-    run = Run(options["run"])
-    path = with_ending(Path(options["output"] or run.folder / "model"), ".onnx")
-    path = Path(NEW_ONNX.checked(str(path), "--output"))
-    net, config = load_run(run, options["which"])
-    images = run.load_preview().get("image")
-    written = write(net, path, size=config.img_size, images=images)
-    Console(()).say(written.summary())
-    ways = {"PyTorch": eager(net), "ONNX": load_exported(written.path)}
-    speeds = images_per_second(ways, config.img_size)
-    said = ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items())
-    Console(()).say(f"  images/s on this CPU, one at a time: {said}")
-    return 0
-
-
 def data(options: Options) -> int:
     """Look through a data set and report what is in it; exit code 1 if it cannot be used so."""
     from ..data.audit import SHOWN, audit, report
@@ -253,7 +214,7 @@ def data(options: Options) -> int:
 
     console = Console(())
     there = look_through(Path(options["folder"]), taken_reading(options) or AUTOMATIC)
-    found = audit(there, progress=console.progress, store=cache_folder(Config()))
+    found = audit(there, progress=console.counting("reading images"), store=cache_folder(Config()))
     console.say(report(found, None if options["all"] else SHOWN))
     write_json(options["json"], found.as_dict())
     if options["picture"]:
@@ -286,9 +247,9 @@ def _score_run(folder: Path, options: Options, console: Console) -> None:
         reading=taken_reading(options),
         device=options["device"],
         which=options["which"],
-        views=_views(options),
+        views=views_of(options),
         threshold=options["validation_threshold"],
-        progress=console.progress,
+        progress=console.counting("scoring"),
     )
     for each in judged:
         console.say(each.summary())
@@ -315,8 +276,8 @@ def _score_together(runs: Sequence[Path], options: Options, console: Console) ->
         [Run(folder) for folder in runs],
         [Path(path) for path in options["dataset_path"]],
         reading=taken_reading(options),
-        views=_views(options),
-        progress=console.progress,
+        views=views_of(options),
+        progress=console.counting("scoring"),
         **how,
     )
     for each in judged:
@@ -338,9 +299,3 @@ def _write_scores(
         write_csv({name: each.per_image for name, each in sets.items()}, Path(options["csv"]))
         console.say(f"each image's scores: {options['csv']}")
     write_curves(options, console, {"": sets}, title_of(members_of(options["run"]), sets))
-
-
-def _views(options: Options) -> Views:
-    from ..evaluation.predict import Views
-
-    return Views(options["flip"], tuple(options["scales"]))

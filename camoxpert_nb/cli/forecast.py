@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import InputError
+from ..outside.terminal import tell
 from .flags import write_json
 from .parser import Options
 
@@ -57,6 +58,6 @@ def forecast(options: Options, choose: Callable[[Options, Sequence[float]], Any]
     card, count = find_card(on)
     order = choose(options, [card.gib] * count)
     found = forecast_on(order.config, on, images or 0)
-    print("\n".join(filter(None, [order.reason, found["text"]])))
+    tell("\n".join(filter(None, [order.reason, found["text"]])))
     write_json(order.json, found)
     return 0

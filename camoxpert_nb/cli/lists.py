@@ -6,12 +6,12 @@ Heavy imports happen inside each command, so `--help` is instant.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..outside.terminal import columns, width
+from ..outside.tables import table
+from ..outside.terminal import GAP, room, tell
 from ..runs.place import in_words, list_runs, usual_places
 from ..runs.run import RUNS
 from .flags import STDOUT, add_command, add_list_json, write_json
@@ -19,6 +19,8 @@ from .parser import FOLDER, NEW_PICTURE, Options
 
 if TYPE_CHECKING:
     from ..network.choices import Choice
+
+LICENCE = 12  # columns kept for a licence
 
 Row = Mapping[str, Any]
 
@@ -46,15 +48,16 @@ def runs(options: Options) -> int:
         return 0
     if not rows:
         place = given or f"{RUNS}/ (the usual place)"
-        print(
-            f"No runs in {place}. Look elsewhere: camoxpert runs FOLDER. Make one: camoxpert train."
+        tell(
+            f"No runs in {place}. Look elsewhere: `camoxpert runs FOLDER`. Make one: "
+            "`camoxpert train`."
         )
         return 0
     shown = [in_words(row) for row in rows]
-    print("\n".join(table(shown, cut="data", most=_most())))
+    tell("\n".join(table(shown, cut="data", most=room())))
     for row in rows:
         if "note" in row:
-            print(f"{row['folder']}: {row['note']}")
+            tell(f"{row['folder']}: {row['note']}")
     return _draw(options["figure"], rows)
 
 
@@ -66,9 +69,9 @@ def _draw(path: str, rows: Sequence[Row]) -> int:
     from ..figures.several import show_runs
 
     readable = [row["folder"] for row in rows if "note" not in row]
-    figure = try_to_draw(lambda: show_runs(readable), print, path)
-    drawn = figure and try_to_draw(lambda: save(figure, Path(path)), print, path)
-    print(f"drawn in {path}" if drawn else f"not drawn: {path}")
+    figure = try_to_draw(lambda: show_runs(readable), tell, path)
+    drawn = figure and try_to_draw(lambda: save(figure, Path(path)), tell, path)
+    tell(f"drawn in {path}" if drawn else f"not drawn: {path}")
     return 0 if drawn else 1
 
 
@@ -78,25 +81,27 @@ def backbones(options: Options) -> int:
 
     names = matching(options["pattern"])
     headings = ["backbone", "parameters", "multiply-adds", "trained at", "weights", "licence"]
-    wide = [max(map(len, [*names, headings[0]])), *map(len, headings[1:4]), len("weights"), 0]
+    wide = [max(map(len, [*names, headings[0]])), *map(len, headings[1:5]), LICENCE]
+    if room():  # a longer name has a line of its own
+        wide[0] = max(min(wide[0], room() - sum(wide[1:]) - len(GAP) * 5), len(headings[0]))
     rows, no_backbone = [], 0
     if not options["json"]:
-        print(_columns(headings, wide))
+        tell(_columns(headings, wide))
     for found in measured(names):
         if not isinstance(found, Choice):
             no_backbone += 1
             continue
         rows.append(found._asdict())
         if not options["json"]:
-            print(_columns(_choice_in_words(found), wide), flush=True)
+            tell(_columns(_choice_in_words(found), wide))
     if _as_json(options["json"], rows):
         return 0
-    print(
+    tell(
         f"Parameters in millions; multiply-adds in thousand millions, for an image of {SIDE} px; "
         "weights: here, or on the hub. Train with --backbone NAME."
     )
     if no_backbone:
-        print(
+        tell(
             f"{no_backbone} more match and cannot be used: a backbone needs features at strides 4, "
             "8, 16 and 32, and takes images of any size."
         )
@@ -111,35 +116,13 @@ def _choice_in_words(found: Choice) -> list[str]:
 
 def _columns(texts: Sequence[str], wide: Sequence[int]) -> str:
     """Return a row, numbers to the right, which is printed before the next one is known."""
+    if len(texts[0]) > wide[0]:
+        return f"{texts[0]}\n{_columns(['', *texts[1:]], wide)}"
     padded = [
         text.rjust(size) if 0 < number < 4 else text.ljust(size)
         for number, (text, size) in enumerate(zip(texts, wide, strict=True))
     ]
-    return "  ".join(padded).rstrip()
-
-
-def table(rows: Sequence[Mapping[str, str]], *, cut: str = "", most: int = 0) -> list[str]:
-    """Return rows as lines under their headings; column `cut` loses its beginning to fit `most`.
-
-    most: columns of a terminal, 0 for as many as there are.
-    """
-    wide = {name: max(width(name), *(width(row[name]) for row in rows)) for name in rows[0]}
-    over = sum(wide.values()) + 2 * (len(wide) - 1) - most
-    if cut and most and over > 0:
-        wide[cut] = max(wide[cut] - over, width(cut))
-    lines = [dict(zip(wide, wide, strict=True)), *rows]
-    return ["  ".join(_padded(line[name], wide[name]) for name in wide).rstrip() for line in lines]
-
-
-def _padded(text: str, wide: int) -> str:
-    """Return a text of so many columns; a longer one loses its beginning, as paths differ later."""
-    while width(text) > wide:
-        text = "..." + text.removeprefix("...")[1:] if width(text) > 4 else text[1:]
-    return text + " " * (wide - width(text))
-
-
-def _most() -> int:
-    return columns(sys.stdout) if sys.stdout.isatty() else 0
+    return GAP.join(padded).rstrip()
 
 
 def _as_json(path: str, rows: Sequence[Row]) -> bool:
@@ -149,5 +132,5 @@ def _as_json(path: str, rows: Sequence[Row]) -> bool:
     else:
         write_json(path, rows)
         if path:
-            print(f"written to {path}")
+            tell(f"written to {path}")
     return bool(path)

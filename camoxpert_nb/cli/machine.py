@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..outside.paths import readable, writable_folder
+from ..outside.terminal import tell
 from .flags import add_command, add_json, add_preset, add_settings, write_json
 from .parser import FILE, Options
 from .train import choose
@@ -70,26 +71,26 @@ def kaggle(options: Options) -> int:
 
     if options["what"] == "renew":
         for path, changed in renew_all():
-            print(f"{path}: {'renewed' if changed else 'current'}")
+            tell(f"{path}: {'renewed' if changed else 'current'}")
         return 0
     if options["what"] == "check":
         folder = readable(options["folder"], "the folder", "file or folder")
         if folder.is_file():
             return _compare(folder)
         check(folder)
-        print(f"{folder}: nothing Kaggle would refuse")
+        tell(f"{folder}: nothing Kaggle would refuse")
         return 0
     folder = writable_folder(options["folder"], "the folder")
     data = DATA if options["data"] is None else options["data"]
     weights = [Path(path) for path in options["weights"]]
     for path in build(options["user"], folder, data=data, weights=weights):
-        print(path)
+        tell(str(path))
     if not weights:
-        print(
+        tell(
             "NOTE: no pretrained weights travel along, and pushed notebooks have the internet off: "
             "a backbone would start from scratch. --weights FILE adds them (kaggle/README.md)."
         )
-    print("Next: kaggle/README.md")
+    tell("Next: kaggle/README.md")
     return 0
 
 
@@ -99,5 +100,5 @@ def _compare(notebook: Path) -> int:
 
     found = differences(notebook)
     same = "carries this package's code, file for file"
-    print("\n".join(f"{notebook}: {each}" for each in found or [same]))
+    tell("\n".join(f"{notebook}: {each}" for each in found or [same]))
     return int(bool(found))

@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import STOPPED, KitError
 from ..outside.paths import lend_home
 from ..outside.refused import sentence
-from ..outside.terminal import patient, readable
+from ..outside.terminal import patient, tell
 from . import evaluate, lists, machine, rates, repeat, train
 from .parser import Options, Parser, check_paths, flag_text
 
@@ -49,7 +49,7 @@ def _run(command: Callable[[Options], int], options: Options) -> int:
             _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        print("camoxpert: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return STOPPED
     except OSError as error:
         _complain(sentence(error, given))
@@ -57,7 +57,7 @@ def _run(command: Callable[[Options], int], options: Options) -> int:
 
 
 def _complain(why: str) -> None:
-    print(readable(f"camoxpert: {why}", sys.stderr), file=sys.stderr)
+    tell(f"camoxpert: {why}", sys.stderr)
 
 
 def _parser() -> Parser:

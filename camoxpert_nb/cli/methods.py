@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import argparse
 
     from ..evaluation.judge import Judged
+    from ..evaluation.predict import Views
     from ..evaluation.scores import Scores
     from ..runs.run import Run
     from ..training.console import Console
@@ -66,11 +67,12 @@ def judge_each(
     from ..evaluation.judge import judge, judge_maps
 
     runs, maps = told_apart(folders)
+    shown = console.counting("scoring")
     found: dict[str, list[Judged]] = {
-        str(run.folder): judge(run, paths, progress=console.progress, **how) for run in runs
+        str(run.folder): judge(run, paths, progress=shown, **how) for run in runs
     }
     like = next(iter(found.values()))
-    found |= {str(each): judge_maps(each, like, progress=console.progress) for each in maps}
+    found |= {str(each): judge_maps(each, like, progress=shown) for each in maps}
     return {name: found[name] for name in dict.fromkeys(map(str, map(Path, folders)))}
 
 
@@ -84,7 +86,7 @@ def score_folders(options: Options, console: Console) -> Scores:
         Path(options["predictions"]),
         Path(options["ground_truth"]),
         how=reading.how,
-        progress=console.progress,
+        progress=console.counting("scoring"),
     )
     console.say(f"{options['predictions']}\n{scores.summary()}")
     return scores
@@ -130,6 +132,33 @@ def write_curves(
             partial(_draw, lines, group or title, path), console.say, str(path)
         ):
             console.say(f"curves drawn: {drawn}")
+
+
+def own_data(runs: Sequence[Path]) -> str:
+    """Return the folder of the data that these runs trained on; InputError for none, or several."""
+    from ..evaluation.judge import data_of
+    from ..runs.run import Run
+
+    places = {data_of(Run(folder)): None for folder in runs}
+    if len(places) > 1:
+        raise InputError(
+            f"These runs trained on several data sets ({', '.join(places)}): say on which they are "
+            "scored, --dataset-path DIR."
+        )
+    (place,) = places
+    if not Path(place).is_dir():
+        raise InputError(
+            f"{place}, the data that {runs[0]} trained on, is not here: say where images and masks "
+            "are, --dataset-path DIR."
+        )
+    return place
+
+
+def views_of(options: Options) -> Views:
+    """Return test-time augmentation as `add_views` took it."""
+    from ..evaluation.predict import Views
+
+    return Views(options["flip"], tuple(options["scales"]))
 
 
 def _draw(lines: Lines, name: str, path: Path) -> Path:

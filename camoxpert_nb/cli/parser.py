@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from ..errors import InputError
 from ..outside import paths
+from ..outside.terminal import readable
 from ..runs.latest import place_of
 from ..runs.place import check_run
 from ..runs.repeat import Repeat, is_repeat
@@ -184,7 +185,8 @@ class Parser(argparse.ArgumentParser):
         """Say what was wrong and where help is, and end with code 2."""
         if message.endswith("required: COMMAND"):
             message = "no command was given."
-        self.exit(2, f"{self.prog}: {message}\n`{self.prog} --help` lists what can be given.\n")
+        help = f"`{self.prog} --help` lists what can be given."
+        self.exit(2, readable(f"{self.prog}: {message}\n{help}\n", sys.stderr))
 
     def _refuse_unknown(self, words: Sequence[str]) -> None:
         """End with the known flags that are like the first unknown one."""

@@ -51,7 +51,7 @@ def lr_find(options: Options) -> int:
     training = prepare(config, console.progress)
     loaders = Loaders(training, console.progress)
     with contextlib.closing(loaders.feed):
-        found = find_rate(training, loaders, report=console.progress, **how)
+        found = find_rate(training, loaders, report=console.counting("steps"), **how)
     console.say("\n".join(filter(None, [order.reason, found.sentence()])))
     values = found.to_json()
     write_json(file, values)

@@ -21,6 +21,8 @@ from typing import Any
 
 from ..errors import STOPPED, InputError
 from ..outside.refused import naming
+from ..outside.spelling import counted
+from ..outside.terminal import tell
 from ..runs.process import discard_empty, environment, new_folder
 from ..runs.repeat import Repeat, is_repeat, train_member, why_failed
 from ..runs.run import Run
@@ -53,7 +55,7 @@ def repeat(options: Options) -> int:
     began, dry = time.time(), options.pop("dry_run")
     plan, reason, changes = _plan(options)
     if reason:
-        print(reason, flush=True)
+        tell(reason)
     if dry:
         return _show(plan)
     plan.save()
@@ -134,7 +136,7 @@ def _show(plan: Repeat) -> int:
         plan.config_of(name).save(file)
         command = [sys.executable, "-m", "camoxpert_nb", "train", "--config", str(file)]
         code = subprocess.call([*command, "--dry-run"], env=environment())
-    print(f"{len(plan.numbers)} such trainings, one after the other: {', '.join(plan.members())}")
+    tell(f"{len(plan.numbers)} such trainings, one after the other: {', '.join(plan.members())}")
     return code
 
 
@@ -178,13 +180,13 @@ def _train_all(plan: Repeat, changes: Options, began: float) -> int:
     with _signals() as signals:
         for name, run in members.items():
             if run.finished:
-                _say(f"{name}: finished before, kept as it is")
+                tell(f"{name}: finished before, kept as it is")
                 continue
             budget = plan.config.time_budget
             left = budget - (time.time() - began) / 60
             if signals.heard or own.wants("stop") or (budget and left <= 0):
                 return _stopped(plan)
-            _say(f"\n{name}, {[*members].index(name) + 1} of {len(members)}: {run.folder}")
+            tell(f"\n{name}, {[*members].index(name) + 1} of {len(members)}: {run.folder}")
             limit = {"time_budget": left if budget else 0.0}
             config = plan.config_of(name).replace(**limit)
             flags = as_flags({**changes, **limit})
@@ -193,7 +195,7 @@ def _train_all(plan: Repeat, changes: Options, began: float) -> int:
                 return _stopped(plan)
             if not run.finished:
                 failed[name] = why_failed(run, code)
-                _say(f"{name}: FAILED, the others go on. {failed[name]}")
+                tell(f"{name}: FAILED, the others go on. {failed[name]}")
     return _finish(plan, failed)
 
 
@@ -224,9 +226,9 @@ def _stopped(plan: Repeat) -> int:
     members = plan.members()
     done = sum(run.finished for run in members.values())
     Run(plan.folder).request("stop", wanted=False)
-    _say(
+    tell(
         f"\n{done} of {len(members)} are finished, the rest waits. Go on with the same command, or "
-        f"camoxpert repeat --checkpoint-dir {plan.folder}"
+        f"with\n  {_again(plan)}"
     )
     return STOPPED
 
@@ -239,24 +241,25 @@ def _finish(plan: Repeat, failed: dict[str, str]) -> int:
 
     done = {name: run for name, run in plan.members().items() if run.finished}
     if done:
-        _say(f"\nscoring {len(done)} members on the images that each held out")
-        progress = Console(()).progress
+        tell(f"\nscoring {counted(len(done), 'member')} on the images that each held out")
+        progress = Console(()).counting("scoring")
         found, scores = score_repeat(plan.by, done, plan.config.device, progress)
-        _say(found.summary())
+        tell(found.summary())
         result = found.to_json() | {"failed": failed}
         write_json(str(plan.folder / "results.json"), result)
         with naming(plan.folder / "results.csv"):
             found.table().to_csv(plan.folder / "results.csv", index=False)
         tables = {name: one.per_image for name, one in scores.items()}
         write_csv(tables, plan.folder / "images.csv")
-        _say(f"kept in {plan.folder}: results.json, results.csv, images.csv")
+        tell(f"kept in {plan.folder}: results.json, results.csv, images.csv")
     for name, why in failed.items():
-        print(f"camoxpert: {name} failed: {why}", file=sys.stderr)
+        tell(f"camoxpert: {name} failed: {why}", sys.stderr)
     if failed:
-        again = f"camoxpert repeat --checkpoint-dir {plan.folder}"
-        print(f"The failed ones are tried again by the same command, or {again}", file=sys.stderr)
+        again = f"The failed ones are tried again by the same command, or by\n  {_again(plan)}"
+        tell(again, sys.stderr)
     return 1 if failed else 0
 
 
-def _say(text: str) -> None:
-    print(text, flush=True)
+def _again(plan: Repeat) -> str:
+    """Return the command that goes on."""
+    return f"camoxpert repeat --checkpoint-dir {plan.folder}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import STOPPED, InputError, RankFailed
+from ..outside.terminal import tell
 from ..runs.process import begun, discard_untrained, new_folder
 from ..runs.run import Run
 from ..settings.checks import flag_of
@@ -139,7 +140,7 @@ def demo(options: Options) -> int:
     parser = Parser()
     evaluate_flags(parser)
     code = evaluate(vars(parser.parse_args(words)))
-    print(
+    tell(
         f"\nOpen {folder}/report.html. Next: train on your own images with\n"
         "  camoxpert train --dataset-path DIR        (first look at them: camoxpert data DIR)\n"
         "or find objects in any picture with\n"
@@ -281,7 +282,7 @@ def _start(order: Order, processes: int) -> int:
     new = not (named and Path(named).exists())
     folder = named or str(new_folder())
     if order.reason:
-        print(order.reason, flush=True)
+        tell(order.reason)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "config.json"
         order.config.replace(checkpoint_dir=folder).save(file)

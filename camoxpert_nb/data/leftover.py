@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .matching import Match
 
 
+OF_A_RUN = ("config.json", "history.jsonl")  # files by which a run's folder is known
 REMAINS = "remains"  # of images, in the place of a suffix
 
 
@@ -94,7 +95,8 @@ def _unread(folder: Folder, place: str, listed: Set[Path], *, harmless: bool) ->
             yield Unused(place, len(names), reason, tuple(names[:3]))
         elif advice:
             outline = suffix in (".json", ".xml", ".gz", ".mat")
-            reason = f"{suffix[1:].upper()} files, which are not read: {advice}"
+            files = "file, which is" if len(names) == 1 else "files, which are"
+            reason = f"{suffix[1:].upper()} {files} not read: {advice}"
             yield Unused(place, len(names), reason, tuple(names[:3]), harmless and outline)
         elif not suffix and len(names) > 2:
             reason = "files without a suffix, which are not read: add .jpg or .png"
@@ -103,6 +105,11 @@ def _unread(folder: Folder, place: str, listed: Set[Path], *, harmless: bool) ->
 
 def nothing_found(tree: Folder, rows: Sequence[str], reading: Reading) -> InputError:
     """Return what to say of a root in which no image has its mask."""
+    if all((tree.path / name).is_file() for name in OF_A_RUN):
+        return InputError(
+            f"{tree.path} is a run, and no data set: it holds what a training wrote. Expected a "
+            "folder of images and masks here; a run is given as --run, or to `camoxpert compare`."
+        )
     folders = [folder for folder in tree.walk() if folder.images]
     kinds = ". ".join(str(each) for each in unused_files(tree, []) if "not read" in each.reason)
     if not folders:

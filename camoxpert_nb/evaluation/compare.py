@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..errors import InputError, few
+from ..outside.spelling import counted
+from ..outside.tables import table
+from ..outside.terminal import room
 from ..runs.records import in_words, performance
 from ..runs.run import Run
 from .metrics import MEASURES
@@ -52,8 +55,8 @@ class Comparison(NamedTuple):
             for why, count in reasons.items()
             if count
         ]
-        table = self.means.rename(columns=LABELS).to_string(float_format="{:.4f}".format)
-        return "\n".join([f"{self.n} shared images", table, *self.statements, *gone])
+        means = aligned(self.means.rename(columns=LABELS).T)
+        return "\n".join([f"{counted(self.n, 'shared image')}", means, *self.statements, *gone])
 
 
 def compare(
@@ -168,13 +171,32 @@ def ablation_text(groups: pd.DataFrame) -> str:
         shown[name] = ["none yet" if pd.isna(each) else f"{each:.4f}" for each in groups[name]]
     if not shown["without a score"].any():
         shown = shown.drop(columns="without a score")
-    return str(shown.to_string(index=False))
+    widest, most = shown["settings"].map(len).max(), room()
+    if not most or 2 * widest < most:
+        return aligned(shown.set_index("settings"))
+    numbers = [f"{place}: {each}" for place, each in enumerate(shown["settings"], 1)]
+    shown["settings"] = [each.partition(":")[0] for each in numbers]
+    return "\n".join([*numbers, aligned(shown.set_index("settings"))])
+
+
+def aligned(frame: pd.DataFrame) -> str:
+    """Return a table as text that fits the terminal: numbers of four digits, texts as they are."""
+    heads = [str(frame.index.name or ""), *map(str, frame.columns)]
+    rows = [
+        dict(zip(heads, [str(index), *map(_cell, values)], strict=True))
+        for index, values in zip(frame.index, frame.to_numpy(object), strict=True)
+    ]
+    return "\n".join(table(rows, most=room(), right=True))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def performance_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Return a row of `performance.in_words` for each run, measured from its records."""
     return pd.DataFrame(
-        [{"run": run.folder.name, **in_words(run_performance(run))} for run in runs]
+        [{"run": str(run.folder), **in_words(run_performance(run))} for run in runs]
     )
 
 
@@ -192,7 +214,8 @@ def _statement(
     low, high, gain = row["low"], row["high"], row["difference"]
     numbers = (
         f"{row['run']} against {first}: IoU {gain:+.4f} on average over {n} images in pairs "
-        f"({100 * confidence:.3g} % interval {low:+.4f} to {high:+.4f}, paired bootstrap). "
+        f"({100 * confidence:.3g} % interval {low:+.4f} to {high:+.4f}, paired bootstrap"
+        f"{_several(confidence)}). "
     )
     known = {run: count for run in (first, str(row["run"])) if (count := trained.get(run, 0))}
     if known:
@@ -212,6 +235,14 @@ def _statement(
         f"The interval is clear of 0: {row['run']} is {word} on images of this kind. Another seed "
         "can still move a mean as much: train both again with --seed 1 and 2, and compare all."
     )
+
+
+def _several(confidence: float) -> str:
+    """Say why an interval is wider than 95 %."""
+    if confidence < 0.951:
+        return ""
+    count = round(0.05 / (1 - confidence))
+    return f"; wider than 95 %, so that all {count} comparisons hold at once in 95 % of cases"
 
 
 def fewest(confidence: float) -> int:

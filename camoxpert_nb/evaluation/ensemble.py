@@ -25,7 +25,7 @@ from .compare import PAIRED, fewest, paired_differences
 from .files import cores, in_order
 from .judge import chosen_sets, open_predictor
 from .metrics import Measured
-from .predict import PLAIN, Prediction, Predictor, Views
+from .predict import PLAIN, Prediction, Predictor, Unread, Views
 from .scores import Scores, number
 from .scoring import measure_map, refuse_other_shapes, scores_of
 from .which_images import Chosen, holders
@@ -41,26 +41,34 @@ class Ensemble:
     members: Sequence[Predictor]
 
     def each(
-        self, images: Sequence[Pair | Path], views: Views = PLAIN, seconds: Seconds | None = None
+        self,
+        images: Sequence[Pair | Path],
+        views: Views = PLAIN,
+        seconds: Seconds | None = None,
+        unread: Unread | None = None,
     ) -> Iterator[tuple[Prediction, ...]]:
         """Yield the predictions of all members for each image, in order.
 
-        seconds: takes each member's seconds per image of each batch.
+        seconds: takes each member's seconds per image of each batch. unread: as Predictor's.
         """
         times = seconds if seconds is not None else [[] for _ in self.members]
         return zip(
             *(
-                member.predict(images, views, own)
+                member.predict(images, views, own, unread)
                 for member, own in zip(self.members, times, strict=True)
             ),
             strict=True,
         )
 
     def predict(
-        self, images: Iterable[Pair | Path], views: Views | None = None
+        self,
+        images: Iterable[Pair | Path],
+        views: Views | None = None,
+        *,
+        unread: Unread | None = None,
     ) -> Iterator[Prediction]:
         """Yield the mean of the members' maps for each image, in order; errors are Predictor's."""
-        for predictions in self.each([*images], views or PLAIN):
+        for predictions in self.each([*images], views or PLAIN, unread=unread):
             yield together(predictions)
 
 
@@ -129,10 +137,7 @@ class Together:
         ]
         lines += [f"  {self.meaning(n)}"] if gains else []
         cost, one = sum(self.seconds.values()), float(np.mean([*self.seconds.values()]))
-        lines.append(
-            f"  network: {cost:.4f} seconds per image, {cost / one if one else 1:.1f} times a "
-            "member's mean"
-        )
+        lines.append(f"  all members take {cost / one if one else 1:.1f} times as long as one")
         return "\n".join(lines)
 
     def meaning(self, n: int) -> str:

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..data.layouts import SUFFIXES
-from ..errors import InputError
+from ..data.spellings import holds_masks
+from ..errors import InputError, few
 
 _AHEAD = 16  # images read or maps scored beyond the one in turn: bounds the memory
+
+DEEPEST = 4  # folders below one without images that are looked through
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,8 +31,30 @@ def by_stem(folder: Path) -> dict[str, Path]:
                 raise InputError(f"{found[path.stem]} and {path.name} share a stem: rename one.")
             found[path.stem] = path
     if not found:
-        state = "has no images" if folder.is_dir() else "is no folder"
-        raise InputError(f"{folder} {state}. Give the folder that holds {', '.join(SUFFIXES)}.")
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder. Give the one that holds the images.")
+        if below := _with_images(folder):
+            raise InputError(
+                f"{folder} has no images itself; folders in it have: {few(below)}. Give one of "
+                "them."
+            )
+        raise InputError(
+            f"{folder} has no images, nor has a folder in it. Give the folder that holds "
+            f"{', '.join(SUFFIXES)}."
+        )
+    return found
+
+
+def _with_images(folder: Path) -> list[str]:
+    """Return the folders below one that hold images, no masks, and how many; not far below."""
+    found = []
+    for place, below, files in os.walk(folder):
+        below[:] = sorted(each for each in below if each[0] != ".")
+        if len(Path(place).relative_to(folder).parts) >= DEEPEST:
+            below.clear()
+        names = [each for each in files if each[0] != "." and Path(each).suffix.lower() in SUFFIXES]
+        if names and not holds_masks(Path(place).name):
+            found.append(f"{Path(place).relative_to(folder)} ({len(names)})")
     return found
 
 

@@ -28,11 +28,13 @@ from ..data.cache import Progress
 from ..data.images import Array, read_image, refuse_foreign, resize_image, write_map
 from ..data.masks import mask_size
 from ..data.pairs import Pair
-from ..errors import InputError
+from ..errors import InputError, few
 from ..network.backbone import STRIDES
 from ..network.build import evaluating
 from ..outside.paths import given
 from .files import by_stem, cores, in_order
+
+Unread = dict[Path, str]  # what cannot be read, and why
 
 
 class Kept(NamedTuple):
@@ -130,15 +132,17 @@ class Predictor:
         images: Iterable[Pair | Path],
         views: Views | None = None,
         seconds: list[float] | None = None,
+        unread: Unread | None = None,
     ) -> Iterator[Prediction]:
         """Yield the prediction of each image, in order, at its own size (of a Pair: its mask's).
 
-        seconds: takes the network's seconds per image of each batch. Raises InputError for an
-        unreadable file, and for a map with NaN.
+        seconds: takes the network's seconds per image of each batch. unread: takes the reason for
+        each image that cannot be read, which is then passed over. Raises InputError for such a file
+        without it, and for a map with NaN.
         """
         views = views or PLAIN
-        load = partial(_load, sides=views.sides(self.size))
-        loaded = in_order(load, images, workers=min(4, cores()))
+        load = partial(_load, sides=views.sides(self.size), unread=unread)
+        loaded = filter(None, in_order(load, images, workers=min(4, cores())))
         while batch := list(islice(loaded, self.batch_size)):
             names, squares, sizes = zip(*batch, strict=True)
             started = time.perf_counter()
@@ -195,9 +199,13 @@ class Predicts(Protocol):
     """What gives a map for each image: one network (`Predictor`), or several (`Ensemble`)."""
 
     def predict(
-        self, images: Iterable[Pair | Path], views: Views | None = None
+        self,
+        images: Iterable[Pair | Path],
+        views: Views | None = None,
+        *,
+        unread: Unread | None = None,
     ) -> Iterator[Prediction]:
-        """Yield the prediction of each image, in order."""
+        """Yield the prediction of each image, in order, but of those in `unread`."""
         ...
 
 
@@ -233,27 +241,45 @@ def predict_folder(
     *,
     views: Views = PLAIN,
     progress: Progress | None = None,
+    unread: Unread | None = None,
 ) -> int:
     """Write output/<stem>.png, 8-bit at the image's own size, for a file or folder; return n.
 
-    Raises InputError as `images_to_predict` and `Predictor.predict` do.
+    unread: takes the reason for each image of a folder that cannot be read; the others are written.
+    Raises InputError as `images_to_predict` and `Predictor.predict` do, and if none can be read.
     """
-    output = given(output, "--output")
-    paths = images_to_predict(given(source, "--input"), output)
+    output, source = given(output, "--output"), given(source, "--input")
+    paths = images_to_predict(source, output)
+    passed = unread if source.is_dir() else None
 
     def write(item: Prediction) -> None:
         write_map(output / f"{item.name}.png", item.probability)
 
-    maps = predictor.predict(paths, views)
+    maps, done = predictor.predict(paths, views, unread=passed), 0
     for done, _ in enumerate(in_order(write, maps, workers=cores()), 1):
         if progress:
-            progress(done, len(paths))
-    return len(paths)
+            progress(done, len(paths) - len(passed or ()))
+    if not done:
+        refuse_all(paths, passed or {})
+    return done
 
 
-def _load(item: Pair | Path, sides: Sequence[int]) -> tuple[str, list[Array], tuple[int, int]]:
+def refuse_all(paths: Sequence[Path], unread: Unread) -> None:
+    """Raise InputError: of these pictures none can be read."""
+    raise InputError(f"none of {len(paths)} pictures can be read: {few([*unread.values()])}")
+
+
+def _load(
+    item: Pair | Path, sides: Sequence[int], unread: Unread | None
+) -> tuple[str, list[Array], tuple[int, int]] | None:
     path = item.image if isinstance(item, Pair) else Path(item)
-    image = read_image(path)
+    try:
+        image = read_image(path)
+    except InputError as error:
+        if unread is None:
+            raise
+        unread[path] = str(error)
+        return None
     own = mask_size(item) if isinstance(item, Pair) else image.shape[:2]
     return path.stem, [resize_image(image, side) for side in sides], (own[0], own[1])
 

@@ -22,6 +22,7 @@ from ..data.selection import select
 from ..errors import InputError
 from ..runs.run import Run
 from ..settings.config import Config
+from .compare import aligned
 from .judge import data_of, open_predictor
 from .scores import LABELS, Bounds, Scores, bootstrap, percentile_interval
 from .scoring import evaluate
@@ -81,7 +82,7 @@ class Repeated:
             shown[name] = [_text(value, digits) for value in shown[name]]
         for name in ("images", "epochs"):
             shown[name] = [_text(value, 0) for value in shown[name]]
-        lines = [shown.to_string(index=False), self.meaning]
+        lines = [aligned(shown.set_index("member")), self.meaning]
         if self.pooled:
             lines += [f"All {self.images} images with an object together. {POOLED}"]
             lines += [

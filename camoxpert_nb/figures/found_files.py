@@ -5,7 +5,6 @@ from __future__ import annotations
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from matplotlib.figure import Figure
 
 from ..data.cache import Progress
 from ..data.images import Array, read_grey, read_image, refuse_foreign, write_map
-from ..errors import InputError, few
+from ..errors import InputError
 from ..evaluation.files import cores, in_order
 from ..evaluation.judge import open_predictor
-from ..evaluation.predict import PLAIN, Prediction, Views
+from ..evaluation.predict import PLAIN, Prediction, Views, refuse_all
 from ..runs.run import Run
 from .canvas import STYLE, WIDTH, Picture, empty_picture
 from .predictions import blank, short, write_overlay
@@ -101,27 +100,34 @@ def predict_pictures(
     if isinstance(threshold, bool) or not 0 < threshold < 1:
         raise InputError(f"threshold {threshold!r}: expected a number between 0 and 1, as 0.5.")
     folder = Path(folder)
-    readable, unread = _readable(pictures)
-    names = dict(zip(readable, distinct_names(readable), strict=True))
+    pictures = [*dict.fromkeys(pictures)]
+    names = dict(zip(pictures, distinct_names(pictures), strict=True))
     targets = [folder / part / f"{n}.png" for n in names.values() for part in ("", "overlays")]
     refuse_foreign(targets, "Name another folder for the maps.")
-    (folder / "overlays").mkdir(parents=True, exist_ok=True)
-    predictor = open_predictor(run, device, which)
+    predictor, unread = open_predictor(run, device, which), dict[Path, str]()
 
     def write(item: tuple[Path, Prediction]) -> dict[str, Any]:
         path, found = item
+        (folder / "overlays").mkdir(parents=True, exist_ok=True)
         write_map(folder / f"{names[path]}.png", found.probability)
         target = folder / "overlays" / f"{names[path]}.png"
         write_overlay(target, read_image(path), found.probability > threshold)
         return _row(names[path], path, found, threshold)
 
-    maps = zip(readable, predictor.predict(readable, views), strict=True)
+    left = iter(pictures)
+    maps = (  # what cannot be read is known before the next map comes
+        (next(path for path in left if path not in unread), found)
+        for found in predictor.predict(pictures, views, unread=unread)
+    )
     rows = []
     for done, row in enumerate(in_order(write, maps, workers=cores()), 1):
         rows.append(row)
         if progress:
-            progress(done, len(readable))
-    return FoundInPictures(folder, pd.DataFrame(rows), threshold, unread)
+            progress(done, len(pictures) - len(unread))
+    if not rows:
+        refuse_all(pictures, unread)
+    told = [unread[path] for path in pictures if path in unread]
+    return FoundInPictures(folder, pd.DataFrame(rows), threshold, told)
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -138,25 +144,6 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
         f"{name}_{path.suffix[1:]}" if counts[name.casefold()] > 1 else name
         for name, path in zip(names, paths, strict=True)
     ]
-
-
-def _readable(pictures: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return what can be read, and what cannot, with the reason."""
-
-    def fault(path: Path) -> str:
-        try:
-            read_image(path)
-        except InputError as error:
-            return str(error)
-        return ""
-
-    with ThreadPoolExecutor(cores()) as pool:
-        faults = list(pool.map(fault, pictures))
-    unread = [each for each in faults if each]
-    readable = [path for path, why in zip(pictures, faults, strict=True) if not why]
-    if not readable:
-        raise InputError(f"none of {len(pictures)} pictures can be read: {few(unread)}")
-    return readable, unread
 
 
 def _row(name: str, path: Path, found: Prediction, threshold: float) -> dict[str, Any]:

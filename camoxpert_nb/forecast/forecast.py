@@ -16,6 +16,7 @@ from ..machine.cards import Card, find_card
 from ..machine.devices import Precision, precision_of
 from ..network.backbone import Start
 from ..network.build import build_net
+from ..outside.spelling import counted
 from ..settings.config import Config
 from ..settings.decide import decide
 from ..training.budget import RESERVE, SESSION
@@ -174,7 +175,7 @@ def _text(found: Mapping[str, Any]) -> str:
 def _line(row: Mapping[str, Any], gib: float) -> str:
     epoch = _about(*(row[f"seconds_per_epoch{end}"] for end in ("_low", "", "_high")))
     return (
-        f"  {'stage ' + row['name']:<22} {epoch} an epoch, {row['epochs']} epochs, "
+        f"  {'stage ' + row['name']:<22}  {epoch} an epoch, {counted(row['epochs'], 'epoch')}, "
         f"batch {row['batch']}, "
         f"{row['gib_per_device']:.1f} of {gib:.1f} GiB"
     )

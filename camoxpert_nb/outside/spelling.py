@@ -17,3 +17,17 @@ def alike(word: str, known: Iterable[str], most: int = 2, *, least: float = _LIK
     near = difflib.get_close_matches(word, list(known), most, least)
     ratios = [difflib.SequenceMatcher(None, each, word).ratio() for each in near]
     return [name for name, ratio in zip(near, ratios, strict=True) if ratio > ratios[0] - _BEHIND]
+
+
+def counted(number: int, noun: str, several: str = "") -> str:
+    """Return a number with its noun, in the singular for one; several: a plural without s."""
+    return f"{number:,} {noun if number == 1 else several or noun + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in seconds, from two minutes on in minutes, and from 90 on in hours."""
+    if seconds < 120:
+        return counted(round(seconds), "second") if seconds >= 1 else f"{seconds:.1f} seconds"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.1f} minutes"
+    return f"{seconds / 3600:.1f} hours"

@@ -20,6 +20,14 @@ USUAL = 80  # columns of a terminal that does not tell its width
 UNBROKEN = "\0"  # stands for a blank at which no line is broken
 HANG = 10  # columns before what is left of a line of many parts
 
+# What begins a line that is to be typed: a program's name, a call, a path of a file.
+TYPED = re.compile(
+    r"  (?:[A-Z_]+=\S+ )*"
+    r"(?:camoxpert|python3?|torchrun|pip|conda|touch|cd|cp|mv|tensorboard|wandb)\b"
+    r"|  [\w.]+\(.*\)$"
+    r"|  \S*[/\\].*\.[A-Za-z]\w{1,4}$"
+)
+
 LEFT = (errno.EPIPE, errno.EIO, errno.EBADF)  # whoever read has gone: `| head`, a lost terminal
 
 
@@ -150,6 +158,19 @@ def fitted(parts: Sequence[Part], most: int) -> str:
     return line
 
 
+def room(stream: IO[str] | None = None) -> int:
+    """Return how many columns a table may take there: a terminal's; 0, without limit, elsewhere."""
+    stream = stream or sys.stdout
+    return columns(stream) if stream.isatty() else 0
+
+
+def tell(text: str, stream: IO[str] | None = None) -> None:
+    """Print lines at once, folded where somebody watches, in the place of a line that moves."""
+    stream = stream or sys.stdout
+    stream.write("\r\x1b[K" * moves(stream) + readable(text, stream) + "\n")
+    stream.flush()
+
+
 def readable(text: str, stream: IO[str]) -> str:
     """Return lines as that stream shows them best: folded where it is a terminal."""
     if not stream.isatty():
@@ -162,11 +183,10 @@ def folded(line: str, most: int) -> str:
     """Return a line as lines of at most `most` columns, as long as its words allow.
 
     A line of a name and its text (`name   text`) goes on under the text, and is broken between
-    words. One of many parts is broken between parts, two blanks apart. Two blanks before what does
-    not begin as a sentence say that it is to be typed: it stays whole, so that it can be copied.
+    words. One of many parts is broken between parts, two blanks apart. What is to be copied stays
+    whole: a line of two blanks and a command, a call or a file, and what stands in `backquotes`.
     """
-    typed = re.match(r"  [^A-Z\s]", line)
-    if width(line) <= most or typed:
+    if width(line) <= most or TYPED.match(line):
         return line
     before = len(line) - len(line.lstrip())
     name, *parts = re.split(r"\s{2,}", line.strip())
@@ -176,6 +196,7 @@ def folded(line: str, most: int) -> str:
     elif parts:
         hang = before or HANG
         line = re.sub(r"(?<=\S) (?=\S)", UNBROKEN, line)
+    line = re.sub(r"`[^`]+`", lambda found: found[0].replace(" ", UNBROKEN), line)
     lines = textwrap.wrap(
         line,
         max(most, hang + 1),

@@ -61,10 +61,13 @@ def check_run(run: Run, flag: str = "") -> None:
     if not run.folder.is_dir():
         raise InputError(f"{where}: no such folder, expected that of a run. {see}")
     names = sorted(each.name for each in run.folder.iterdir() if not each.name.startswith("."))
-    below = next((each for each in runs_below(run.folder) if each.folder != run.folder), None)
+    below = [str(each.folder) for each in runs_below(run.folder) if each.folder != run.folder]
+    inside = f" There is a run in it: {below[0]}." if below else f" Give a run's folder. {see}"
+    if len(below) > 1:
+        inside = f" There are {len(below)} runs in it: {few(sorted(below))}. Give one of them."
     raise InputError(
         f"{where} is no run: it has no config.json, and holds {few(names) if names else 'nothing'}."
-        + (f" There is a run in it: {below.folder}." if below else f" Give a run's folder. {see}")
+        + inside
     )
 
 

@@ -11,6 +11,7 @@ from ..data.counting import first
 from ..data.reading import Reading
 from ..errors import few
 from ..machine.devices import pick_devices
+from ..outside.spelling import counted
 from ..settings.config import Config
 from ..settings.decide import lr_warnings, recipe_lines, short_run
 from ..settings.presets import Suggestion, suggest
@@ -116,10 +117,10 @@ def _part(training: Training, part: int) -> list[str]:
     epochs = sum(stage.epochs for stage in stages)
     device = "GPU" if training.devices.ids else "CPU"
     return [
-        f"{epochs} epoch{'s' * (epochs != 1)}, {what}, {_rate(training, stages)}",
+        f"{counted(epochs, 'epoch')}, {what}, {_rate(training, stages)}",
         f"batch {first.batch} per {device} x {count} {device}{'s' if count > 1 else ''} "
         f"x {config.accumulation_steps} accumulated = {first.effective} effective, "
-        f"{first.steps} steps an epoch{_of_images(first, training.plan.images)}",
+        f"{counted(first.steps, 'step')} an epoch{_of_images(first, training.plan.images)}",
     ]
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import IO, Any
 
-from ..outside.terminal import GAP, Part, columns, fitted, moves, readable
+from ..outside.spelling import counted, duration
+from ..outside.terminal import GAP, Part, columns, fitted, moves, tell
 from ..runs.pace import Pace, clock
 from ..runs.whole import without_link
 from ..settings.config import Config
@@ -32,18 +36,21 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print lines for good, folded where somebody watches, and log them as they are."""
-        self.stream.write("\r\x1b[K" * self._moving + readable(text, self.stream) + "\n")
-        self.stream.flush()
+        tell(text, self.stream)
         if self.log:
             with without_link(self.log).open(
                 "a", encoding="utf-8", errors="backslashreplace"
             ) as file:
                 file.write(text + "\n")
 
-    def progress(self, done: int, total: int) -> None:
-        """Show how far a preparation is."""
+    def counting(self, what: str) -> Callable[[int, int], None]:
+        """Return what shows how far this is: scoring, predicting, ..."""
+        return partial(self.progress, what=what)
+
+    def progress(self, done: int, total: int, what: str = "preparing images") -> None:
+        """Show how far a preparation is, or what else is counted."""
         if self._moving and self._due(done == total):
-            self._draw(Part("preparing images", 2), _bar(done, total), Part(f"{done}/{total}", 3))
+            self._draw(Part(what, 2), _bar(done, total), Part(f"{done}/{total}", 3))
 
     def report(self, record: dict[str, Any]) -> None:
         """Show a record of the training."""
@@ -165,13 +172,14 @@ def ending(
 ) -> str:
     """Return what a training came to, and what to type next: a command, or these calls.
 
-    trained: whether it has just been trained; else it was finished before.
+    trained: whether it has just been trained; else it was finished before. judge: a call in which
+    DIR stands for the data; those are the run's own where they have a test split.
     """
-    best, minutes = summary["best"], summary["seconds"] / 60
+    best = summary["best"]
     reached = summary["target_reached_at_epoch"]
     now = "" if trained else " before"
-    epochs = f"{summary['epochs']} epoch{'s' * (summary['epochs'] != 1)}"
-    lines = [f"\n{minutes:.1f} minutes of training in {epochs}{now}."]
+    epochs = counted(summary["epochs"], "epoch")
+    lines = [f"\n{duration(summary['seconds'])} of training in {epochs}{now}."]
     if best:
         lines.append(
             f"best validation IoU {best['iou']:.3f} at epoch {best['epoch']} ({best['weights']} "
@@ -181,11 +189,19 @@ def ending(
     if summary.get("ended_early"):
         lines.append(f"ended early: {summary['ended_early']}")
     if summary["finished"]:
-        lines.append(f"best weights: {folder}/best.pt. Score them on a test set:")
-        lines.append(f"  {judge or f'camoxpert evaluate --run {folder} --dataset-path DIR'}")
+        data = summary.get("data", {})
+        root, test = str(data.get("root") or "DIR"), data.get("test")
+        where = "its data's test split" if test else "DIR, a folder of other images and masks"
+        lines.append(f"best weights: {folder}/best.pt. Score them on {where}:")
+        place = root if test else "DIR"
+        lines.append(
+            "  " + judge.replace("DIR", repr(place) if test else "DIR")
+            if judge
+            else f"  camoxpert evaluate --run {quote(folder)} --dataset-path {quote(place)}"
+        )
     else:
         lines.append("Stopped as asked; everything is saved. Go on with:")
-        lines.append(f"  {resume or f'camoxpert resume {folder}'}")
+        lines.append(f"  {resume or f'camoxpert resume {quote(folder)}'}")
     return "\n".join(lines)
 
 

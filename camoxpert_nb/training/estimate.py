@@ -10,6 +10,7 @@ from typing import Any
 from ..data.counting import doubts_about
 from ..settings.config import Config
 from ..settings.decide import told
+from .banner import auto_preset
 from .budget import RESERVE, SESSION, fit_to_budget, how_far, minutes_gone, minutes_to_train
 from .cost import measure_costs
 from .prepare import Training
@@ -63,11 +64,17 @@ def dry_run_text(training: Training, estimated: Mapping[str, Any]) -> str:
     data = training.data
     doubts = doubts_about((*data.train, *data.validation), require=True)
     lines = [f"NOTE: of the masks looked at, {doubt}." for doubt in doubts]
-    begun = training.state.epoch
     lines += ["", "learning rates (first, highest and last step of each stage)"]
-    lines += [_rates(training, stage) for stage in training.plan.stages if stage.last_epoch > begun]
+    ahead = [stage for stage in training.plan.stages if stage.last_epoch > training.state.epoch]
+    lines += [line for stage in ahead for line in _rates(training, stage)]
     lines += ["", estimated["text"]]
     changed = told(training.asked) if training.config.preset else {}
+    if training.config.preset == "auto":  # what it takes on this machine, nobody gave
+        usual = auto_preset(training.config.device, own_images=True).changes
+        chosen = {name: value for name, value in usual.items() if changed.get(name) == value}
+        changed = {name: value for name, value in changed.items() if name not in chosen}
+        lines += ["", "settings that preset auto chose for this machine"]
+        lines += [f"  {name} = {value}" for name, value in chosen.items()] or ["  none"]
     lines += ["", "settings that differ from the preset"]
     lines += [f"  {name} = {value}" for name, value in changed.items()] or ["  none"]
     return "\n".join(lines)
@@ -91,13 +98,14 @@ def fitted(training: Training, began: float) -> Config:
     )
 
 
-def _rates(training: Training, stage: Stage) -> str:
-    span = f"epochs {stage.first_epoch + 1}-{stage.last_epoch}"
-    texts = []
-    for block in (None, 1):
+def _rates(training: Training, stage: Stage) -> list[str]:
+    """Return a line for the head's rates and one for the backbone's, each narrow."""
+    lines = [f"  stage {stage.name}, epochs {stage.first_epoch + 1}-{stage.last_epoch}"]
+    for name, block in (("head", None), ("backbone", 1)):
         rates = [training.plan.lr(time, block) for time in training.plan.times(stage)]
-        texts.append(" / ".join(f"{rate:.2e}" for rate in (rates[0], max(rates), rates[-1])))
-    return f"  {'stage ' + stage.name:<22} {span:<15} head {texts[0]}   backbone {texts[1]}"
+        text = " / ".join(f"{rate:.2e}" for rate in (rates[0], max(rates), rates[-1]))
+        lines.append(f"    {name:<10} {text}")
+    return lines
 
 
 def _estimate_text(found: dict[str, Any]) -> str:
@@ -105,13 +113,11 @@ def _estimate_text(found: dict[str, Any]) -> str:
     for row in found["stages"]:
         gib = f"{row['gib_per_device']:.1f} GiB" if row["gib_per_device"] else "memory not measured"
         lines.append(
-            f"  {'stage ' + row['name']:<22} {_duration(row['seconds_per_epoch'])} an epoch, "
+            f"  {'stage ' + row['name']:<22}  {_duration(row['seconds_per_epoch'])} an epoch, "
             f"{_duration(row['seconds'])} in all, {gib} per device"
         )
     if found["decoding_seconds"]:
-        lines.append(
-            f"  images                 {_duration(found['decoding_seconds'])} to decode, once"
-        )
+        lines.append(f"  {'images':<22}  {_duration(found['decoding_seconds'])} to decode, once")
     lines.append(f"  in all about {_duration(found['seconds'])}")
     return "\n".join([*lines, *([f"  {found['fits']}"] if found["fits"] else [])])
 

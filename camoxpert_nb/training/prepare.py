@@ -323,6 +323,7 @@ def summary(training: Training, fingerprint: str, run: Run, *, finished: bool) -
             "fingerprint": fingerprint,
             "train": len(data.train),
             "validation": len(data.validation),
+            "test": sum(map(len, data.test.values())),
             "left_out": {why: list(names) for why, names in data.left_out.items()},
             "leaks": list(data.leaks),
             "near_leaks": list(data.near_leaks),

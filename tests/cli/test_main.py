@@ -324,7 +324,7 @@ def test_a_flat_folder_is_scored_on_what_the_run_held_out(
         ("train --config /no/config.json", "--config /no/config.json: no such file"),
         ("resume /no/such/run", "RUN /no/such/run: no such file or folder"),
         ("train --resume-from /no/such/run", "--resume-from /no/such/run: no such"),
-        ("evaluate --dataset-path {data}", "--run RUN --dataset-path DIR, or --predictions"),
+        ("evaluate --dataset-path {data}", "evaluate needs --run RUN"),
         ("evaluate --predictions x", "belong together"),
         ("evaluate --run /no/such/run --dataset-path {data}", "--run /no/such/run: no such folder"),
         ("predict --run /no/such/run --input a --output b", "--run /no/such/run: no such folder"),

@@ -88,7 +88,8 @@ def test_every_argument_has_help_with_its_default_and_unit(name: str) -> None:
             assert "default" in sub.formatter_class("x")._get_help_string(action)  # type: ignore[operator]
         if action.dest in plain and action.default is argparse.SUPPRESS and name != "demo":
             wanted = help_of(
-                plain[action.dest], default=name in ("train", "batch-size", "repeat", "lr-find")
+                plain[action.dest],
+                default=name in ("train", "batch-size", "repeat", "lr-find", "data"),
             )
             assert " ".join(wanted.split()) in text.replace("- ", "-") or wanted in text
 

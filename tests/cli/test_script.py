@@ -42,7 +42,7 @@ def test_two_lines_train_and_judge_as_the_commands_do(
     run = fit(config)
     assert_equal_runs(Run(folder), run)
     said = capsys.readouterr().out
-    assert "best validation IoU" in said and "judge(run, DIR)" in said
+    assert "best validation IoU" in said and f"judge(run, {str(camouflage)!r})" in said
     assert "camoxpert" not in said.splitlines()[-5:]
     scores = judge(run, camouflage, device="cpu")
     out = tmp_path / "scores.json"

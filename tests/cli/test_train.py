@@ -99,6 +99,9 @@ def test_config_json_holds_what_was_decided_and_a_resume_keeps_it(
         assert f"recipe            for 2 epochs of {images['train']} photos, 4 in a step:" in text
         assert f"augment {values['augment']:g}, lr {values['lr']:g}, stage2_lr" in text
         assert "uncertainty 0.7" not in text.partition("differ from")[0]
+    chosen, _, changed = planned.partition("chose for this machine")[2].partition("differ from")
+    assert "img_size" not in changed or "--img-size" in line
+    assert "epochs" in changed and "uncertainty" not in chosen  # 2 were given
     assert "uncertainty = 0.7" in planned and "augment =" not in planned
     assert "preset auto chosen: no GPU" in said
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from camoxpert_nb.data.layouts import TABLE, ImageSet, Pair, find_datasets
 from camoxpert_nb.data.selection import select
@@ -376,3 +377,16 @@ def test_no_file_is_looked_at_beyond_its_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", Entries)
     assert len(only(find_datasets(tmp_path)).train) == 2
+
+
+def test_a_run_given_as_data_is_called_a_run(tmp_path: Path) -> None:
+    for name in ("config.json", "history.jsonl", "preview.npz"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "figures").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "figures" / "curves.png")
+    with pytest.raises(InputError, match="is a run, and no data set"):
+        find_datasets(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(InputError) as raised:
+        find_datasets(tmp_path)
+    assert "is a run" not in str(raised.value)

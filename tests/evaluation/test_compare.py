@@ -12,8 +12,10 @@ import pytest
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation.compare import (
     PAIRED,
+    _several,
     ablation,
     ablation_text,
+    aligned,
     compare,
     paired_differences,
     performance_table,
@@ -161,7 +163,11 @@ def test_the_performance_table_is_measured_from_the_folders(tmp_path: Path) -> N
     speeds = {"images_per_second": 3.0, "data_wait_percent": 1.0}
     run.log("epoch", epoch=1, seconds=90.0, iou=0.6, iou_ema=None, **speeds)
     row = performance_table([run]).iloc[0]
-    assert (row["run"], row["minutes per epoch"], row["effective batch"]) == ("run", "1.50", "8")
+    assert (row["run"], row["minutes per epoch"], row["effective batch"]) == (
+        str(run.folder),
+        "1.50",
+        "8",
+    )
     assert row["training time to IoU 0.5"] == "1.5 min (epoch 1)"
 
 
@@ -200,3 +206,20 @@ def test_a_comparison_has_the_fields_names_and_no_code_words() -> None:
     said = compare({"a": table(1), "b": table(1, 0.05)}).summary()
     assert "S-measure (S_alpha)" in said and "weighted F" in said
     assert "_measure" not in said and "ablation" not in said and "--seed" in said
+
+
+def test_an_interval_wider_than_95_percent_says_why() -> None:
+    assert _several(0.95) == ""
+    assert "all 2 comparisons hold at once" in _several(0.975)
+    assert "all 9 comparisons" in _several(1 - 0.05 / 9)
+
+
+def test_a_table_of_many_runs_is_broken_into_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pd.DataFrame({f"runs/{place}/seed-1": [0.5, 0.25] for place in "abcdefgh"})
+    frame.index = pd.Index(["IoU", "MAE"])
+    monkeypatch.setattr("camoxpert_nb.evaluation.compare.room", lambda: 60)
+    text = aligned(frame)
+    assert (
+        max(map(len, text.split("\n"))) <= 60 and text.count("IoU") == len(text.split("\n\n")) > 1
+    )
+    assert text.count("0.5000") == 8

@@ -463,7 +463,7 @@ def twice(folder: Path) -> None:
         (missing, "1 of 5 masks have no map: animal-2"),
         (extra, "1 maps have no mask: plant"),
         (other_case, "case: Animal-2 for animal-2"),
-        (no_common_name, r"No map has the name of a mask: maps 0, 1, 2, \.\.\.; masks animal-0"),
+        (no_common_name, r"No map has the name of a mask: maps 0, 1, 2 and 2 more; masks animal-0"),
         (twice, "share a stem"),
         (floating, r"animal-2\.tif.*floating-point values; save it as 8-bit PNG"),
     ],
@@ -554,3 +554,34 @@ def test_16_bit_maps_and_grey_ones_stored_in_colour_are_read_as_what_they_mean(
         save(folder / f"{pair.name}.png", level.astype(np.uint16) * 257)
     save(folder / f"{pairs[2].name}.png", np.dstack([levels[2]] * 3))
     assert score_folder(folder, tmp_path / "GT").to_json() == plain
+
+
+def test_of_a_folder_the_readable_images_are_predicted_and_the_others_named(
+    tmp_path: Path,
+) -> None:
+    images, unread = tmp_path / "images", dict[Path, str]()
+    images.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (40, 30), (9, 99, 9)).save(images / name)
+    bad = [images / "aa.jpg", images / "z.png"]
+    for path in bad:
+        path.write_bytes(b"no picture")
+    predictor = Predictor(Slope(), SIZE, "cpu")
+    assert predict_folder(predictor, images, tmp_path / "maps", unread=unread) == 2
+    assert sorted(unread) == bad and all(path.name in unread[path] for path in bad)
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["a.png", "b.png"]
+    with pytest.raises(InputError, match=r"aa\.jpg"):  # one alone is refused
+        predict_folder(predictor, bad[0], tmp_path / "other", unread={})
+    for name in ("a.png", "b.png"):
+        (images / name).unlink()
+    with pytest.raises(InputError, match=r"none of 2 pictures can be read: .*aa\.jpg"):
+        predict_folder(predictor, images, tmp_path / "other", unread={})
+
+
+def test_a_folder_of_folders_of_images_names_them(tmp_path: Path) -> None:
+    (tmp_path / "Test" / "Image").mkdir(parents=True)
+    with pytest.raises(InputError, match="nor has a folder in it"):
+        predict_folder(Predictor(Slope(), SIZE, "cpu"), tmp_path, tmp_path / "maps")
+    Image.new("RGB", (40, 30)).save(tmp_path / "Test" / "Image" / "a.png")
+    with pytest.raises(InputError, match=r"folders in it have: .*Image \(1\)\. Give one of them"):
+        predict_folder(Predictor(Slope(), SIZE, "cpu"), tmp_path, tmp_path / "maps")

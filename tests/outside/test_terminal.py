@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import camoxpert_nb
-from camoxpert_nb.outside.terminal import Part, columns, fitted, folded, harmless, width
+from camoxpert_nb.outside.terminal import Part, columns, fitted, folded, harmless, room, tell, width
 
 HOME = str(Path(camoxpert_nb.__file__).parents[1])
 
@@ -152,6 +152,60 @@ def test_a_part_stays_whole() -> None:
 def test_what_is_to_be_typed_stays_whole() -> None:
     line = "  camoxpert evaluate --run runs/20261127-092253 --dataset-path /data/of/somebody/COD10K"
     assert folded(line, 40) == line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "  CAMOXPERT_CACHE=/a/b camoxpert train --dataset-path /data/of/somebody/COD10K",
+        "  judge('runs/of/mine/a', '/data/of/somebody/else')",
+        "  /some place/with blanks/in its name/figures/curves.png",
+        "  torchrun --standalone --nproc-per-node 2 train_of_mine.py",
+    ],
+)
+def test_commands_calls_and_files_stay_whole(line: str) -> None:
+    assert folded(line, 40) == line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "  probabilities differ from the network's by at most 1e-6 (allowed 1e-4) on 8 images",
+        "  images/s on this CPU, one at a time: PyTorch 12.3, ONNX 14.5, and some more words",
+        "  .: 3 JSON files, which are not read: make masks of them first, with labelme or so",
+        "  seen as it is and mirrored: IoU 0.71 to 0.73, network 0.1 to 0.2 seconds per image",
+    ],
+)
+def test_a_sentence_that_begins_small_is_folded(line: str) -> None:
+    lines = folded(line, 40).split("\n")
+    assert max(map(width, lines)) <= 40 and all(each.startswith("  ") for each in lines)
+
+
+def test_a_command_within_a_sentence_is_not_broken() -> None:
+    line = (
+        "It was stopped: go on from the last save, with `camoxpert resume runs/mine --epochs 90`."
+    )
+    for most in range(45, 90):
+        assert "`camoxpert resume runs/mine --epochs 90`" in folded(line, most)
+
+
+def test_lines_take_the_place_of_one_that_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Watched(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Watched()
+    tell("a sentence of many words, too long for a terminal that is so narrow", stream)
+    assert (
+        stream.getvalue().startswith("\r\x1b[K")
+        and max(map(len, stream.getvalue()[4:].split("\n"))) <= 40
+    )
+    monkeypatch.setenv("TERM", "dumb")
+    assert room(stream) == 40 and room(io.StringIO()) == 0
+    tell("a", stream := Watched())
+    assert stream.getvalue() == "a\n"
 
 
 def test_a_word_longer_than_the_terminal_is_not_cut() -> None:

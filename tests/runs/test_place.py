@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from camoxpert_nb.runs.place import enter_kit, list_runs, runs_below, usual_places
+from camoxpert_nb.errors import InputError
+from camoxpert_nb.runs.place import check_run, enter_kit, list_runs, runs_below, usual_places
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import make_config
 
@@ -77,3 +78,16 @@ def test_a_broken_run_hides_no_other(tmp_path: Path, name: str, text: str) -> No
     rows = {row["name"]: row for row in list_runs([tmp_path])}
     assert rows["good"]["state"] == "finished"
     assert rows["bad"]["state"] == "unreadable" and name in rows["bad"]["note"]
+
+
+def test_a_folder_of_runs_says_how_many_there_are_and_which(tmp_path: Path) -> None:
+    for name in ("c", "b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        for file in ("config.json", "history.jsonl"):
+            (tmp_path / "runs" / name / file).write_text("{}")
+    with pytest.raises(InputError, match=r"There are 2 runs in it: .*b, .*c\. Give one of them"):
+        check_run(Run(tmp_path / "runs"))
+    for name in ("d", "e", "f"):
+        (tmp_path / "runs" / name).mkdir()
+    with pytest.raises(InputError, match="holds b, c, d and 2 more\\. There are 2 runs"):
+        check_run(Run(tmp_path / "runs"))

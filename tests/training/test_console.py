@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -16,6 +17,7 @@ import pytest
 
 import camoxpert_nb
 from camoxpert_nb.runs.pace import clock
+from camoxpert_nb.training.console import Console, ending
 
 HOME = str(Path(camoxpert_nb.__file__).parents[1])
 
@@ -150,3 +152,34 @@ def test_a_terminal_that_only_types_gets_lines_for_good(name: str) -> None:
 )
 def test_time_left_knows_more_than_a_day(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("test", "wanted"),
+    [
+        (9, "  camoxpert evaluate --run 'runs/a b' --dataset-path '/my data/set'"),
+        (0, "  camoxpert evaluate --run 'runs/a b' --dataset-path DIR"),
+    ],
+)
+def test_the_advice_at_the_end_names_the_runs_own_data_where_they_can_judge(
+    test: int, wanted: str
+) -> None:
+    best = {"iou": 0.5, "epoch": 1, "weights": "plain"}
+    summary = {"best": best, "seconds": 2.4, "epochs": 1, "finished": True, "target_iou": 0.6}
+    summary |= {"target_reached_at_epoch": None, "data": {"root": "/my data/set", "test": test}}
+    lines = ending(summary, "runs/a b").split("\n")
+    assert lines[-1] == wanted and ("DIR, a folder" in lines[-2]) == (not test)
+    assert lines[1] == "2 seconds of training in 1 epoch."
+    call = ending(summary, "runs/a", judge="judge(run, DIR)").split("\n")[-1]
+    assert call == ("  judge(run, '/my data/set')" if test else "  judge(run, DIR)")
+
+
+def test_what_is_counted_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Watched(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Watched()
+    Console((), stream).counting("scoring")(5, 5)
+    assert "scoring" in stream.getvalue() and "5/5" in stream.getvalue()
