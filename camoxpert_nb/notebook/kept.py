@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..outside.terminal import folded
 from ..runs.process import status, tail
 from ..runs.records import Watch
 from ..runs.run import Run
@@ -18,6 +19,7 @@ from .panel_text import COLUMNS, HEADS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+COLUMNS_OF_A_PAGE = 100  # of a notebook; its page would break longer lines within words
 Bundle = dict[str, Any]
 
 
@@ -118,21 +120,18 @@ def table_bundle(run: Run) -> Bundle:
 
 def figure_bundle(run: Run) -> Bundle:
     """Return the curves as one figure."""
-    from ..figures.history import show_history
-    from ..figures.style import loss_name
+    from ..figures.history import history_of
 
-    epochs = run.records("epoch")
-    if not epochs:
+    count = len(run.records("epoch"))
+    if not count:
         return _text("No epoch has ended yet: this figure follows when the training ends.")
-    settings = run.load_json("config")
-    target, loss = settings.get("target_iou"), loss_name(run.load_json("own"))
-    figure = show_history(epochs, target=target, steps=run.records("step"), loss=loss)
-    return {"text/plain": f"the curves of {len(epochs)} epochs", **_picture(figure)}
+    return {"text/plain": f"the curves of {count} epochs", **_picture(history_of(run))}
 
 
 def log_bundle(run: Run, lines: int) -> Bundle:
     """Return the end of the log."""
-    return _text("\n".join(tail(run.folder / "log.txt", lines)) or "No log yet.")
+    shown = [folded(line, COLUMNS_OF_A_PAGE) for line in tail(run.folder / "log.txt", lines)]
+    return _text("\n".join(shown) or "No log yet.")
 
 
 def _picture(figure: Figure) -> Bundle:
@@ -149,4 +148,5 @@ def _of_now(run: Run, text: str) -> Bundle:
 
 
 def _text(text: str) -> Bundle:
-    return {"text/plain": text, "text/html": f'<pre style="background:none">{escape(text)}</pre>'}
+    look = "background:none;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
+    return {"text/plain": text, "text/html": f'<pre style="{look}">{escape(text)}</pre>'}

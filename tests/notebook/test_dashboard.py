@@ -20,6 +20,7 @@ from camoxpert_nb.kaggle.earlier import how_to_go_on
 from camoxpert_nb.notebook import dashboard as dashboards
 from camoxpert_nb.notebook.dashboard import BUTTONS, Dashboard
 from camoxpert_nb.runs import run as runs
+from camoxpert_nb.runs.process import tail
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import make_config
 
@@ -316,6 +317,28 @@ def test_parts_of_a_run_are_shown_as_far_as_there_are_any(tmp_path: Path) -> Non
     assert "image/png" in dashboard.figure().bundle()
     assert "&lt;b&gt;one" in dashboard.log().bundle()["text/html"]
     assert repr(dashboard.log(1)) == "two"
+
+
+def test_a_log_begins_with_a_whole_line_and_is_folded_between_words(tmp_path: Path) -> None:
+    dashboard = Dashboard(folder_with(tmp_path, 2))
+    long = " ".join(f"word{number}" for number in range(150))
+    (tmp_path / "log.txt").write_text(f"{long}\n" * 5 + "last line\n")
+    assert "\n" + repr(dashboard.log(3)) + "\n" in "\n" + repr(dashboard.log(40)) + "\n"
+    shown = repr(dashboard.log(3)).split("\n")
+    assert shown[0].startswith("word0 ") and shown[-1] == "last line"
+    assert all(len(line) <= 100 for line in shown)
+    assert " ".join(shown) == f"{long} {long} last line"
+    assert "word-break:normal" in dashboard.log().bundle()["text/html"]
+    assert tail(tmp_path / "log.txt", 2) == [long, "last line"]
+
+
+def test_plain_text_has_no_marks_of_code(tmp_path: Path) -> None:
+    for end in ("end", "stop"):
+        run = folder_with(tmp_path / end, 2, end)
+        (run.folder / "last.pt").touch()
+        dashboard = Dashboard(run)
+        assert "`" not in str(dashboard) and "camoxpert" in str(dashboard)
+        assert "`" not in dashboard._page() and "<code>camoxpert" in dashboard._page()
 
 
 @pytest.mark.parametrize("process", [MINE, None], ids=["running", "stopped"])
