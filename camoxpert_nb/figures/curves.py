@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..settings.config import EXPERTS
+from .stages import upright
 from .style import BLACK, BLUE, COLOURS, GREEN, ORANGE, RED, TERMS
 
 Records = Sequence[Mapping[str, Any]]
@@ -89,23 +90,7 @@ def panels_of(
 
 def rate_panel(x: Values, records: Records) -> Panel:
     """Return the learning rates of records that stand at `x`, in epochs; they jump upright."""
-    return Panel("Learning rate", "log scale", _groups(*_upright(x, records), "lr"), log=True)
-
-
-def _upright(x: Values, records: Records) -> tuple[Values, Records]:
-    """Return points in which the rate of a new stage stands from its beginning on.
-
-    Between two records of different stages lie two more, both where the later one begins.
-    """
-    places, drawn = list[float](), list[Mapping[str, Any]]()
-    for at, record in zip(x, records, strict=True):
-        if drawn and drawn[-1].get("stage") != record.get("stage"):
-            began = min(max(record.get("epoch", 1) - 1.0, places[-1]), at)
-            places += [began, began]
-            drawn += [drawn[-1], record]
-        places.append(at)
-        drawn.append(record)
-    return np.array(places), drawn
+    return Panel("Learning rate", "log scale", _groups(*upright(x, records), "lr"), log=True)
 
 
 def panels(
