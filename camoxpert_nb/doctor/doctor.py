@@ -218,6 +218,11 @@ class MachineReport:
         derived = {"healthy": self.healthy, "verdict": self.verdict, "text": self.text()}
         return dataclasses.asdict(self) | derived
 
+    @property
+    def advice(self) -> str:
+        """The recommendation in lines that a page shows whole."""
+        return _wrapped("", self.recommendation)
+
     def text(self) -> str:
         """Return the report for a terminal."""
         words = {True: "ok", False: "FAILED", None: "not run"}

@@ -29,14 +29,20 @@ from .which_images import Chosen, choose_pairs, reading_for
 
 
 class Threshold(NamedTuple):
-    """The threshold (0...1) with the best mean IoU on a run's n validation images, and that IoU."""
+    """The threshold (0...1) with the best mean IoU on a run's n validation images, and that IoU.
+
+    at_half: the mean IoU at threshold 0.5, on the same images.
+    """
 
     value: float
     iou: float
     n: int
+    at_half: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.value:.2f}: mean IoU {self.iou:.3f} on {self.n} validation images"
+        usual = "" if self.at_half is None else f"; at 0.50 it is {self.at_half:.3f}"
+        images = f"{self.n} validation image{'s' * (self.n != 1)}"
+        return f"{self.value:.2f}: mean IoU {self.iou:.3f} on {images}{usual}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -205,7 +211,7 @@ def validation_threshold(
         raise InputError(
             f"No validation image of {run.folder} has an object: no threshold is best."
         )
-    return Threshold(value, iou, scores.n - scores.n_empty)
+    return Threshold(value, iou, scores.n - scores.n_empty, scores.iou_at(0.5))
 
 
 def _held_out(run: Run, folders: Sequence[Path | str]) -> Chosen:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..runs.history import kept_epoch
 from ..settings.config import EXPERTS
+from .stages import upright
 from .style import BLACK, BLUE, COLOURS, GREEN, ORANGE, RED, TERMS
 
 Records = Sequence[Mapping[str, Any]]
@@ -89,8 +90,8 @@ def panels_of(
 
 
 def rate_panel(x: Values, records: Records) -> Panel:
-    """Return the learning rates of records that stand at `x`, in epochs."""
-    return Panel("Learning rate", "log scale", _groups(x, records, "lr"), log=True)
+    """Return the learning rates of records that stand at `x`, in epochs; they jump upright."""
+    return Panel("Learning rate", "log scale", _groups(*upright(x, records), "lr"), log=True)
 
 
 def panels(

@@ -11,10 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..runs.run import Run
 from .canvas import STYLE, WIDTH, Floats, Picture, empty_picture, write_note
 from .curves import Line, Panel, Records, column, epochs_done, panels_of, rate_panel, with_value
+from .style import loss_name
 
 PANELS = 6  # of curves.panels_of: loss, IoU, learning rate, experts, speed, waiting for data
+LETTERS = 60  # of a stage's name, as wide as a panel
 Band = tuple[str, float, float]
 
 
@@ -46,14 +49,35 @@ def show_history(
     stages = _stages(epochs, records)
     rates = _rates(steps, records) if steps else None
     for ax, drawn in zip(axes.flat, panels[:PANELS], strict=True):
-        panel, left = drawn, epochs[0] - 0.5
-        if rates and panel.title == rates.title:  # it alone has lines within the first epoch
-            panel, left = rates, epochs[0] - 1
+        panel = rates if rates and drawn.title == rates.title else drawn
         _draw_panel(ax, panel)
         _draw_stages(ax, stages, named=ax in axes[0])
-        ax.set(xlabel="epoch", xlim=(left, epochs[-1] + 0.5))
+        # One axis for all: epoch 3 is from 2 to 3, and what is known at its end stands at 3.
+        ax.set(xlabel="epochs done", xlim=(epochs[0] - 1, epochs[-1] + 0.02 * len(epochs)))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
+
+
+def history_of(run: Run) -> Figure:
+    """Draw a run's `show_history` as far as it is, under its network, experts, size and images."""
+    settings, split = run.load_json("config"), run.load_json("split")
+    source = run.load_json("summary").get("weights_source", "")
+    network = settings.get("backbone", "")
+    experts, size = (settings.get(name) for name in ("num_experts", "img_size"))
+    count = len(split.get("validation", []))
+    words = [
+        f"{network}, from random weights" if source.startswith("none") else network,
+        f"{experts} experts" if experts else "",
+        f"{size} px" if size else "",
+        f"n = {count} validation image{'s' * (count != 1)}" if count else "",
+    ]
+    return show_history(
+        run.records("epoch"),
+        steps=run.records("step"),
+        target=settings.get("target_iou"),
+        title=", ".join(filter(None, words)),
+        loss=loss_name(run.load_json("own")),
+    )
 
 
 def _rates(steps: Records, records: Records) -> Panel:
@@ -100,10 +124,10 @@ def _draw_line(ax: Axes, line: Line, log: bool) -> None:
 
 
 def _draw_stacked(ax: Axes, lines: Sequence[Line]) -> None:
-    """Draw a bar an epoch, of shares that sum to 100; the first point of a line is its start."""
+    """Draw a bar an epoch, from its start to its end, of shares that sum to 100."""
     below = np.zeros(len(lines[0].y) - 1)
     for line in lines:
-        edges, top = line.x + 0.5, line.y[1:]
+        edges, top = line.x, line.y[1:]
         ax.stairs(top, edges, baseline=below, fill=True, color=line.colour, label=line.label)
         below = top
     ax.set_ylim(0, 100)
@@ -116,7 +140,7 @@ def _stages(epochs: Floats, records: Records) -> list[Band]:
     named = zip((str(record.get("stage", "")) for record in records), epochs, strict=True)
     for name, run in groupby(named, key=lambda pair: pair[0]):
         inside = [float(epoch) for _, epoch in run]
-        bands.append((name, inside[0] - 0.5, inside[-1] + 0.5))
+        bands.append((name, inside[0] - 1, inside[-1]))
     return bands
 
 
@@ -126,12 +150,23 @@ def _draw_stages(ax: Axes, stages: Sequence[Band], *, named: bool = True) -> Non
         ax.axvspan(first, last, color="#F1F1F1", zorder=0, linewidth=0)
     if named and stages:
         middles = [(first + last) / 2 for _, first, last in stages]
+        names = _apart([_named(name) for name, _, _ in stages], middles, stages[-1][2])
         top = ax.secondary_xaxis("top")
-        top.set_xticks(
-            middles, [_named(name) for name, _, _ in stages], fontsize=7.5, color="#555555"
-        )
+        top.set_xticks(middles, names, fontsize=7.5, color="#555555")
         top.tick_params(length=0, pad=1)
         top.spines[:].set_visible(False)
+
+
+def _apart(names: Sequence[str], middles: Sequence[float], epochs: float) -> list[str]:
+    """Return names over an axis of so many epochs, raised by a line where they would touch."""
+    ends, raised = list[float](), []  # ends: where each line of names is taken up to
+    for name, middle in zip(names, middles, strict=True):
+        half = len(name) / LETTERS / 2 * epochs
+        free = (row for row, end in enumerate(ends) if end <= middle - half)
+        row = next(free, len(ends))
+        ends[row : row + 1] = [middle + half + 2 / LETTERS * epochs]
+        raised.append(name + "\n" * row)
+    return raised
 
 
 def _named(stage: str) -> str:

@@ -232,7 +232,8 @@ def _draw_curves(ax: Axes, curves: Mapping[str, NDArray[np.float64]], threshold:
     ax.axvline(threshold, color=BLACK, linestyle="--", linewidth=1, label="chosen threshold")
     ax.set(xlabel="threshold", xlim=(0, 1), ylim=(0, 1.02), ylabel="0 to 1")
     ax.set_title("This image alone: its best threshold is known only with its mask")
-    ax.legend(loc="lower center", ncols=2)
+    # Below: lines may run anywhere.
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(ax.get_lines()))
 
 
 def _draw_prediction(

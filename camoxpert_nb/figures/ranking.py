@@ -72,4 +72,4 @@ def filtered(
 
 def called(name: str) -> str:
     """Return what the field calls a column of `describe`'s table."""
-    return str(labelled([{name: 0}]).columns[0]).replace("_", " ")
+    return str(labelled([{name: 0}]).columns[0])

@@ -25,10 +25,10 @@ from ..runs.whole import inside
 from ..settings.config import EXPERTS, Config
 from .canvas import STYLE, WIDTH, Picture, empty_picture, save, try_to_draw
 from .experts import show_experts
-from .history import show_history
+from .history import history_of
 from .predictions import preview_of, show_pairs, show_predictions
 from .ranking import evenly
-from .style import BLUE, GREY, loss_name
+from .style import BLUE, GREY
 from .thresholds import show_curves
 
 
@@ -80,15 +80,8 @@ def draw_training(run: Run, say: Callable[[str], None]) -> None:
 
 def training_figures(run: Run) -> dict[str, Figure]:
     """Return the figures of a training by name: curves, and once it validated the other two."""
-    config, preview, summary = Config.load(run.config_path), run.load_preview(), _summary(run)
-    scratch = ", from random weights" if summary["weights"].startswith("none") else ""
-    title = (
-        f"{config.backbone}{scratch}, {config.num_experts} experts, {config.img_size} px, "
-        f"n = {summary['validation']} validation images"
-    )
-    how: dict[str, Any] = {"target": config.target_iou, "title": title}
-    how["loss"] = loss_name(run.own_parts)
-    figures = {"curves": show_history(run.records("epoch"), steps=run.records("step"), **how)}
+    config, preview = Config.load(run.config_path), run.load_preview()
+    figures = {"curves": history_of(run)}
     if preview:
         figures["validation"] = show_predictions(preview)
         figures["experts"] = show_experts(preview["gates"], EXPERTS[: config.num_experts])
@@ -146,9 +139,3 @@ def draw_pairs(sets: Sequence[ImageSet], path: Path) -> Path:
         ),
         path,
     )
-
-
-def _summary(run: Run) -> dict[str, Any]:
-    split = run.load_json("split")
-    source = run.load_json("summary").get("weights_source", "")
-    return {"weights": source, "validation": len(split.get("validation", []))}

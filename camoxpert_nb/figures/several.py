@@ -47,7 +47,7 @@ def show_runs(runs: Sequence[Run | Path | str] = ()) -> Figure:
         at, iou, loss = column(epochs, "epoch"), _iou(epochs), _structure(run, epochs)
         look = {"color": COLOURS[place % len(COLOURS)], "ls": DASHES[place // len(COLOURS)]}
         kept = kept_epoch(epochs)
-        best = f", best {kept.iou:.3f}" if kept else ""
+        best = f", best IoU {kept.iou:.3f}" if kept else ""
         for ax, values in ((scores, iou), (losses, loss)):
             marker = "o" if len(at) < 15 else ""
             ax.plot(at, values, marker=marker, markersize=3.5, label=name + best, **look)
@@ -57,7 +57,8 @@ def show_runs(runs: Sequence[Run | Path | str] = ()) -> Figure:
     lines, labels = scores.get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=2)
     left = len(chosen) - len(drawn)
-    title = f"{len(drawn)} run{'s' * (len(drawn) > 1)}" + f", {left} more not drawn" * (left > 0)
+    title = f"{len(drawn)} runs" if len(drawn) > 1 else names[0]
+    title += f", {left} more not drawn" * (left > 0)
     figure.suptitle("\n".join([title, _comparable([epochs for _, epochs in drawn])]).strip())
     return figure
 
@@ -110,5 +111,6 @@ def _comparable(runs: Sequence[Sequence[Record]]) -> str:
 
 def _finish(ax: Axes, title: str, most: float | None = None) -> None:
     ax.set(title=title, xlabel="epoch")
-    ax.set_ylim(0, most)
+    values = np.concatenate([np.zeros(0), *(line.get_ydata() for line in ax.lines)])
+    ax.set_ylim(0, most or 1.08 * values[np.isfinite(values)].max(initial=0) or 1)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..data.layouts import find_datasets
 from ..errors import InputError, few
+from ..runs.process import status
 from ..runs.run import Run
 from ..settings.config import Config
 from .inputs import sources
@@ -140,13 +141,22 @@ def _names(side: object) -> list[str]:
 
 
 def how_to_go_on(run: Run) -> str:
-    """Say what to write, or on Kaggle what to click, so that `run` goes on later."""
+    """Say what to write, or on Kaggle what to click, so that `run` goes on later.
+
+    While it trains there is nothing to do; a paused one is asked to go on, not started again.
+    """
     kernel, done = os.environ.get("CAMOXPERT_KERNEL", ""), len(run.records("epoch"))
+    ended = f"{done} epoch{'s are' if done != 1 else ' is'} done"
+    now = status(run)
+    if now.pid is not None and not now.ended:
+        what = "press Resume in its panel" if now.name == "paused" else "there is nothing to do"
+        doing = now.name if now.name in ("paused", "stopping") else "training now"
+        return f"{run.folder} is {doing} (process {now.pid}), {ended}: {what}."
     title = kernel.rpartition("/")[2]
     if run.finished:
         elsewhere = f" To use it elsewhere, attach the output of {title}." if kernel else ""
         return f"{run.folder} is finished.{elsewhere}"
-    state = f"{run.folder} is not finished, {done} epochs are done. To go on"
+    state = f"{run.folder} is not finished, {ended}. To go on"
     if not kernel or (kernel == NOBODYS and "KAGGLE_KERNEL_RUN_TYPE" not in os.environ):
         return f"{state}: camoxpert resume {run.folder}"
     clicks = (

@@ -28,7 +28,7 @@ from ..runs.place import enter_kit
 from ..runs.process import other_settings
 from ..runs.run import NEXT, RUNS, Run
 from ..settings.config import NONE, Config
-from ..training.budget import SESSION, clock, minutes_left
+from ..training.budget import SESSION, minutes_left, spoken
 from .earlier import look_for_runs, lost_images, placed, wanted_last
 from .inputs import scratch, sources
 
@@ -103,7 +103,7 @@ def begin(resume: str = "", *, settings: bool = True) -> Session:
         return session
     hand_over()
     if (left := minutes_left()) < math.inf:
-        session.lines.append(f"time      {clock(left)} h of this session are left")
+        session.lines.append(f"time      this session ends in {spoken(left)}")
     os.environ.setdefault("CAMOXPERT_CACHE", str(scratch() / "cache"))
     session.lines.append(f"scratch   {scratch()} (decoded images; not saved)")
     session.data = _link_data(session)

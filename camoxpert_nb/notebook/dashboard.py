@@ -24,7 +24,7 @@ from ..runs import process
 from ..runs.process import Status
 from ..runs.records import Watch
 from ..runs.run import Record, Run
-from .kept import Kept, figure_bundle, log_bundle, table_bundle
+from .kept import Keeping, Parts
 from .panel_text import BOX, head_of, log_of, table_of
 from .shown import cell_name, close_all, kernel_shell, take_place, unattended, view_of
 
@@ -40,7 +40,7 @@ PARTS = ("head", "curves", "strip", "table", "log")
 _live: weakref.WeakValueDictionary[Path, Dashboard] = weakref.WeakValueDictionary()
 
 
-class Dashboard:
+class Dashboard(Parts):
     """Watch a run, whether it lives or not, and steer it; `run` is a Run or its folder.
 
     In a notebook it shows itself as the last value of a cell and keeps up with the run, at most
@@ -62,7 +62,7 @@ class Dashboard:
         self._widgets: dict[str, Any] = {}
         self._shared: Dashboard | None = None  # whose widgets show this run
         self._outputs: list[Any] = []  # handles of outputs that show the panel
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, Keeping] = {}
         self._frozen = False  # whether the outputs hold a picture of the end
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -130,18 +130,6 @@ class Dashboard:
         if self.status.name == "died":
             raise TrainingError(f"{self.status.cause}\n{self._watch.advice()}")
         return self.status
-
-    def table(self) -> Kept:
-        """Return the epochs in numbers; a cell that shows them shows all when the run ended."""
-        return Kept(self.keep, partial(table_bundle, self.run))
-
-    def figure(self) -> Kept:
-        """Return the curves as one figure; a cell that shows it shows all when the run ended."""
-        return Kept(self.keep, partial(figure_bundle, self.run))
-
-    def log(self, lines: int = 40) -> Kept:
-        """Return the end of the log; a cell that shows it shows the last when the run ended."""
-        return Kept(self.keep, partial(log_bundle, self.run, lines))
 
     def close(self) -> None:
         """Take the dashboard off the page; the training goes on."""
@@ -212,7 +200,7 @@ class Dashboard:
         live._keep_fresh()
         return live._bundle()
 
-    def keep(self, kept: Kept) -> None:
+    def keep(self, kept: Keeping) -> None:
         """Show `kept` anew when the run ended; of a cell that is run again, the last one."""
         live = self._shared or self
         live._kept[cell_name() or str(id(kept))] = kept

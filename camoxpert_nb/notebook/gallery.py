@@ -15,11 +15,18 @@ import ipywidgets as widgets
 from ..data.images import Array, read_grey
 from ..data.layouts import Pair
 from ..data.masks import mask_size
-from .viewer import Panel, choice_of_images
+from .viewer import Panel, choice_of_images, worst_first
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+
+# Measures people know, and what else tells images apart.
+SORTED_BY = (
+    *("iou", "dice", "boundary_iou", "s_measure", "weighted_f", "mean_e", "adaptive_e", "mean_f"),
+    *("adaptive_f", "mae", "object_share", "false_alarm", "uncertainty"),
+)
 
 
 class Gallery(Panel):
@@ -39,7 +46,7 @@ class Gallery(Panel):
         from ..figures.ranking import GROUPS, called
 
         self.table, self.pairs, self.map_of, self.rows, self.page = table, pairs, map_of, rows, 0
-        measures = table.select_dtypes("number").columns.tolist()
+        measures = [name for name in SORTED_BY if name in table.columns]
         named = [(called(name), name) for name in measures]
         self.by = widgets.Dropdown(options=named, value="iou", description="sort by")
         falling = [("lowest first", True), ("highest first", False)]
@@ -151,7 +158,12 @@ def gallery(scored: Any, maps: Path | str = "", rows: int = 4) -> Gallery:
     return Gallery(describe(scored.scores.per_image, scored.pairs), scored.pairs, map_of, rows)
 
 
-def threshold_slider(explored: Any, image: str | int = 0) -> ThresholdSlider:
-    """Return a slider for one image (its name, or row) of an `explore.Explored`, or any other."""
+def threshold_slider(explored: Any, image: str | int | None = None) -> ThresholdSlider:
+    """Return a slider for one image (its name, or row) of an `explore.Explored`, or any other.
+
+    image: None for the worst.
+    """
+    if image is None:
+        image = worst_first(explored)[0]
     picture, mask, name = explored.files_of(image)
     return ThresholdSlider(picture, explored.map_of(image), mask, name, explored)

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..runs.process import tail
+from ..outside.terminal import folded
+from ..runs.process import status, tail
+from ..runs.records import Watch
 from ..runs.run import Run
 from .panel_text import COLUMNS, HEADS
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS_OF_A_PAGE = 100  # of a notebook; its page would break longer lines within words
 Bundle = dict[str, Any]
+
+
+class Keeping(Protocol):
+    """What can be shown anew in its place."""
+
+    def update(self) -> None:
+        """Show it as it is now."""
 
 
 class Kept:
@@ -35,6 +52,60 @@ class Kept:
             self._handle.update(self.bundle(), raw=True)
 
 
+class Parts:
+    """Parts of a run as outputs of cells: each shows what is true then, and anew at the end."""
+
+    run: Run
+
+    def keep(self, kept: Keeping) -> None:
+        """Show `kept` anew when the run ended."""
+        raise NotImplementedError
+
+    def line(self) -> Kept:
+        """Return how the run is, in a line."""
+        return Kept(self.keep, partial(line_bundle, self.run))
+
+    def table(self) -> Kept:
+        """Return the epochs in numbers."""
+        return Kept(self.keep, partial(table_bundle, self.run))
+
+    def figure(self) -> Kept:
+        """Return the curves as one figure."""
+        return Kept(self.keep, partial(figure_bundle, self.run))
+
+    def log(self, lines: int = 40) -> Kept:
+        """Return the end of the log."""
+        return Kept(self.keep, partial(log_bundle, self.run, lines))
+
+    def how_to_go_on(self) -> Kept:
+        """Return what to write, or on Kaggle what to click, so that the run goes on."""
+        return Kept(self.keep, partial(way_on_bundle, self.run))
+
+    def runs(self, *others: Run | Path | str) -> Kept:
+        """Return these runs (else all that are here) as one figure, with this one's end in it."""
+        return Kept(self.keep, partial(runs_bundle, self.run, others))
+
+
+def line_bundle(run: Run) -> Bundle:
+    """Return how it is, in a line."""
+    return _of_now(run, Watch(run).line())
+
+
+def way_on_bundle(run: Run) -> Bundle:
+    """Return what to write or click so that it goes on, or that there is nothing to do."""
+    from ..kaggle.earlier import how_to_go_on
+
+    return _of_now(run, how_to_go_on(run))
+
+
+def runs_bundle(run: Run, others: Sequence[Run | Path | str]) -> Bundle:
+    """Return these runs, else all that are here, as one figure."""
+    from ..figures.several import show_runs
+
+    figure = show_runs(others)
+    return _of_now(run, "validation IoU and loss of several runs") | _picture(figure)
+
+
 def table_bundle(run: Run) -> Bundle:
     """Return all epochs in numbers."""
     import pandas as pd
@@ -49,26 +120,33 @@ def table_bundle(run: Run) -> Bundle:
 
 def figure_bundle(run: Run) -> Bundle:
     """Return the curves as one figure."""
-    import base64
+    from ..figures.history import history_of
 
-    from ..figures.history import show_history
-    from ..figures.style import loss_name
-
-    epochs = run.records("epoch")
-    if not epochs:
+    count = len(run.records("epoch"))
+    if not count:
         return _text("No epoch has ended yet: this figure follows when the training ends.")
-    settings = run.load_json("config")
-    target, loss = settings.get("target_iou"), loss_name(run.load_json("own"))
-    figure = show_history(epochs, target=target, steps=run.records("step"), loss=loss)
-    drawn = figure._repr_png_()  # type: ignore[attr-defined]
-    text = f"the curves of {len(epochs)} epochs"
-    return {"text/plain": text, "image/png": base64.b64encode(drawn).decode()}
+    return {"text/plain": f"the curves of {count} epochs", **_picture(history_of(run))}
 
 
 def log_bundle(run: Run, lines: int) -> Bundle:
     """Return the end of the log."""
-    return _text("\n".join(tail(run.folder / "log.txt", lines)) or "No log yet.")
+    shown = [folded(line, COLUMNS_OF_A_PAGE) for line in tail(run.folder / "log.txt", lines)]
+    return _text("\n".join(shown) or "No log yet.")
+
+
+def _picture(figure: Figure) -> Bundle:
+    drawn = figure._repr_png_()  # type: ignore[attr-defined]
+    return {"image/png": base64.b64encode(drawn).decode()}
+
+
+def _of_now(run: Run, text: str) -> Bundle:
+    """Return a text, with a word on when it was true where that is not for good."""
+    now = status(run)
+    if now.pid is not None and not now.ended:
+        text += time.strftime("\n(So it was at %H:%M:%S; this follows when the training ends.)")
+    return _text(text)
 
 
 def _text(text: str) -> Bundle:
-    return {"text/plain": text, "text/html": f'<pre style="background:none">{escape(text)}</pre>'}
+    look = "background:none;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
+    return {"text/plain": text, "text/html": f'<pre style="{look}">{escape(text)}</pre>'}

@@ -40,6 +40,7 @@ from .picker_fields import (
     note,
     shown,
     table,
+    until_mended,
     value_of,
 )
 from .shown import close_all, take_place, unattended, view_of
@@ -251,10 +252,10 @@ class ConfigPicker:
         except InputError as error:
             self.problem = str(error)
             self._note_changes()
-            for name, line in self.helps.items():  # said where it is wrong, too
-                if f"{flag_of(name)} " in self.problem:
-                    line.value = alarm(self.problem)
-            self.message.value = alarm(f"{error} Until then the last good settings stay.")
+            wrong = [name for name in self.helps if f"{flag_of(name)} " in self.problem]
+            for name in wrong:  # said where it is wrong, and once
+                self.helps[name].value = alarm(self.problem)
+            self.message.value = alarm(until_mended(self.problem, wrong))
             self._note_saved()
 
     def _refuse_unusable(self, config: Config) -> None:

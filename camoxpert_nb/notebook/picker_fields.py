@@ -168,6 +168,15 @@ def alarm(text: str) -> str:
     return f'<div style="color:{RED}">{html.escape(text)}</div>'
 
 
+def until_mended(problem: str, wrong: Sequence[str]) -> str:
+    """Return what stands below the form: which fields are `wrong`, or a problem that is of none."""
+    stay = "Until then the last good settings stay."
+    if not wrong:
+        return f"{problem}{'' if problem.endswith(('.', '!', '?')) else '.'} {stay}"
+    named = " and ".join(f"'{label_of(name)}' ({ITEMS[name].metadata['group']})" for name in wrong)
+    return f"To be mended: {named}. What is wrong stands beside it. {stay}"
+
+
 def table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
     """Return rows of text as an HTML table."""
     lines = [("th", head)] * bool(head) + [("td", row) for row in rows]

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+from IPython.display import display
 
 from ..runs.latest import LATEST
 from ..runs.place import in_words, list_runs, usual_places, when_text
 from ..runs.run import Run
+from .dashboard import Dashboard
 from .picker_fields import muted, table
 from .shown import close_all, take_place, unattended, view_of
 
+GOING = ("starting", "running", "paused", "stopping")
 HEAD = ("run", "state", "epochs", "best IoU", "last sign of life", "data")
 
 
@@ -25,21 +28,28 @@ class RunChoice:
     """
 
     def __init__(self, chosen: Path | str = "", folder: Path | str = "") -> None:
-        self.rows = list_runs([Path(folder)] if folder else usual_places())
+        self._folder, self._handle = folder, None
+        self._watched: list[Dashboard] = []  # of runs that had not ended when this was shown
+        self.which = widgets.Dropdown(
+            description="run", layout={"width": "640px", "max_width": "100%"}
+        )
+        hint = muted("After another choice run the cells below again.")
+        self._below = widgets.HTML()
+        self.box = widgets.VBox([self.which, widgets.HTML(hint), self._below])
+        self._look(chosen)
+
+    def _look(self, chosen: Path | str) -> None:
+        """List the runs that are here now, with this one chosen."""
+        self.rows = list_runs([Path(self._folder)] if self._folder else usual_places())
         first = Run(chosen).folder.resolve() if str(chosen) else None
         options = [(_label(row), row["folder"]) for row in self.rows]
         here = {Path(row["folder"]).resolve(): row["folder"] for row in self.rows}
         if first is not None and first not in here:  # named, and somewhere else, or not there yet
             options.insert(0, (str(chosen), str(chosen)))
         value = here.get(first, str(chosen)) if first else (options[0][1] if options else None)
-        self.which = widgets.Dropdown(
-            options=options,
-            value=value,
-            description="run",
-            layout={"width": "640px", "max_width": "100%"},
-        )
-        hint = muted("After another choice run the cells below again.")
-        self.box = widgets.VBox([self.which, widgets.HTML(hint), widgets.HTML(self._table())])
+        self.which.options = options  # takes the first
+        self.which.value = value
+        self._below.value = self._table()
 
     @property
     def run(self) -> Run:
@@ -52,17 +62,33 @@ class RunChoice:
 
     def close(self) -> None:
         """Let go of the widgets; `run` stays."""
+        self._watched, self._handle = [], None
         close_all(self.box)
+
+    def update(self) -> None:
+        """Show the runs as they are now, in the same place; what is chosen stays."""
+        if self._handle is not None:
+            self._look(self.which.value or "")
+            self._handle.update(self._bundle(), raw=True)
 
     def _table(self) -> str:
         return table([_cells(row) for row in self.rows], HEAD) if self.rows else "No run here yet."
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _ipython_display_(self) -> None:
+        """Show itself, and anew whenever one of the runs that are trained now ends."""
+        if not unattended():
+            take_place(self)
+        self._handle = display(self._bundle(), raw=True, display_id=True)
+        going = [row["folder"] for row in self.rows if row["state"] in GOING]
+        self._watched = [Dashboard(folder) for folder in going]
+        for each in self._watched:
+            each.keep(self)
+
+    def _bundle(self) -> dict[str, Any]:
         chosen = f"<p>chosen: {html.escape(str(self.run.folder))}</p>"
         still = {"text/plain": repr(self), "text/html": chosen + self._table()}
         if unattended():
             return still
-        take_place(self)
         return still | view_of(self.box)
 
 

@@ -62,7 +62,7 @@ class ImageViewer(Panel):
     view: one of VIEWS. Of two viewers on one data set each has its own choice.
     """
 
-    def __init__(self, explored: Any, view: str, image: str | int = 0) -> None:
+    def __init__(self, explored: Any, view: str, image: str | int | None = None) -> None:
         if view not in VIEWS:
             raise InputError(f"no view '{view}' of an image: choose {', '.join(VIEWS)}.")
         self.explored, self.view = explored, view
@@ -85,25 +85,32 @@ class ImageViewer(Panel):
         self.message.value = ""
 
 
-def image_viewer(explored: Any, view: str, image: str | int = 0) -> ImageViewer:
+def image_viewer(explored: Any, view: str, image: str | int | None = None) -> ImageViewer:
     """Return a figure of one image with a choice of the others.
 
     view: "overlay", "levels", "routing" or "removed", as `explore.Explored` draws them. image: the
-    first one, by name or row.
+    first one, by name or row; None: the worst, which stands first in the choice.
     """
     return ImageViewer(explored, view, image)
 
 
-def choice_of_images(explored: Any, image: str | int = 0) -> widgets.Dropdown:
+def worst_first(explored: Any) -> list[int]:
+    """Return the rows of an `explore.Explored` from worst to best; last those without an object."""
+    scores = explored.table["iou"].sort_values(na_position="last", kind="stable")
+    rows: list[int] = scores.index.tolist()
+    return rows
+
+
+def choice_of_images(explored: Any, image: str | int | None = None) -> widgets.Dropdown:
     """Return a drop-down of the images of an `explore.Explored`, from worst to best; its value is
-    the row.
+    the row. image: what is chosen at first, by name or row; None: the worst.
     """
     table = explored.table
-    rows = table["iou"].sort_values(na_position="last").index.tolist()
+    rows = worst_first(explored)
     names = [f"{table['name'][row]}, IoU {table['iou'][row]:.2f}" for row in rows]
     return widgets.Dropdown(
         options=list(zip(names, rows, strict=True)),
-        value=explored.row_of(image),
+        value=rows[0] if image is None else explored.row_of(image),
         description="image",
         layout={"width": "480px", "max_width": "100%"},
     )

@@ -266,10 +266,15 @@ def _cause(run: Run, killed: bool) -> str:
 
 
 def tail(path: Path, lines: int) -> list[str]:
-    """Return the last lines of a text file; none while there is no file."""
+    """Return the last lines of a text file, each whole; none while there is no file."""
     try:
         with ordinary(path).open("rb") as file:
-            file.seek(max(path.stat().st_size - 400 * lines, 0))
-            return file.read().decode("utf-8", "replace").rstrip().splitlines()[-lines:]
+            size, taken = path.stat().st_size, 400 * lines
+            while True:
+                file.seek(max(size - taken, 0))
+                found = file.read().decode("utf-8", "replace").rstrip().splitlines()
+                if len(found) > lines or taken >= size:  # the first may be cut
+                    return found[-lines:]
+                taken *= 4
     except FileNotFoundError:
         return []

@@ -219,7 +219,7 @@ class Watch:
         """Return the run in one line of plain text, with the cause below it when it died."""
         process = f" (process {self.status.pid})" if self.status.pid else ""
         known = [f"{self.name}: {self.status.name}{process}", self.place(), self.best()]
-        lines = ["; ".join(filter(None, known)), self.status.cause, self.advice()]
+        lines = ["; ".join(filter(None, known)), self.status.cause, self.advice().replace("`", "")]
         return "\n".join(filter(None, lines))
 
     def _time_left(self) -> list[str]:

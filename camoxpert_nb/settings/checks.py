@@ -6,7 +6,7 @@ import dataclasses
 import math
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,13 @@ def _placed(item: dataclasses.Field[Any], value: Any) -> Any:
     return str(given(value, flag_of(item.name))) if value and "path" in item.metadata else value
 
 
-def check_limits(item: dataclasses.Field[Any], value: Any) -> None:
-    """Raise InputError for a value outside the setting's limits."""
+def check_limits(
+    item: dataclasses.Field[Any], value: Any, preset: str = "", own: Mapping[str, Any] | None = None
+) -> None:
+    """Raise InputError for a value outside the setting's limits.
+
+    own: what the preset sets otherwise than the defaults, to name what is usual there.
+    """
     limits = item.metadata
     if value is None:
         return
@@ -71,7 +76,8 @@ def check_limits(item: dataclasses.Field[Any], value: Any) -> None:
     bounds = [(words, limits[key], holds) for key, words, holds in BOUNDS if key in limits]
     if not all(holds(value, bound) for _, bound, holds in bounds):
         wanted = " and ".join(f"{words} {bound}" for words, bound, _ in bounds)
-        usual = "" if item.default is None else f"; {item.default} where the preset says nothing"
+        its = (own or {}).get(item.name, item.default)
+        usual = "" if its is None else f"; preset {preset}: {its}" if own else f"; usually {its}"
         raise InputError(
             f"{flag_of(item.name)} is {value}, but must be {wanted} ({limits['help']}{usual})."
         )

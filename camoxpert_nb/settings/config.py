@@ -226,7 +226,7 @@ class Config:
         for item in dataclasses.fields(self):
             value = typed(item, getattr(self, item.name), *plain_type(item))
             object.__setattr__(self, item.name, value)
-            check_limits(item, value)
+            check_limits(item, value, self.preset, PRESETS.get(str(self.preset)))
         check_together(self)
 
     def replace(self, **changes: Any) -> Config:

@@ -81,13 +81,14 @@ class Forecast:
     elapsed: float
 
     def __str__(self) -> str:
-        ends = clock(self.elapsed + self.minutes)
         if self.sessions == 1:
-            return f"fits all {self.epochs} epochs; ends at about {ends} of this session"
+            every = f"all {self.epochs} epochs" if self.epochs > 1 else "its one epoch"
+            return f"fits {every} into this session: {spoken(self.minutes)} of training"
         return (
-            f"fits {self.fits} of {self.epochs} epochs; stops at {ends} with a resume point; needs "
-            f"{self.sessions} sessions, about {self.hours:.{self.hours < 10:d}f} of your {QUOTA} "
-            "hours a week"
+            f"fits {self.fits} of {self.epochs} epochs; stops "
+            f"{spoken(self.elapsed + self.minutes)} after the session began, with a resume point; "
+            f"needs {self.sessions} sessions, about {self.hours:.{self.hours < 10:d}f} of your "
+            f"{QUOTA} hours a week"
         )
 
 
@@ -158,6 +159,14 @@ def fit_to_budget(
 def clock(minutes: float) -> str:
     """Return minutes as hours and minutes: 11:40."""
     return "{}:{:02d}".format(*divmod(round(minutes), 60))
+
+
+def spoken(minutes: float) -> str:
+    """Return minutes as people say them: less than a minute, 40 min, 11 h 40 min."""
+    if minutes < 1:
+        return "less than a minute"
+    hours, rest = divmod(round(minutes), 60)
+    return " ".join([f"{hours} h"] * (hours > 0) + [f"{rest} min"] * (rest > 0))
 
 
 GB = 1e9

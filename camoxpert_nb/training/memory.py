@@ -120,14 +120,16 @@ def limits_text(limits: Sequence[Limit], wanted: Mapping[int, int]) -> str:
     if not all(limit.measured for limit in limits):
         lines.append("Estimated from one real step: a CPU gives no warning before its RAM is full.")
     batches, accumulation = fitting_batches(list(wanted.values()), list(smallest.values()))
+    stages = {1: "one", 2: "two"}
     names = {1: "--batch-size", 2: "--stage2-batch-size"}
     flags = [f"{names[part]} {batch}" for part, batch in zip(wanted, batches, strict=True)]
     lines.append(f"Train with: {' '.join(flags)} --accumulation-steps {accumulation}")
     for part, batch in zip(wanted, batches, strict=True):
         if batch * accumulation != wanted[part]:
-            lines.append(f"Part {part}: {batch * accumulation} images a step, not {wanted[part]}.")
+            taken = f"{batch * accumulation} images a step, not {wanted[part]}."
+            lines.append(f"Stage {stages[part]}: {taken}")
         elif smallest[part] > wanted[part]:
-            lines.append(f"Part {part} has room for {names[part]} {smallest[part]}.")
+            lines.append(f"Stage {stages[part]} has room for {names[part]} {smallest[part]}.")
     return "\n".join(lines)
 
 

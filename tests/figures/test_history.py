@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def test_history_draws_what_was_recorded() -> None:
     assert line(score, "target 0.72")[1] == [0.72, 0.72]
     rates = panel(figure, "Learning rate")
     assert rates.get_yscale() == "log"
-    assert np.isnan(line(rates, "backbone")[1]).tolist() == [True, True, False, False, False]
+    assert np.isnan(line(rates, "backbone")[1]).tolist() == [True] * 3 + [False] * 4
+    assert line(rates, "backbone")[0] == [1, 2, 2, 2, 3, 4, 5]  # upright where stage two begins
     assert "demo: 5 epochs" in words(figure)
     assert "mean over the validation images" in words(figure)
     for stage in ("stage one", "stage two"):
@@ -137,9 +139,44 @@ def test_the_learning_rate_runs_within_the_epoch() -> None:
     x, y = line(panel(figure, "Learning rate"), "head")
     assert x == pytest.approx([step / 10 for step in range(1, 30, 2)])
     assert y == pytest.approx([step * 1e-4 for step in range(1, 30, 2)])
-    begins = {ax: ax.get_xlim()[0] for ax in figure.axes}
-    assert begins.pop(panel(figure, "Learning rate")) == 0
-    assert set(begins.values()) == {0.5}, "no empty epoch 0"
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_panels_have_one_axis_and_a_rate_jumps_where_its_stage_begins(within: bool) -> None:
+    records = [record(epoch, step=2 * epoch) for epoch in range(1, 5)]
+    steps = [
+        {**records[(step - 1) // 2], "step": step, "steps": 8, "lr": {"head": rate}}
+        for step, rate in enumerate([1e-3] * 4 + [1e-5, 2e-5, 3e-5, 4e-5], 1)
+    ]
+    for each, last in zip(records, steps[1::2], strict=True):
+        each["lr"] = last["lr"]
+    figure = show_history(records, steps=steps if within else ())
+    draw(figure)
+    assert len({ax.get_xlim() for ax in figure.axes}) == 1
+    assert figure.axes[0].get_xlim()[0] == 0
+    rates = panel(figure, "Learning rate")
+    (band,) = rates.patches
+    x, y = line(rates, "head")
+    (jump,) = (i for i in range(len(y) - 1) if y[i] > 10 * y[i + 1])
+    assert x[jump] == x[jump + 1] == band.get_x() == 2
+    assert (y[jump], y[jump + 1]) == (1e-3, 1e-5 if within else 2e-5)
+
+
+def test_names_of_stages_keep_apart() -> None:
+    names = ["one", "two (block 4)", "two (block 3)", "two (block 2)", "two (all)"]
+    ends = [2, 3, 4, 6, 60]
+    records = [record(e, stage=names[[e <= end for end in ends].index(True)]) for e in range(1, 61)]
+    figure = show_history(records)
+    draw(figure)
+    first = figure.axes[0]
+    (top,) = (ax for ax in first.child_axes)
+    labels = top.get_xticklabels()
+    boxes = [label.get_window_extent() for label in labels]
+    rows = [label.get_text().count("\n") for label in labels]
+    for row in set(rows):
+        line = [box for box, its in zip(boxes, rows, strict=True) if its == row]
+        assert all(a.x1 + 3 < b.x0 for a, b in pairwise(line))
+    assert rows[-1] == 0 and max(rows) > 0
 
 
 def test_expert_shares_are_stacked_to_a_hundred_per_cent() -> None:
@@ -150,13 +187,13 @@ def test_expert_shares_are_stacked_to_a_hundred_per_cent() -> None:
     floors = np.array([each.get_data().baseline for each in steps[:3]])
     assert tops[:, 0] == pytest.approx([30, 72.5, 100])  # 30, 42.5, 27.5: mean of two stages
     np.testing.assert_allclose(floors[1:], tops[:-1])
-    np.testing.assert_allclose(steps[0].get_data().edges, [0.5, 1.5, 2.5])
+    np.testing.assert_allclose(steps[0].get_data().edges, [0, 1, 2])
 
 
 def test_stages_are_shaded_where_they_lie() -> None:
     figure = show_history([record(epoch) for epoch in range(1, 6)])
     (band,) = panel(figure, "Training speed").patches  # every second stage: "all", epochs 3 to 5
-    assert (band.get_x(), band.get_x() + band.get_width()) == (2.5, 5.5)
+    assert (band.get_x(), band.get_x() + band.get_width()) == (2, 5)
 
 
 @pytest.mark.parametrize("count", [0, 1, 140])

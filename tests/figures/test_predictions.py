@@ -176,6 +176,19 @@ def test_the_curves_are_those_of_the_metrics(scene: tuple[Any, Any, Any]) -> Non
         assert line.get_ydata().max() == pytest.approx(reference[name].max(), abs=0.02)
 
 
+@pytest.mark.parametrize("empty", [False, True])
+def test_no_line_runs_through_the_legend(scene: tuple[Any, Any, Any], empty: bool) -> None:
+    image, probability, mask = scene
+    figure = predictions.show_threshold(image, probability, mask * (not empty))
+    draw(figure)
+    curves = figure.axes[3]
+    legend = curves.get_legend()
+    assert legend is not None
+    box = legend.get_window_extent()
+    assert box.y1 <= curves.get_window_extent().y0
+    assert figure.bbox.contains(*box.get_points()[0]) and figure.bbox.contains(*box.get_points()[1])
+
+
 def test_a_threshold_of_an_image_without_object_shows_false_alarms() -> None:
     image, probability = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
     probability[:2] = 200

@@ -42,7 +42,7 @@ def test_each_run_has_a_line_and_its_best(tmp_path: Path) -> None:
     assert losses.lines[0].get_ydata()[0] == pytest.approx(1.1)  # val_loss, not the sum
     assert "Validation structure loss" in words(figure)
     said = words(figure)
-    assert "one, best 0.480" in said and "two, best 0.600" in said and "2 runs" in said
+    assert "one, best IoU 0.480" in said and "two, best IoU 0.600" in said and "2 runs" in said
     assert "not to be compared" not in said
 
 
@@ -85,3 +85,11 @@ def test_the_terminal_draws_them_too(tmp_path, capsys) -> None:
     assert (
         file.read_bytes().startswith(b"\x89PNG") and f"drawn in {file}" in capsys.readouterr().out
     )
+
+
+def test_one_run_is_named_and_its_loss_keeps_off_the_border(tmp_path: Path) -> None:
+    figure = show_runs([make_run(tmp_path / "one", 3)])
+    loss = figure.axes[1]
+    assert loss.get_ylim()[1] > 1.05 * loss.lines[0].get_ydata().max()
+    title = figure.get_suptitle()
+    assert "one" in title and "1 run" not in title

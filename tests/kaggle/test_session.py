@@ -322,7 +322,7 @@ class TestEarlierRun:
         assert how_to_go_on(run).endswith(f"To go on: camoxpert resume {run.folder}")
         monkeypatch.setenv("CAMOXPERT_KERNEL", "me/camoxpert-03-train")
         said = how_to_go_on(run)
-        assert "1 epochs are done" in said
+        assert "1 epoch is done" in said
         assert "Add Input > Your Work > camoxpert-03-train" in said
         assert '"kernel_sources": ["me/camoxpert-03-train"]' in said
         done = plant_run(inputs / "b", "y", at=1, end=True)

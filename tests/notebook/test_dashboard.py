@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from fabricated import fabricated
 
+from camoxpert_nb.kaggle.earlier import how_to_go_on
 from camoxpert_nb.notebook import dashboard as dashboards
 from camoxpert_nb.notebook.dashboard import BUTTONS, Dashboard
 from camoxpert_nb.runs import run as runs
+from camoxpert_nb.runs.process import tail
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import make_config
 
@@ -271,6 +273,40 @@ def test_a_saved_notebook_holds_the_end_and_the_panel_comes_back(tmp_path: Path)
     dashboard.close()
 
 
+def test_what_cells_said_while_it_trained_is_true_after_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = folder_with(Path("runs") / "one", process=MINE)
+    dashboard = Dashboard(run)
+    parts = (dashboard.line(), dashboard.how_to_go_on(), dashboard.runs())
+    handles = [Handle() for _ in parts]
+    for kept, handle in zip(parts, handles, strict=True):
+        kept._handle = handle
+        dashboard.keep(kept)
+        assert "follows when the training ends" in repr(kept)
+    assert "there is nothing to do" in repr(parts[1]) and "resume" not in repr(parts[1])
+    assert "runs/one: running" in repr(parts[0])
+    folder_with(run.folder, 3, "end")
+    run.save_process({})
+    wait_until(lambda: all(handle.bundles for handle in handles))
+    line, way, several = (handle.bundles[-1] for handle in handles)
+    assert "runs/one: finished" in line["text/plain"] and "is finished" in way["text/plain"]
+    assert "follows" not in str([line, way, several["text/plain"]])
+    assert "image/png" in several
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [("pause", "is paused"), ("stop", "is stopping"), ("save", "is training now")],
+)
+def test_nobody_is_told_to_start_a_run_that_lives(asked: str, said: str, tmp_path: Path) -> None:
+    run = folder_with(tmp_path, 1, process=MINE)
+    run.request(asked)
+    text = how_to_go_on(run)
+    assert said in text and "1 epoch is done" in text and "camoxpert resume" not in text
+
+
 def test_parts_of_a_run_are_shown_as_far_as_there_are_any(tmp_path: Path) -> None:
     dashboard = Dashboard(folder_with(tmp_path, 0, process=MINE))
     for kept in (dashboard.table(), dashboard.figure()):
@@ -281,6 +317,28 @@ def test_parts_of_a_run_are_shown_as_far_as_there_are_any(tmp_path: Path) -> Non
     assert "image/png" in dashboard.figure().bundle()
     assert "&lt;b&gt;one" in dashboard.log().bundle()["text/html"]
     assert repr(dashboard.log(1)) == "two"
+
+
+def test_a_log_begins_with_a_whole_line_and_is_folded_between_words(tmp_path: Path) -> None:
+    dashboard = Dashboard(folder_with(tmp_path, 2))
+    long = " ".join(f"word{number}" for number in range(150))
+    (tmp_path / "log.txt").write_text(f"{long}\n" * 5 + "last line\n")
+    assert "\n" + repr(dashboard.log(3)) + "\n" in "\n" + repr(dashboard.log(40)) + "\n"
+    shown = repr(dashboard.log(3)).split("\n")
+    assert shown[0].startswith("word0 ") and shown[-1] == "last line"
+    assert all(len(line) <= 100 for line in shown)
+    assert " ".join(shown) == f"{long} {long} last line"
+    assert "word-break:normal" in dashboard.log().bundle()["text/html"]
+    assert tail(tmp_path / "log.txt", 2) == [long, "last line"]
+
+
+def test_plain_text_has_no_marks_of_code(tmp_path: Path) -> None:
+    for end in ("end", "stop"):
+        run = folder_with(tmp_path / end, 2, end)
+        (run.folder / "last.pt").touch()
+        dashboard = Dashboard(run)
+        assert "`" not in str(dashboard) and "camoxpert" in str(dashboard)
+        assert "`" not in dashboard._page() and "<code>camoxpert" in dashboard._page()
 
 
 @pytest.mark.parametrize("process", [MINE, None], ids=["running", "stopped"])

@@ -19,7 +19,7 @@ from PIL import Image
 
 from camoxpert_nb.data.layouts import Pair
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.figures.ranking import describe
+from camoxpert_nb.figures.ranking import called, describe
 from camoxpert_nb.notebook import gallery
 from camoxpert_nb.notebook.viewer import image_viewer
 
@@ -85,6 +85,13 @@ def test_filters_and_order_go_back_to_the_first_page(shown: gallery.Gallery) -> 
     assert shown.message.value == "no image passes the filters"
     shown.filters["class"].value = "A"
     assert shown.chosen() == [0]
+
+
+def test_it_is_sorted_by_measures_that_people_know(shown: gallery.Gallery) -> None:
+    offered = [label for label, _ in shown.by.options]
+    assert {"IoU", "MAE"} <= set(offered)
+    assert called("s_measure") == "S-measure (S_alpha)" and called("mean_e") == "mean E (E_phi)"
+    assert not {"intersection", "union", "raw_mae", "MAE, not stretched"} & set(offered)
 
 
 def test_the_buttons_turn_the_page(shown: gallery.Gallery) -> None:
@@ -154,6 +161,13 @@ def test_any_image_can_be_chosen_the_worst_stand_first() -> None:
     assert "moth" in repr(viewer) and viewer.message.value == ""
     with pytest.raises(InputError, match="choose overlay, levels, routing, removed"):
         image_viewer(seen, "depth")
+
+
+def test_the_worst_is_chosen_where_none_is_named() -> None:
+    viewer = image_viewer(Seen(), "levels")
+    assert viewer.which.value == viewer.which.options[0][1] == 1
+    slider = gallery.threshold_slider(Seen())
+    assert slider.which is not None and slider.which.value == 1 and slider.name == "frog"
 
 
 def test_the_slider_moves_over_any_image() -> None:

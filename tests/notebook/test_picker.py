@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import re
 import shlex
 import subprocess
@@ -21,7 +22,7 @@ from camoxpert_nb.machine.devices import Devices
 from camoxpert_nb.notebook import choice
 from camoxpert_nb.notebook.choice import chosen, command_line, count_devices
 from camoxpert_nb.notebook.picker import ConfigPicker
-from camoxpert_nb.notebook.picker_fields import ITEMS
+from camoxpert_nb.notebook.picker_fields import ITEMS, label_of, until_mended
 from camoxpert_nb.notebook.usable import networks
 from camoxpert_nb.settings.config import PRESETS, Config, make_config
 from camoxpert_nb.settings.decide import decide
@@ -233,8 +234,10 @@ def test_a_bad_value_is_answered_and_the_last_good_settings_stay(
     picker = ConfigPicker(preset="balanced-2gpu")
     good, shown = picker.config, picker.fields[name].value
     picker.fields[name].value = typed
-    assert said in picker.problem and said.split("'")[0] in picker.message.value
-    assert said.split("'")[0] in picker.helps[name].value
+    assert said in picker.problem and said.split("'")[0] in picker.helps[name].value
+    below = picker.message.value  # which field, and not the same sentence again
+    assert html.escape(f"'{label_of(name)}'") in below and said.split("'")[0] not in below
+    assert ". Until then the last good settings stay." in below
     assert picker.config == good
     picker.fields[name].value = shown
     assert picker.problem == picker.message.value == ""
@@ -395,6 +398,21 @@ def test_what_cannot_be_used_here_is_answered_beside_its_field(
     flag = f"--{name.replace('_', '-')} "
     assert said in picker.problem and flag in picker.helps[name].value
     assert picker.config == good and "not saved" in picker.saved.value
+
+
+@pytest.mark.parametrize("preset", ["balanced-2gpu", "tiny", "single-gpu", "auto"])
+def test_a_value_out_of_bounds_names_what_the_preset_has(preset: str) -> None:
+    for name, typed in (("lr", "-1"), ("batch_size", "0"), ("stage1_epochs", "-2")):
+        usual = PRESETS[preset].get(name, ITEMS[name].default)
+        with pytest.raises(InputError) as refused:
+            make_config(preset, **{name: float(typed) if name == "lr" else int(typed)})
+        assert "says nothing" not in str(refused.value)
+        assert (f"; preset {preset}: {usual})" in str(refused.value)) == (usual is not None)
+
+
+def test_a_problem_of_no_field_is_said_whole_and_ends_before_the_next_sentence() -> None:
+    assert until_mended("No data", []) == "No data. Until then the last good settings stay."
+    assert until_mended("No data.", []).startswith("No data. Until")
 
 
 def test_gpus_are_those_that_are_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import platform
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from camoxpert_nb.notebook import dashboard, run_choice
 from camoxpert_nb.notebook.run_choice import choose_run
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import make_config
@@ -52,7 +57,27 @@ def test_without_any_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert choice.run.folder == Path("runs/latest") and choice.rows == []
     assert choose_run().run.folder == Path("runs/latest")
     monkeypatch.setenv("CAMOXPERT_BATCH", "1")
-    assert "No run here yet." in choice._repr_mimebundle_()["text/html"]
+    assert "No run here yet." in choice._bundle()["text/html"]
     monkeypatch.setenv("CAMOXPERT_BATCH", "0")
-    bundle = choice._repr_mimebundle_()
+    bundle = choice._bundle()
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == choice.box.model_id
+
+
+def test_the_list_follows_a_run_that_ends(two: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, Any]] = []
+    handle = SimpleNamespace(update=lambda bundle, raw: shown.append(bundle))
+    monkeypatch.setattr(run_choice, "display", lambda bundle, **how: shown.append(bundle) or handle)
+    monkeypatch.setattr(dashboard, "FASTEST", 0.05)
+    two[1].save_process({"trainer": os.getpid(), "host": platform.node()})
+    choice = choose_run("runs/older")
+    choice._ipython_display_()
+    assert "running" in shown[-1]["text/plain"] and "running" in choice.which.options[0][0]
+    two[1].log("epoch", epoch=2, step=2, iou=0.75, iou_ema=None)
+    two[1].log("end", step=2)
+    two[1].save_process({})
+    began = time.monotonic()
+    while len(shown) < 2 and time.monotonic() - began < 10:
+        time.sleep(0.02)
+    assert "finished" in shown[-1]["text/html"] and "0.750" in shown[-1]["text/html"]
+    assert "IoU 0.750" in choice.which.options[0][0] and "running" not in choice._below.value
+    assert choice.run.folder == Path("runs/older")  # what was chosen stays

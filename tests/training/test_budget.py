@@ -9,7 +9,14 @@ import pytest
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training import budget, estimate
-from camoxpert_nb.training.budget import fit_to_budget, how_far, minutes_left, minutes_to_train
+from camoxpert_nb.training.budget import (
+    Forecast,
+    fit_to_budget,
+    how_far,
+    minutes_left,
+    minutes_to_train,
+    spoken,
+)
 from camoxpert_nb.training.cost import Costs, StepCost
 from camoxpert_nb.training.prepare import prepare
 from camoxpert_nb.training.schedule import build_plan
@@ -67,6 +74,24 @@ class TestForecast:
         assert (whole.fits, whole.sessions) == (140, 1)
         assert "fits all 140 epochs" in str(whole)
 
+    @pytest.mark.parametrize(
+        ("minutes", "said"),
+        [
+            (0.0, "less than a minute"),
+            (0.4, "less than a minute"),
+            (1.0, "1 min"),
+            (59.6, "1 h"),
+            (65.0, "1 h 5 min"),
+            (720.0, "12 h"),
+        ],
+    )
+    def test_times_are_said_as_people_say_them(self, minutes: float, said: str) -> None:
+        assert spoken(minutes) == said
+        told = str(Forecast(3, 3, minutes / 60, minutes, 1, 0.0))
+        assert told == f"fits all 3 epochs into this session: {said} of training"
+        one = str(Forecast(1, 1, minutes / 60, minutes, 1, 0.0))
+        assert one.startswith("fits its one epoch into this session")
+
     def test_half_the_time_of_even_epochs_fits_half_of_them(self) -> None:
         config = GUIDE.replace(stage2_batch_size=16)
         plan = build_plan(config, images=3200, devices=2)
@@ -78,8 +103,8 @@ class TestForecast:
         seconds = dict.fromkeys(range(5), 0.1 * 14 / hours)
         seen = how_far(PLAN, seconds, 700 - 1e-6)
         assert str(seen) == (
-            f"fits {seen.fits} of 140 epochs; stops at 11:40 with a resume point; needs 2 "
-            "sessions, about 14 of your 30 hours a week"
+            f"fits {seen.fits} of 140 epochs; stops 11 h 40 min after the session began, "
+            "with a resume point; needs 2 sessions, about 14 of your 30 hours a week"
         )
         assert 100 < seen.fits < 140
 

@@ -123,7 +123,7 @@ def test_the_table_ends_in_flags() -> None:
     ]
     text = limits_text(rows, {1: 16, 2: 12})
     assert "Train with: --batch-size 8 --stage2-batch-size 6 --accumulation-steps 2" in text
-    assert "has room for --batch-size 40" in text
+    assert "Stage one has room for --batch-size 40" in text
     assert "Estimated" not in text
     assert "Estimated" in limits_text([Limit("two", 2, 40, 9.0, 55.0, False)], {2: 12})
     odd = limits_text(
