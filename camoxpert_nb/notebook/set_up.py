@@ -18,12 +18,20 @@ from ..settings.config import Config
 from .choice import count_devices, on_cpu, on_this_machine, propose
 from .picker_fields import alarm
 
+TOGETHER = "data      together:"  # how a session says what all sets come to
+
 
 class Ready:
     """What was found and chosen. config: what trains; notes: what must not be overlooked."""
 
-    def __init__(self, session: Session, config: Config, notes: list[str]) -> None:
+    def __init__(
+        self, session: Session, config: Config, notes: list[str], chosen: str = ""
+    ) -> None:
         self.session, self.config, self.notes = session, config, notes
+        self._lines = [line for line in session.lines if not line.startswith("NOTE")]
+        if chosen and len(session.sets) > 1:
+            self._lines = [line for line in self._lines if not line.startswith(TOGETHER)]
+            self._lines.append(f"chosen    {chosen}; no other set is used")
 
     @property
     def goes_on(self) -> bool:
@@ -31,13 +39,11 @@ class Ready:
         return self.session.goes_on
 
     def __repr__(self) -> str:
-        lines = [line for line in self.session.lines if not line.startswith("NOTE")]
-        return "\n".join([*lines, *(f"NOTE      {note}" for note in self.notes)])
+        return "\n".join([*self._lines, *(f"NOTE      {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        lines = [line for line in self.session.lines if not line.startswith("NOTE")]
         notes = "".join(alarm(f"NOTE: {note}").replace("\n", "<br>") for note in self.notes)
-        return f"<pre>{html.escape(chr(10).join(lines))}</pre>{notes}"
+        return f"<pre>{html.escape(chr(10).join(self._lines))}</pre>{notes}"
 
 
 def set_up(
@@ -75,7 +81,8 @@ def set_up(
     config.replace(checkpoint_dir="").save(NEXT)  # as if 02 had saved it
     gpus = 0 if on_cpu(config) else count_devices(config)
     notes = [*session.notes, *missing(session, config, gpus, bool(data.strip()))]
-    return Ready(session, config, [_as_said_here(note) for note in notes])
+    chosen = config.dataset_path if data.strip() else ""
+    return Ready(session, config, [_as_said_here(note) for note in notes], chosen)
 
 
 def _as_said_here(text: str) -> str:

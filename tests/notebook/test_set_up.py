@@ -64,7 +64,11 @@ def test_all_that_is_attached_trains_where_none_is_named(inputs: Path) -> None:
     ready = set_up(preset="tiny")
     assert Path(ready.config.dataset_path).name == "data"
     assert any("2 image sets are attached and DATA is empty" in note for note in ready.notes)
-    assert not any("image sets" in note for note in set_up("farm", "tiny").notes)
+    assert "together: " in str(ready) and "chosen" not in str(ready)
+    one = set_up("farm", "tiny")
+    assert not any("image sets" in note for note in one.notes)
+    assert f"chosen    {inputs / 'farm'}; no other set is used" in str(one)
+    assert "together" not in str(one) and "chosen" in one._repr_html_()
 
 
 def test_masks_that_are_not_found_are_said_and_can_be_named(inputs: Path) -> None:
