@@ -148,7 +148,7 @@ def how_to_go_on(run: Run) -> str:
     kernel, done = os.environ.get("CAMOXPERT_KERNEL", ""), len(run.records("epoch"))
     ended = f"{done} epoch{'s are' if done != 1 else ' is'} done"
     now = status(run)
-    if now.pid is not None and not now.ended:
+    if now.trains:
         what = "press Resume in its panel" if now.name == "paused" else "there is nothing to do"
         doing = now.name if now.name in ("paused", "stopping") else "training now"
         return f"{run.folder} is {doing} (process {now.pid}), {ended}: {what}."

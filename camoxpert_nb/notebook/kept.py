@@ -141,8 +141,7 @@ def _picture(figure: Figure) -> Bundle:
 
 def _of_now(run: Run, text: str) -> Bundle:
     """Return a text, with a word on when it was true where that is not for good."""
-    now = status(run)
-    if now.pid is not None and not now.ended:
+    if status(run).trains:
         text += time.strftime("\n(So it was at %H:%M:%S; this follows when the training ends.)")
     return _text(text)
 

@@ -47,6 +47,11 @@ class Status:
         """Say whether nothing more will happen by itself."""
         return self.name in ("stopped", "finished", "died", "gone")
 
+    @property
+    def trains(self) -> bool:
+        """Say whether a process is at it, paused or about to stop too."""
+        return self.pid is not None and not self.ended
+
 
 def new_folder(before: str = "") -> Path:
     """Make runs/DATE-TIME, with `before` before the date, and return it.
@@ -128,7 +133,7 @@ def going_on(config: Config) -> Run | None:
     that began last.
     """
     here = [Run(config.checkpoint_dir)] if config.checkpoint_dir else _alive_runs()
-    alive = [run for run in here if (now := status(run)).pid is not None and not now.ended]
+    alive = [run for run in here if status(run).trains]
     began = {run: run.process().get("started", 0.0) for run in alive}
     return max(alive, key=lambda run: (not other_settings(config, run), began[run]), default=None)
 
@@ -205,7 +210,7 @@ def status(run: Run) -> Status:
 
 def _refuse_second(run: Run) -> None:
     now = status(run)
-    if now.pid is not None and not now.ended:
+    if now.trains:
         raise InputError(
             f"{run.folder} is being trained by process {now.pid}. Watch it: "
             f"Dashboard('{run.folder}'). End it: its Stop button, or `touch {run.folder}/stop`. "

@@ -75,7 +75,7 @@ def _doubts(training: Training) -> list[str]:
     held = len(training.data.validation)
     if held < FEW:
         warnings.append(
-            f"{held} image{'s validate' if held != 1 else ' validates'}: which epoch is the best "
+            f"{counted(held, 'image')} validate{'s' * (held == 1)}: which epoch is the best "
             "is mostly chance. Hold out more (--val-share 0.2), or add images"
         )
     return [*warnings, *short_run(training.config), *training.changes]

@@ -190,15 +190,12 @@ def ending(
         lines.append(f"ended early: {summary['ended_early']}")
     if summary["finished"]:
         data = summary.get("data", {})
-        root, test = str(data.get("root") or "DIR"), data.get("test")
-        where = "its data's test split" if test else "DIR, a folder of other images and masks"
+        own = str(data.get("root") or "") if data.get("test") else ""
+        where = "its data's test split" if own else "DIR, a folder of other images and masks"
         lines.append(f"best weights: {folder}/best.pt. Score them on {where}:")
-        place = root if test else "DIR"
-        lines.append(
-            "  " + judge.replace("DIR", repr(place) if test else "DIR")
-            if judge
-            else f"  camoxpert evaluate --run {quote(folder)} --dataset-path {quote(place)}"
-        )
+        command = f"camoxpert evaluate --run {quote(folder)} --dataset-path {quote(own or 'DIR')}"
+        call = judge.replace("DIR", repr(own)) if own else judge
+        lines.append(f"  {call or command}")
     else:
         lines.append("Stopped as asked; everything is saved. Go on with:")
         lines.append(f"  {resume or f'camoxpert resume {quote(folder)}'}")
