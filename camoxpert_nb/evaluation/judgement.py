@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -44,7 +45,7 @@ class Scored:
 class Judgement(list[Any]):
     """The scored sets (`judge.Judged`), in order; `scores["CAMO"]` is the one of that name.
 
-    In a notebook it shows as its `table`.
+    In a notebook it shows as its `table`, with what was scored, and left out, below.
     """
 
     def __init__(self, sets: Iterable[Scored]) -> None:
@@ -88,4 +89,5 @@ class Judgement(list[Any]):
     def _repr_html_(self) -> str:
         table = self.table.rename_axis(None)
         shown = table.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value)
-        return str(shown.to_html())
+        notes = (f"<p>{escape(f'{each.name}: {each.note}')}</p>" for each in self)
+        return shown.to_html() + "".join(notes)

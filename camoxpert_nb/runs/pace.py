@@ -15,6 +15,7 @@ Row = Mapping[str, Any]
 ESTIMATE = "estimate"  # .json in a run: what a dry run of its settings measured before it began
 
 LOOK_BACK = 40  # stretches between two step records: two epochs of them
+EXPECTED = 5  # stretches that a stage begins with, made of the last one's; each real one ends one
 HELD = 3.0  # times the usual: a stretch that long held a pause, or something that happens once
 # What a step costs by open backbone blocks, beside one of stage one with the same batch. Counted
 # for edgenext_base at 320 px on a T4 (`camoxpert train --dry-run --on t4`); a small network on a
@@ -36,6 +37,7 @@ class Pace:
         self.stages = list(stages) if whole else []
         self._measured = {row["name"]: row["seconds_per_epoch"] for row in estimate}
         self._stretches: deque[float] = deque(maxlen=LOOK_BACK)  # seconds a step
+        self._expected: list[float] = []  # the same, before as many were seen
         self._between: deque[float] = deque(maxlen=LOOK_BACK)  # seconds from epoch to epoch
         self._last: dict[str, Any] = {}
         self._steps = 0
@@ -46,15 +48,28 @@ class Pace:
         if kind not in ("step", "epoch"):
             return
         if last and record.get("stage") != last.get("stage"):
-            self._stretches.clear()
+            self._enter(record)
         seconds, steps = (record.get(key, 0) - last.get(key, 0) for key in ("time", "step"))
         if last.get("kind") == "step":
             if kind == "epoch":
                 self._between.append(max(seconds - steps * (self._a_step() or 0.0), 0.0))
             elif steps > 0 and record.get("epoch") == last.get("epoch"):
                 self._stretches.append(seconds / steps)
+                self._expected = self._expected[1:]
         self._steps = record.get("steps", self._steps)
         self._last = dict(record)
+
+    def _enter(self, record: Row) -> None:
+        """Expect of a new stage's steps what it costs beside the last one's.
+
+        Its first steps are slow, so that they alone would make the time left jump.
+        """
+        before, now = self._now(), self._stage(record)
+        usual = self._a_step()
+        self._expected = []
+        if before and now and usual:
+            self._expected = [usual * self._ratio(before, now)] * EXPECTED
+        self._stretches.clear()
 
     def seconds_left(self) -> float | None:
         """Return the seconds to the end of the training; None while they are not known."""
@@ -77,10 +92,11 @@ class Pace:
 
     def _a_step(self) -> float | None:
         """Return the seconds of a step of this stage, without what held it up for once."""
-        if not self._stretches:
+        stretches = [*self._expected, *self._stretches]
+        if not stretches:
             return self._from_estimate()
-        usual = median(self._stretches)
-        return fmean(each for each in self._stretches if each <= HELD * usual)
+        usual = median(stretches)
+        return fmean(each for each in stretches if each <= HELD * usual)
 
     def _from_estimate(self) -> float | None:
         now = self._now()
@@ -88,7 +104,10 @@ class Pace:
         return measured / max(now["steps"], 1) if now and measured else None
 
     def _now(self) -> Row | None:
-        name = self._last.get("stage")
+        return self._stage(self._last)
+
+    def _stage(self, record: Row) -> Row | None:
+        name = record.get("stage")
         return next((stage for stage in self.stages if stage["name"] == name), None)
 
     def _ratio(self, now: Row, then: Row) -> float:

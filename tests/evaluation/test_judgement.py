@@ -25,6 +25,7 @@ def test_scores_have_names_and_tables(tiny: Config, camouflage: Path) -> None:
     assert row["IoU"] == one.iou and row["IoU, 95 % from"] == low and row["to"] == high
     assert {"S-measure (S_alpha)", "MAE"} <= {*scores.table.columns}
     assert repr(scores) == f"{one.name}: IoU {one.iou:.3f} ({low:.3f} to {high:.3f}), {one.note}"
-    assert f"{one.iou:.3f}" in scores._repr_html_()
+    shown = scores._repr_html_()
+    assert f"{one.iou:.3f}" in shown and "test split; left out: 1 NonCAM test image" in shown
     with pytest.raises(KeyError, match=f"no set 'CAMO': {one.name}"):
         scores["CAMO"]

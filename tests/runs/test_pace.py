@@ -67,6 +67,13 @@ def test_without_one_the_slower_stage_is_reckoned_with() -> None:
     assert told(STAGES, (), in_stage_two) == pytest.approx(truth(in_stage_two), rel=0.01)
 
 
+def test_the_slow_first_steps_of_a_stage_make_no_jump() -> None:
+    heard = records(pauses={22: 5.0})  # stage two begins with step 21
+    before, after = (told(STAGES, MEASURED, heard[:number]) for number in (21, 22))
+    assert before == pytest.approx(29 * 2.5 + 3 * BETWEEN)
+    assert after == pytest.approx(28 * 2.5 + 3 * BETWEEN, rel=0.2)  # not 28 x 7.5
+
+
 def test_another_batch_is_another_step() -> None:
     halved = [STAGES[0], STAGES[1] | {"batch": 4, "steps": 20}]
     heard = [{**record, "steps": 80} if "steps" in record else record for record in records()[:15]]

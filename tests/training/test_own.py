@@ -254,7 +254,7 @@ def test_parts_of_a_batch_add_up_with_an_own_loss(tiny: Config) -> None:
     batch, twin = make_batch(5), copy.deepcopy(state)
     expected = train_step(state, [batch], settings, WEIGHTS)
     found = train_step(twin, split(batch, 2, 2, 1), settings, WEIGHTS)
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)  # balance is next to 0
     for whole, parts in zip(gradients(state), gradients(twin), strict=True):
         torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-5)
 
