@@ -71,7 +71,7 @@ def test_the_slow_first_steps_of_a_stage_make_no_jump() -> None:
     heard = records(pauses={22: 5.0})  # stage two begins with step 21
     before, after = (told(STAGES, MEASURED, heard[:number]) for number in (21, 22))
     assert before == pytest.approx(29 * 2.5 + 3 * BETWEEN)
-    assert after == pytest.approx(28 * 2.5 + 3 * BETWEEN, rel=0.2)  # not 28 x 7.5
+    assert after == pytest.approx(28 * (4 * 2.5 + 7.5) / 5 + 3 * BETWEEN)  # not 28 x 7.5
 
 
 def test_another_batch_is_another_step() -> None:
