@@ -23,7 +23,7 @@ FILM, FRAME = (900, 1225), 500  # px: to the end of the validation images; ms a 
 LONG = 1200  # seconds for the longest cell: the demo's 24 epochs on a busy machine
 TELLING = {  # the first and the last cell of the part that is shown, by a piece of their source
     "00_start_here": ("draw_pairs(sets", "draw_pairs(sets"),
-    "01_gpu_check": ("check_machine(", "print(report.recommendation"),
+    "01_gpu_check": ("check_machine(", "print(report.advice"),
     "02_configure": ("ConfigPicker(", "ConfigPicker("),
     "03_train": ("launch(plan", "launch(plan"),
     "04_evaluate": ("judge(run, data)", 'means.set_index("set")'),

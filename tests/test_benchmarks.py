@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 GPU = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 
@@ -37,25 +40,34 @@ def test_an_unknown_phase_and_no_gpu_are_said(tmp_path: Path) -> None:
     assert "there are steps, fit" in small(tmp_path, "step").stderr
 
 
-ABLATION = GPU.with_name("ablation.py")
+@pytest.fixture
+def ablation(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script as a module; its trainings are processes of their own in any case."""
+    monkeypatch.syspath_prepend(str(GPU.parent))
+    return importlib.import_module("ablation")
+
+
 TINY = ('backbone="test_resnet"', "img_size=64", "epochs=1", "batch_size=4", "width=16")
 
 
-def ablate(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ABLATION), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+def test_an_ablation_is_a_queue_whose_jobs_are_done_once(
+    ablation: Any,
+    camouflage: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def ablate(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["ablation.py", *map(str, words)])
+        ablation.main()
+        return capfd.readouterr().out
 
-
-def test_an_ablation_is_a_queue_whose_jobs_are_done_once(camouflage: Path, tmp_path: Path) -> None:
     names, out = ("constant", "none"), tmp_path / "out"
     queue = ablate("queue", "--names", *names, "--folds", 2, "--only", 1, "--set", *TINY)
-    assert queue.returncode == 0, queue.stderr
-    (tmp_path / "queue.jsonl").write_text(queue.stdout)
+    (tmp_path / "queue.jsonl").write_text(queue)
     words = (tmp_path / "queue.jsonl", "--data", camouflage, "--out", out, "--folds", 2)
-    done = ablate("run", *words)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 trainings, 2 to do" in done.stdout
-    assert "2 trainings, 0 to do" in ablate("run", *words).stdout
+    assert "2 trainings, 2 to do" in ablate("run", *words)
+    assert "2 trainings, 0 to do" in ablate("run", *words)
     records = [json.loads(path.read_text()) for path in out.glob("*.json")]
     photos = {
         name: set(each["photos"]["plain"]["iou"])
@@ -65,19 +77,17 @@ def test_an_ablation_is_a_queue_whose_jobs_are_done_once(camouflage: Path, tmp_p
     assert photos.keys() == set(names) and len({frozenset(each) for each in photos.values()}) == 1
     assert len(photos["none"]) > 5
     assert records[0]["photos"]["plain"] != records[0]["photos"]["mirrored"]
-    table = ablate("table", out, "--against", "constant").stdout.splitlines()
+    table = ablate("table", out, "--against", "constant").splitlines()
     rows = {line.split("|")[1].strip(): line for line in table[2:]}
     assert "+0.0000 +- 0.0000" in rows["constant"] and "+0.0000 +- 0.0000" not in rows["none"]
-    assert "no record of FPN" in ablate("table", out, "--against", "FPN").stderr
+    with pytest.raises(SystemExit, match="no record of FPN"):
+        ablate("table", out, "--against", "FPN")
 
 
-def test_the_folds_part_all_photos() -> None:
-    sys.path.insert(0, str(ABLATION.parent))
-    from ablation import fold_of
-
+def test_the_folds_part_all_photos(ablation: Any) -> None:
     names = [f"photo{number}" for number in range(400)]
-    folds = [fold_of(name, 4) for name in names]
-    assert folds == [fold_of(name, 4) for name in names]
+    folds = [ablation.fold_of(name, 4) for name in names]
+    assert folds == [ablation.fold_of(name, 4) for name in names]
     assert all(70 < folds.count(fold) < 130 for fold in range(4))
 
 

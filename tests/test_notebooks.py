@@ -8,6 +8,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from screenshots import TELLING
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
@@ -58,6 +59,14 @@ def is_parameters(cell: Any) -> bool:
 
 def test_the_story_is_complete_and_in_order() -> None:
     assert [path.stem for path in PATHS] == NAMES
+
+
+def test_the_cells_that_are_pictured_are_there() -> None:
+    assert [*TELLING] == NAMES
+    for path in PATHS:
+        sources = [cell.source for cell in cells(path, "code")]
+        for piece in TELLING[path.stem]:
+            assert any(piece in source for source in sources), piece
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

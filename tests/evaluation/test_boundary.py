@@ -18,14 +18,9 @@ Array = NDArray[np.uint8]
 
 def outline(mask: Array, broad: int) -> NDArray[np.bool_]:
     """Pixels of the mask that have one outside it within `broad` rows and columns."""
-    height, width = mask.shape
-    found = np.zeros(mask.shape, bool)
-    for y, x in np.argwhere(mask):
-        for i in range(y - broad, y + broad + 1):
-            for j in range(x - broad, x + broad + 1):
-                inside = 0 <= i < height and 0 <= j < width
-                found[y, x] |= not inside or not mask[i, j]
-    return found
+    side = 2 * broad + 1
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(mask, broad), (side, side))
+    return (mask > 0) & (around.min((2, 3)) == 0)
 
 
 def by_definition(mask: Array, found: Array) -> float:
