@@ -176,12 +176,12 @@ class Feed:
         self._coming = None
         with self._watched():
             while True:
-                began, self._waiting = time.time(), True
+                began, self._waiting = time.monotonic(), True
                 batch = self._next(coming)
                 self._waiting, self._taken = False, self._taken + 1
                 if batch is None:
                     return
-                waited = time.time() - began
+                waited = time.monotonic() - began
                 self.starting = min(max(self._ready.value - began, 0.0), waited)
                 yield batch
 
@@ -190,13 +190,13 @@ class Feed:
 
         Raises LoadingError within a minute of silence; workers that still start have longer.
         """
-        began = time.time()
+        began = time.monotonic()
         while True:
             try:
                 return next(coming, None)
             except RuntimeError as error:
                 started = self._ready.value or began + STARTING - PATIENCE
-                if "timed out" in str(error) and time.time() - max(began, started) < PATIENCE:
+                if "timed out" in str(error) and time.monotonic() - max(began, started) < PATIENCE:
                     continue
                 _end_workers(coming)
                 raise LoadingError(why_silent(error)) from error
@@ -285,7 +285,7 @@ def _begin(ready: Any, worker: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, signal.SIG_IGN)
     if worker == 0 and ready is not None:
-        ready.value = time.time()
+        ready.value = time.monotonic()
 
 
 def make_loader(
@@ -299,7 +299,8 @@ def make_loader(
 ) -> DataLoader[Batch]:
     """Return a loader of `Batch`; its workers stay alive from epoch to epoch.
 
-    `ready`, a shared number, takes the moment when the first of them had started (time.time()).
+    `ready`, a shared number, takes the moment when the first of them had started, as
+    time.monotonic() tells it, which is one clock for all processes of a machine.
     With `poll` it raises RuntimeError when workers bring nothing for so many seconds; it can be
     asked again.
 

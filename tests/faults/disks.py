@@ -78,6 +78,27 @@ def _lost(
     return "; ".join([*found, *filter(None, [leftovers(config)])])
 
 
+def slow_down(folder: Path, random: Random) -> None:
+    """Have each write to files below `folder` take its time, one in thirty long."""
+
+    def before(path: str, raw: Any, data: memoryview) -> None:
+        time.sleep(0.5 if random.random() < 1 / 30 else random.uniform(0, 0.01))
+
+    write_by(folder, before)
+
+
+def _slow(folder: Path, times: int, seed: int) -> Tally:
+    tally, whole = Tally(), reference(0)
+    for trial in range(times):
+        config = whole.named(f"{folder.name}-{trial}")
+        places = Path(config.checkpoint_dir).parent
+        code, said = train(config, partial(slow_down, places, Random(seed + trial)))
+        found = [f"exit code {code}: {said}"] if code else []
+        found += differences(Path(whole.config.checkpoint_dir), Path(config.checkpoint_dir))
+        tally.count(not found, "; ".join(found))
+    return tally
+
+
 @contextmanager
 def _disk(folder: Path) -> Iterator[Path | None]:
     """Yield a small disk of its own in `folder`; None where nothing may be mounted."""
@@ -216,6 +237,7 @@ DISKS = (
     ),
     Fault("disk full at any line (a real one)", "the same", _filled, few=1, many=40),
     Fault("disk read-only from any line on (a real one)", "the same", _locked_up, few=1, many=40),
+    Fault("disk slow at each write", "it takes longer, and all is the same", _slow, few=1, many=10),
     Fault(
         "run folder moved or removed at any line",
         "one sentence; nothing is made where it was; moved, it goes on there, bit for bit",

@@ -16,7 +16,7 @@ from camoxpert_nb.settings.config import Config
 
 from .moments import Counts, Moment, any_line, any_write, kill_at, record
 from .tally import Fault, Tally
-from .whole_runs import differences, ended, leftovers, started, tiny, train
+from .whole_runs import differences, ended, leftovers, nothing, started, tiny, train
 
 KILLED = -9
 # Settings under which other files are written at other times: a last checkpoint that is an epoch
@@ -102,19 +102,19 @@ def _killed_ranks(folder: Path, times: int, seed: int) -> Tally:
     tally, random = Tally(), Random(seed)
     config = tiny(folder, "whole", **RANKS)
     counts = [folder / f"places-{rank}.json" for rank in (0, 1)]
-    found = _train_two(config, [partial(record, each, folder) for each in counts])
+    found = train_two(config, [partial(record, each, folder) for each in counts])
     assert [code for code, _ in found] == [0, 0], found
     places = [json.loads(each.read_text()) for each in counts]
     for trial in range(3 * times):
         rank = random.randint(0, 1)
         moment = (any_write if rank == 0 and trial % 3 == 0 else any_line)(places[rank], random)
         killed = tiny(folder, f"killed-{trial}", **RANKS)
-        acts = [partial(kill_at, moment, folder) if each == rank else _wait for each in (0, 1)]
-        codes = [code for code, _ in _train_two(killed, acts)]
+        acts = [partial(kill_at, moment, folder) if each == rank else nothing for each in (0, 1)]
+        codes = [code for code, _ in train_two(killed, acts)]
         if KILLED not in codes:
             continue
         lost = "the other process hangs" if -15 in codes else ""
-        again = _train_two(killed)
+        again = train_two(killed)
         lost = lost or "; ".join(said for code, said in again if code)
         parts = differences(Path(config.checkpoint_dir), Path(killed.checkpoint_dir))
         lost = lost or "; ".join(parts) or leftovers(killed)
@@ -127,11 +127,8 @@ def _killed_ranks(folder: Path, times: int, seed: int) -> Tally:
 RANKS: dict[str, Any] = {"batch_size": 2, "save_minutes": 1e-9, "epochs": 2}
 
 
-def _wait() -> None:
-    """Begin as any process."""
-
-
-def _train_two(config: Config, acts: Any = (_wait, _wait)) -> list[tuple[int, str]]:
+def train_two(config: Config, acts: Any = (nothing, nothing)) -> list[tuple[int, str]]:
+    """Train in two processes that each do one of `acts` before; return how each ended."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

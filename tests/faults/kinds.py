@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .clocks import CLOCKS
 from .disks import DISKS
 from .images import FUZZED
 from .kills import KILLS
@@ -10,4 +11,4 @@ from .numbers import NO_NUMBERS
 from .strangers import FOREIGN
 from .tally import Fault
 
-FAULTS: tuple[Fault, ...] = (*KILLS, *DISKS, *FUZZED, *FOREIGN, *NO_NUMBERS, *LONG)
+FAULTS: tuple[Fault, ...] = (*KILLS, *CLOCKS, *DISKS, *FUZZED, *FOREIGN, *NO_NUMBERS, *LONG)
