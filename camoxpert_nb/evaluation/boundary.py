@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 
 import cv2
+import numpy as np
 
 from ..data.images import Array
 
@@ -39,23 +40,28 @@ def boundary_iou(mask: Array, found: Array) -> float:
 
 
 def _outline(mask: Array, broad: int) -> Array:
-    """Return the pixels of a mask (any part of the image that holds all of it) near its edge.
-
-    A square around a pixel sums to its area where all of it is object. Sums take the same time
-    for squares of any size.
-    """
+    """Return the pixels of a mask (any part of the image that holds all of it) near its edge."""
     result = mask.copy()
     left, top, wide, high = cv2.boundingRect(mask)
-    if not wide:
-        return result
-    box, side = mask[top : top + high, left : left + wide], 2 * broad + 1
-    depth = cv2.CV_16U if side**2 < 1 << 16 else cv2.CV_32S
-    sums = cv2.boxFilter(
-        box,
-        depth,
-        (side, side),
-        normalize=False,
-        borderType=cv2.BORDER_CONSTANT | cv2.BORDER_ISOLATED,
-    )
-    result[top : top + high, left : left + wide][sums == side**2] = 0
+    if wide:
+        box = slice(top, top + high), slice(left, left + wide)
+        result[box] -= _inner(mask[box], broad)
     return result
+
+
+def _inner(mask: Array, broad: int) -> Array:
+    """Return the pixels around which a square is all object.
+
+    Lines of pixels that are all object are put together of two shorter ones, so that twice the
+    length is one operation more, down the columns and then along the rows.
+    """
+    inner = cv2.copyMakeBorder(mask, *(broad,) * 4, cv2.BORDER_CONSTANT, value=0)
+    for turned in (False, True):
+        long = 1
+        while long < 2 * broad + 1:
+            more = min(long, 2 * broad + 1 - long)
+            one, other = (
+                (inner[:, more:], inner[:, :-more]) if turned else (inner[more:], inner[:-more])
+            )
+            inner, long = cv2.bitwise_and(one, other), long + more
+    return np.asarray(inner, np.uint8)

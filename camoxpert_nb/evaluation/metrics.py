@@ -199,9 +199,14 @@ def _histogram(image: Array, mask: Array) -> Floats:
 
 def _count(image: Array) -> Floats:
     """Return how often each level occurs: (256,)."""
-    if image.size == 0:  # no object; or its centroid is on the last row or column
-        return np.zeros(256)
-    return cv2.calcHist([image], [0], None, [256], [0, 256]).ravel().astype(np.float64)
+    counts = np.zeros(256)
+    if image.size:  # else no object; or its centroid is on the last row or column
+        left, top, width, height = cv2.boundingRect(image)  # one level again and again is slow
+        counts[0] = image.size - width * height
+        if width:
+            box = image[top : top + height, left : left + width]
+            counts += cv2.calcHist([box], [0], None, [256], [0, 256]).ravel()
+    return counts
 
 
 def _mean(image: Array | None, levels: Floats, part: Part, counts: Floats) -> float:

@@ -102,8 +102,9 @@ def runs_bundle(run: Run, others: Sequence[Run | Path | str]) -> Bundle:
     """Return these runs, else all that are here, as one figure."""
     from ..figures.several import show_runs
 
-    figure = show_runs(others)
-    return _of_now(run, "validation IoU and loss of several runs") | _picture(figure)
+    # No HTML beside it: a page would show that and not the picture.
+    plain = _of_now(run, "validation IoU and loss of several runs")["text/plain"]
+    return {"text/plain": plain, **_picture(show_runs(others))}
 
 
 def table_bundle(run: Run) -> Bundle:

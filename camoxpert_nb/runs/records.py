@@ -209,7 +209,7 @@ class Watch:
             if saved
             else "It ended before anything was trained. Press Resume to start it again.",
             "finished": f"{early}Best weights: `{folder}/best.pt`. Score them: notebook "
-            f"04_evaluate, or `camoxpert evaluate --run {folder} --dataset-path DIR`.",
+            f"04_evaluate, or `camoxpert evaluate --run {folder}`.",
             "died": f"What was saved last is whole. To go on from there: {go_on}."
             if saved
             else "Nothing was trained yet. Mend the cause, then press Resume or launch again.",
