@@ -105,9 +105,9 @@ def test_config_json_holds_what_was_decided_and_a_resume_keeps_it(
     assert "uncertainty = 0.7" in planned and "augment =" not in planned
     assert "preset auto chosen: no GPU" in said
 
-    assert run(f"resume {folder} --epochs 60") == 0
+    assert run(f"resume {folder} --epochs 4") == 0
     said, now = capsys.readouterr().out, Config.load(folder / "config.json")
-    assert now == config.replace(epochs=60)
+    assert now == config.replace(epochs=4)
     assert "--stage1-epochs 0 and --warmup-epochs 0 stay as the run began" in said
     assert "the recipe's numbers stay those of 2 epochs" in said
     assert "recipe            for" not in said
@@ -117,10 +117,10 @@ def test_a_resume_can_have_one_number_decided_anew(auto: str, tmp_path: Path) ->
     folder = tmp_path / "run"
     assert run(f"{auto} --epochs 1 --checkpoint-dir {folder}") == 0
     before = Config.load(folder / "config.json")
-    assert run(f"resume {folder} --epochs 20 --augment auto") == 0
+    assert run(f"resume {folder} --epochs 8 --augment auto") == 0
     now = Config.load(folder / "config.json")
-    assert now.augment == recipe(20, 100, 4)["augment"] > before.augment
-    assert now == before.replace(epochs=20, augment=now.augment)
+    assert now.augment == recipe(8, 100, 4)["augment"] > before.augment
+    assert now == before.replace(epochs=8, augment=now.augment)
 
 
 def test_a_run_that_gets_too_short_for_its_stage_one_keeps_the_share(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,28 @@ import pytest
 from camoxpert_nb.data import cache
 from camoxpert_nb.data.counting import count_images
 from camoxpert_nb.errors import InputError
+from camoxpert_nb.forecast import forecast
 from camoxpert_nb.forecast.forecast import forecast_on
 from camoxpert_nb.machine import cards
-from camoxpert_nb.machine.devices import precision_of
+from camoxpert_nb.machine.devices import Precision, precision_of
 from camoxpert_nb.settings.config import Config, make_config
+from camoxpert_nb.training.schedule import Plan
+
+
+@pytest.fixture(scope="module", autouse=True)
+def counted_once() -> Iterator[None]:
+    """Count each training's steps once: that takes seconds, and the cards do not matter for it."""
+    whole, known = forecast.count_training, dict[Any, Any]()
+
+    def count(config: Config, plan: Plan, precision: Precision) -> Any:
+        key = (config.batch_size, config.preset, config.gradient_checkpointing, str(precision))
+        if (key := (*key, str(plan.in_rows()))) not in known:
+            known[key] = whole(config, plan, precision)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forecast, "count_training", count)
+        yield
 
 
 @pytest.fixture(scope="module")

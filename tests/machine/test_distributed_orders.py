@@ -72,25 +72,19 @@ def train(config: Config, stretches: list[tuple[int, str]], folder: Path) -> lis
     return steps
 
 
-ORDERS = {
-    "1 2 3 1": [(1, "step 5"), (2, "epoch 3"), (3, "step 26"), (1, NEVER)],
-    "3 1 2": [(3, "epoch 1"), (1, "step 20"), (2, NEVER)],
-}
+# More, fewer, more again; within an epoch, at an epoch's end, within one.
+ORDER = [(2, "step 5"), (3, "epoch 3"), (1, "step 30"), (2, NEVER)]
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_any_order_of_processes_trains_the_whole_run(
-    config: Config, tmp_path: Path, order: str
-) -> None:
-    steps, run = train(config, ORDERS[order], tmp_path), Run(config.checkpoint_dir)
+def test_any_order_of_processes_trains_the_whole_run(config: Config, tmp_path: Path) -> None:
+    steps, run = train(config, ORDER, tmp_path), Run(config.checkpoint_dir)
     images = len(prepare(config).data.train)
     assert_whole(run, steps)
     assert_no_image_twice(steps, images)
     assert_one_schedule(config, steps, images)
     ends = [(record["kind"], record["step"]) for record in run.records()]
-    assert [kind for kind, _ in ends if kind in ("stop", "end")] == ["stop"] * (
-        len(ORDERS[order]) - 1
-    ) + ["end"]
+    stops = ["stop"] * (len(ORDER) - 1)
+    assert [kind for kind, _ in ends if kind in ("stop", "end")] == [*stops, "end"]
 
 
 def assert_whole(run: Run, steps: list[dict[str, Any]]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from equal_runs import same, stop_after
+from forked import Forked
 
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.network.build import load_run
@@ -58,20 +57,19 @@ def test_killed_between_the_two_files_of_an_epoch_and_resumed_equals_uninterrupt
     for epoch in (2, 4):
         parts = five.replace(checkpoint_dir=str(tmp_path / f"killed-{epoch}"))
         parts.save(tmp_path / "config.json")
-        code = f"""
+        dies = f"""
 import os
 from camoxpert_nb.runs.run import Run
-from camoxpert_nb.settings.config import Config
-from camoxpert_nb.training.fit import fit
 save = Run.save
 def until(self, name, state, *more, **named):
     if name == "last" and state["epoch"] == {epoch}:
         os.kill(os.getpid(), 9)
     save(self, name, state, *more, **named)
 Run.save = until
-fit(Config.load({str(tmp_path / "config.json")!r}))
 """
-        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+        command = ["train", "--config", str(tmp_path / "config.json")]
+        code, said = Forked(command, tmp_path / "said.txt", dies).ends()
+        assert code == -9, said
         run = Run(parts.checkpoint_dir)
         assert run.load("last")["epoch"] == epoch - 1
         (run.folder / "best-epoch009-iou0.9000.pt").write_bytes(b"of an epoch that is not done")
