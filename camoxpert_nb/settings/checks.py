@@ -151,7 +151,7 @@ def log_names(text: str) -> tuple[str, ...]:
         if name not in (*LOGS, NONE):
             raise InputError(
                 f"--log names '{name}'; it takes {', '.join(LOGS)}, several with commas"
-                f"{near(name, LOGS)}."
+                f"{near(name, LOGS)}"
             )
     return tuple(dict.fromkeys(name for name in names if name != NONE))
 

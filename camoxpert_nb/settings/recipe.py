@@ -89,7 +89,7 @@ def recipe(epochs: int, photos: int, batch: int, stage2_batch: int = 0) -> dict[
         "stage2_lr": _rate(stage2_lr, later),
         "backbone_lr_factor": round(factor, 3),
         "ema_decay": round(1 - 1 / min(max(WINDOW * seen / later, FEWEST), MOST), 6),
-        "stage1_epochs": min(first, epochs - 1),
+        "stage1_epochs": first,
         "warmup_epochs": _epochs_of(warmup, end.warmup * last / steps, epochs),
         "progressive_unfreeze": first > 0 and steps >= PROGRESSIVE_FROM,
     }

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from camoxpert_nb.settings.config import PRESETS, Config, make_config, with_changes
-from camoxpert_nb.settings.decide import decide, decisions, recipe_lines, short_run, told
+from camoxpert_nb.settings.decide import (
+    decide,
+    decisions,
+    effective_batches,
+    lr_factors,
+    lr_warnings,
+    recipe_lines,
+    short_run,
+    told,
+)
 from camoxpert_nb.settings.recipe import DECIDED, recipe
 
 OTHER = {
@@ -112,3 +121,39 @@ def test_a_preset_for_long_runs_says_what_a_short_one_needs() -> None:
         assert short_run(make_config(preset, epochs=6, augment=0.5)) == []
     for preset in ("auto", "demo", "tiny"):
         assert short_run(make_config(preset, epochs=6)) == []
+
+
+def test_a_rate_meant_for_another_batch_is_told_with_what_it_would_be() -> None:
+    config = make_config("balanced-2gpu", batch_size=8, accumulation_steps=3)
+    meant = config.replace(lr_batch=32, stage2_lr_batch=24)
+    assert effective_batches(meant, 4) == (96, 144)
+    assert lr_factors(meant, 4) == (3.0, 6.0)
+    assert lr_warnings(meant, 4) == [
+        "--lr 0.00065 is meant for a batch of 32, this run has 96: in proportion 0.00195; "
+        "--scale-lr applies it",
+        "--stage2-lr 0.00015 is meant for a batch of 24, this run has 144: in proportion 0.0009; "
+        "--scale-lr applies it",
+    ]
+    one = meant.replace(stage2_lr_batch=144, stage2_lr=None, scale_lr=True)
+    assert lr_warnings(one, 4) == [
+        "--lr 0.00065 is meant for a batch of 32; for 96 it is scaled to 0.00195 (--scale-lr)"
+    ]
+    both = meant.replace(stage2_lr=None)
+    assert "--stage2-lr 0.00065 is meant for a batch of 24" in lr_warnings(both, 4)[1]
+
+
+def test_every_preset_has_the_batches_that_its_rates_were_chosen_for() -> None:
+    batches = {
+        name: (row.get("lr_batch"), row.get("stage2_lr_batch")) for name, row in PRESETS.items()
+    }
+    assert batches == {
+        "balanced-2gpu": (32, 24),
+        "max-speed-2gpu": (48, 32),
+        "high-res-2gpu": (24, 16),
+        "single-gpu": (8, 8),
+        "single-gpu-optimized": (12, 12),
+        "accurate": (16, 16),
+        "auto": (None, None),
+        "demo": (None, None),
+        "tiny": (None, None),
+    }

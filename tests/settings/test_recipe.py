@@ -35,6 +35,27 @@ def test_the_guides_length_gets_its_augmentation_rates_and_stages() -> None:
     assert 0.999 <= found["ema_decay"] <= 0.9998  # the guide's, and the field's longest
 
 
+def test_between_the_anchors_every_value_is_read_off_over_the_logarithm() -> None:
+    # 10,100 steps are ln(10100 / 600) / ln(70700 / 600) = .592 of the way, 20 passes
+    # ln(20 / 6) / ln(140 / 6) = .3822; what falls goes in equal factors, what rises in equal steps.
+    assert recipe(20, 4040, 8) == {
+        "augment": 0.537,  # .25 + .75 x .3822
+        "uncertainty": 1.535,  # 2 x .5 ** .3822
+        "lr": 5.14e-4,  # 1e-3 x .325 ** .592
+        "stage2_lr": 2.35e-4,  # 1e-3 x .0866 ** .592
+        "backbone_lr_factor": 0.176,  # .4 x .25 ** .592
+        "ema_decay": 0.99901,  # 1 - 1 / (.1 x 10,100)
+        "stage1_epochs": 1,  # .0592 x 20 and a half, downwards
+        "warmup_epochs": 0,
+        "progressive_unfreeze": False,
+    }
+
+
+def test_blocks_open_in_thirds_from_thirty_thousand_steps_on() -> None:
+    assert recipe(60, 4000, 8)["progressive_unfreeze"] is True  # 30,000
+    assert recipe(60, 3999, 8)["progressive_unfreeze"] is False
+
+
 @pytest.mark.parametrize(
     ("epochs", "photos", "first", "warm", "thirds"),
     [

@@ -41,3 +41,18 @@ def test_a_row_of_the_table_has_flag_default_and_meaning() -> None:
     assert ROWS["--img-size"] == f"| `--img-size` | 320 | {size} (px) |"
     assert ROWS["--mask-exif"] == f"| `--mask-exif` | auto | {exif} (one of auto, shown, stored) |"
     assert "| **network** | | |" in settings_table()
+
+
+def test_each_setting_stands_once_below_its_group() -> None:
+    found: dict[str, list[str]] = {}
+    for line in settings_table().splitlines()[2:]:
+        if line.startswith("| **"):
+            rows = found.setdefault(line.split("**")[1], [])
+        else:
+            rows.append(line.split("`")[1])
+    wanted: dict[str, list[str]] = {group: [] for group in found}
+    for name, item in FIELDS.items():
+        if name != "preset":
+            wanted[item.metadata["group"]].append("--" + name.replace("_", "-"))
+    assert found == wanted
+    assert [*found] == ["data", "network", "schedule", "loss", "memory", "devices", "saving"]
