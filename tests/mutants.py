@@ -104,6 +104,10 @@ def _outcomes(tree: Path, names: list[str]) -> dict[str, str]:
     said = _mutmut(tree, "results", "--all", "true")
     rows = (line.strip().rpartition(": ") for line in said.splitlines() if ": " in line)
     found = {name: how for name, _, how in rows}
+    if "not checked" in map(found.get, names):
+        log = (tree / "mutmut.log").read_text().splitlines()
+        failed = [line for line in log if line.startswith(("FAILED", "ERROR"))]
+        raise SystemExit(f"the tests fail without any mutant: {failed or tree / 'mutmut.log'}")
     return {name: _set_aside(tree, name, found.get(name, "not run")) for name in names}
 
 

@@ -195,7 +195,13 @@ class Parser(argparse.ArgumentParser):
                 return  # what follows are no flags, or those of a command
             flag = word.partition("=")[0]
             if re.fullmatch(r"--?[A-Za-z][^ ]*", flag) and not self._is_known(flag):
-                self.error(f"no flag {flag}{near(flag, self._flags())}")
+                self.error(f"no flag {flag}{self._bare(flag) or near(flag, self._flags())}")
+
+    def _bare(self, flag: str) -> str:
+        """Return the end of a sentence where what the flag would name stands without one."""
+        names = [each.dest for each in self._actions if not each.option_strings]
+        name = next((each for each in names if flag.lstrip("-") in (each, each + "s")), "")
+        return f": the {name} stands by itself, as `{self.prog} {name.upper()}`." * bool(name)
 
     def _is_known(self, flag: str) -> bool:
         if flag.startswith("--"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from ..errors import few
 from ..outside.paths import with_ending
 from ..outside.spelling import counted
 from ..outside.terminal import tell
@@ -19,6 +20,7 @@ def predict(options: Options) -> int:
     Of a folder what cannot be read is named; the exit code is then 1.
     """
     from ..evaluation.ensemble import open_ensemble
+    from ..evaluation.files import not_taken
     from ..evaluation.judge import open_predictor
     from ..evaluation.predict import images_to_predict, predict_folder
     from ..figures.canvas import try_to_draw
@@ -47,6 +49,12 @@ def predict(options: Options) -> int:
         drawn = try_to_draw(lambda: write_overlays(readable, output), console.say, str(place))
         if drawn:
             console.say(f"{counted(drawn, 'overlay')} written to {place}")
+    if source.is_dir() and (rest := not_taken(source)):
+        reasons = "; ".join(dict.fromkeys(filter(None, rest.values())))
+        console.say(
+            f"NOTE: {counted(len(rest), 'file')} of {source} not read as pictures: "
+            f"{few([each.name for each in rest])}" + (f" ({reasons})" if reasons else "")
+        )
     if unread:
         names = "\n".join(f"  {unread[path]}" for path in images if path in unread)
         tell(f"camoxpert: {counted(len(unread), 'image')} left out:\n{names}", sys.stderr)

@@ -219,5 +219,8 @@ def _near(path: Path) -> str:
         names = [each.name for each in parent.iterdir() if not each.name.startswith(".")]
     except (OSError, StopIteration):
         return "Check its spelling."
-    near = alike(missing, names, least=0.7)
+    # In the user's own words, so that it can be typed.
+    rest = path.absolute().relative_to(parent / missing)
+    beside = Path(*path.parts[: len(path.parts) - len(rest.parts) - 1])
+    near = [str(beside / name / rest) for name in alike(missing, names, least=0.7)]
     return f"Looked in {parent}." + (f" Did you mean {' or '.join(near)}?" if near else "")

@@ -147,11 +147,6 @@ def other_settings(config: Config, run: Run, here: str = "here") -> str:
         return ""
     own = Config.load(run.config_path)
     asked = config.replace(checkpoint_dir=own.checkpoint_dir, preset=own.preset)
-    if (
-        config.dataset_path
-        and Path(config.dataset_path).resolve() == Path(own.dataset_path).resolve()
-    ):
-        asked = asked.replace(dataset_path=own.dataset_path)
     theirs = own.as_dict()
     return ", ".join(
         f"{flag_of(name)} {as_word(theirs[name])} ({here} {as_word(value)})"

@@ -300,9 +300,13 @@ def with_rates(changes: Mapping[str, Any], *, follows: bool = False) -> dict[str
 
 
 def differences(config: Config, base: Config) -> dict[str, Any]:
-    """Return the settings of `config` that differ from `base`."""
-    before = base.as_dict()
-    return {name: value for name, value in config.as_dict().items() if value != before[name]}
+    """Return the settings of `config` that differ from `base`; one place has many paths."""
+    return {
+        name: value
+        for name, value in config.as_dict().items()
+        if value != (was := getattr(base, name))
+        and not (name in PATHS and value and was and Path(value).resolve() == Path(was).resolve())
+    }
 
 
 def as_flags(values: Mapping[str, Any]) -> list[str]:

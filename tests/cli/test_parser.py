@@ -34,6 +34,11 @@ def commands() -> dict[str, argparse.ArgumentParser]:
         ("train --batchsize 3", "no flag --batchsize; did you mean --batch-size"),
         ("train --batch_size 3", "no flag --batch_size; did you mean --batch-size?"),
         ("train --Batch_Size=3", "no flag --Batch_Size; did you mean --batch-size?"),
+        (
+            "export --run runs/a",
+            "no flag --run: the run stands by itself, as `camoxpert export RUN`.",
+        ),
+        ("data --folder=photos", "the folder stands by itself, as `camoxpert data FOLDER`."),
         ("train -epochs 3", "no flag -epochs; did you mean --epochs?"),
         ("train --no-ampp", "no flag --no-ampp; did you mean --no-amp"),
         ("train --mask-invertt", "did you mean --mask-invert"),

@@ -18,6 +18,26 @@ def test_what_is_no_path_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("runs/lates", "Did you mean runs/latest?"),
+        ("./run/latest", "Did you mean runs/latest?"),
+        ("runs/latest/bast.pt", "Did you mean runs/latest/best.pt?"),
+        ("zebra", "--run zebra: no such file or folder. Looked in"),
+    ],
+)
+def test_what_was_meant_is_told_so_that_it_can_be_typed(
+    text: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "latest").mkdir(parents=True)
+    (tmp_path / "runs" / "latest" / "best.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        paths.readable(text, "--run")
+    assert meant in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("name", "ending", "wanted"),
     [
         ("model", ".onnx", "model.onnx"),

@@ -112,3 +112,17 @@ def test_the_settings_table_has_a_row_for_every_flag() -> None:
     table = settings_table()
     for item in dataclasses.fields(Config):
         assert (f"`{flag_of(item.name)}`" in table) == (item.name != "preset")
+
+
+def test_two_paths_of_one_place_are_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    base = Config(dataset_path="photos", weights="")
+    for same in ("./photos", f"{tmp_path}/photos", "link", "other/../photos"):
+        assert differences(base.replace(dataset_path=same), base) == {}
+    assert differences(base.replace(dataset_path="photo"), base) == {"dataset_path": "photo"}
+    assert differences(base.replace(dataset_path=""), base) == {"dataset_path": ""}
+    assert differences(base.replace(weights="."), base) == {"weights": "."}
+    assert differences(base.replace(fold="1/2"), base) == {"fold": "1/2"}

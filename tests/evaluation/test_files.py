@@ -1,0 +1,39 @@
+"""What a folder of pictures holds beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from camoxpert_nb.cli import main as cli
+from camoxpert_nb.evaluation.files import not_taken
+from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training.fit import fit
+
+HEIC = "save them as JPEG or PNG"
+
+
+def test_what_is_passed_over_is_named_with_what_mends_it(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpg", ".hidden.txt", "Thumbs.db", "readme.txt", "phone.HEIC", "x.zip"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.heic").mkdir()
+    found = {path.name: advice for path, advice in not_taken(tmp_path).items()}
+    assert found == {"phone.HEIC": HEIC, "readme.txt": "", "x.zip": "unpack the archive"}
+
+
+def test_predict_says_what_it_passed_over(
+    tiny: Config, camouflage: Path, tmp_path: Path, capsys
+) -> None:
+    run = fit(tiny.replace(epochs=1))
+    source, picture = tmp_path / "pictures", next(camouflage.rglob("*CAM*.jpg"))
+    source.mkdir()
+    (source / picture.name).write_bytes(picture.read_bytes())
+    words = ["predict", "--run", str(run.folder), "--input", str(source), "--output"]
+    assert cli.main([*words, str(tmp_path / "maps")]) == 0
+    assert "not read as pictures" not in capsys.readouterr().out
+    for name in ("phone.HEIC", "readme.txt"):
+        (source / name).touch()
+    assert cli.main([*words, str(tmp_path / "more")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"NOTE: 2 files of {source} not read as pictures: phone.HEIC, readme.txt ({HEIC})" in said
+    )
