@@ -106,10 +106,14 @@ _FITS: dict[str, Callable[[Any], bool]] = {
 
 
 class Kept(NamedTuple):
-    """The epoch whose weights best.pt holds: its place among the records, and their IoU, 0...1."""
+    """The epoch whose weights best.pt holds: its place among the records, and their IoU, 0...1.
+
+    highest: the place with the highest IoU, which may be by chance, and that IoU.
+    """
 
     place: int
     iou: float
+    highest: tuple[int, float]
 
 
 def kept_epoch(epochs: Sequence[Mapping[str, Any]]) -> Kept | None:
@@ -126,8 +130,16 @@ def kept_epoch(epochs: Sequence[Mapping[str, Any]]) -> Kept | None:
     marked = [place for place in places if epochs[place].get("best")]
     if not places:
         return None
-    place = marked[-1] if marked else max(places, key=lambda each: scores[each] or 0.0)
-    return Kept(place, scores[place] or 0.0)
+    highest = max(places, key=lambda each: scores[each] or 0.0)
+    place = marked[-1] if marked else highest
+    return Kept(place, scores[place] or 0.0, (highest, scores[highest] or 0.0))
+
+
+def behind(epoch: int, iou: float, highest: int, highest_iou: float) -> str:
+    """Say how far the epoch that is kept is from the highest score; "" where it is that."""
+    if highest == epoch or highest_iou <= iou:
+        return ""
+    return f", within {highest_iou - iou:.3f} of the highest, epoch {highest}"
 
 
 def score_of(record: Mapping[str, Any]) -> float | None:

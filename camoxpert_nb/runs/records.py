@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from .history import comparable_epochs, kept_epoch
+from .history import behind, comparable_epochs, kept_epoch
 from .holder import alive
 from .pace import Pace, clock, estimate_of
 from .process import Status, status
@@ -180,8 +180,10 @@ class Watch:
         kept = kept_epoch(self.epochs)
         if kept is None:
             return ""
-        epoch = self.epochs[kept.place].get("epoch", 0)
-        return f"best validation IoU {kept.iou:.3f} (epoch {epoch}), target {self.target:g}"
+        place, iou = kept.highest
+        epoch, highest = (self.epochs[each].get("epoch", 0) for each in (kept.place, place))
+        which = f"epoch {epoch}{behind(epoch, kept.iou, highest, iou)}"
+        return f"best validation IoU {kept.iou:.3f} ({which}), target {self.target:g}"
 
     def saved(self) -> str:
         """Say when the state was saved last, or that it is about to be."""

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from ..outside.spelling import counted, duration
 from ..outside.terminal import GAP, Part, columns, fitted, moves, tell
+from ..runs.history import behind
 from ..runs.pace import Pace, clock
 from ..runs.whole import without_link
 from ..settings.config import Config
@@ -181,9 +182,11 @@ def ending(
     epochs = counted(summary["epochs"], "epoch")
     lines = [f"\n{duration(summary['seconds'])} of training in {epochs}{now}."]
     if best:
+        highest = best.get("highest", best)
+        far = behind(best["epoch"], best["iou"], highest["epoch"], highest["iou"])
         lines.append(
             f"best validation IoU {best['iou']:.3f} at epoch {best['epoch']} ({best['weights']} "
-            f"weights{_behind(best)}); target {summary['target_iou']:g} "
+            f"weights{far}); target {summary['target_iou']:g} "
             + (f"reached at epoch {reached}" if reached else "not reached")
         )
     if summary.get("ended_early"):
@@ -200,12 +203,3 @@ def ending(
         lines.append("Stopped as asked; everything is saved. Go on with:")
         lines.append(f"  {resume or f'camoxpert resume {quote(folder)}'}")
     return "\n".join(lines)
-
-
-def _behind(best: dict[str, Any]) -> str:
-    """Say how far the weights that were kept are from the highest score, which may be chance."""
-    highest = best.get("highest", best)
-    if highest["epoch"] == best["epoch"]:
-        return ""
-    gap = highest["iou"] - best["iou"]
-    return f", within {gap:.3f} of the highest, epoch {highest['epoch']}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from camoxpert_nb.runs.history import kept_epoch, score_of
+from camoxpert_nb.runs.history import behind, kept_epoch, score_of
 from camoxpert_nb.runs.records import in_words, performance, seconds_per_image
 
 CONFIG = {"batch_size": 16, "stage2_batch_size": 12, "accumulation_steps": 2, "target_iou": 0.72}
@@ -80,9 +80,14 @@ def scored(epoch: int, iou: float, ema: float | None = None, **more: Any) -> dic
 def test_the_best_epoch_is_the_one_whose_weights_were_kept() -> None:
     # A later one, lower by less than chance, was kept: it is not the highest.
     epochs = [scored(1, 0.3, 0.4, best=True), scored(2, 0.3, 0.38, best=True), scored(3, 0.2, 0.1)]
-    assert kept_epoch(epochs) == (1, 0.38)
+    assert kept_epoch(epochs) == (1, 0.38, (0, 0.4))
     figures = performance(epochs, {"batch_size": 1, "target_iou": 0.7}, [])
     assert (figures["best_iou"], figures["best_epoch"]) == (0.38, 2)
+
+
+def test_the_distance_to_the_highest_is_told_where_another_epoch_is_kept() -> None:
+    assert behind(10, 0.451, 5, 0.46) == ", within 0.009 of the highest, epoch 5"
+    assert behind(5, 0.46, 5, 0.46) == behind(6, 0.46, 5, 0.46) == ""
 
 
 def test_the_score_is_of_the_weights_that_were_judged() -> None:
@@ -94,6 +99,6 @@ def test_the_score_is_of_the_weights_that_were_judged() -> None:
 def test_without_a_mark_the_highest_counts_and_scores_over_other_images_never() -> None:
     assert kept_epoch([]) is None
     assert kept_epoch([{"kind": "epoch", "epoch": 1}]) is None
-    assert kept_epoch([scored(1, 0.4), scored(2, 0.5), scored(3, 0.3)]) == (1, 0.5)
+    assert kept_epoch([scored(1, 0.4), scored(2, 0.5), scored(3, 0.3)]) == (1, 0.5, (1, 0.5))
     other = [scored(1, 0.9, best=True, validation="a"), scored(2, 0.5, validation="b")]
-    assert kept_epoch(other) == (1, 0.5)
+    assert kept_epoch(other) == (1, 0.5, (1, 0.5))
