@@ -24,6 +24,7 @@ from ..data.layouts import ImageSet, find_datasets
 from ..data.selection import input_root, select
 from ..data.synthetic import make_synthetic
 from ..errors import InputError
+from ..runs.latest import LATEST
 from ..runs.place import enter_kit
 from ..runs.process import other_settings
 from ..runs.run import NEXT, RUNS, Run
@@ -89,10 +90,10 @@ class Session:
 def begin(resume: str = "", *, settings: bool = True) -> Session:
     """Look at the inputs, bring what this notebook needs, and say what was found.
 
-    resume: which of the attached runs goes on, by its folder or the end of its path; "" for the
-    newest that is not finished, "none" for none. settings: bring those that another notebook saved.
-    Raises InputError for a run that is not there. Where there are no inputs, as on a laptop, only
-    the current folder may become another one.
+    resume: which of the attached runs, or of those in runs/ here, goes on, by its folder or the end
+    of its path; "" for the newest attached that is not finished, "none" for none. settings: bring
+    those that another notebook saved. Raises InputError for a run that is not there. Where there
+    are no inputs, as on a laptop, only the current folder may become another one.
     """
     root, session = input_root(), Session()
     if not root.is_dir():
@@ -242,7 +243,7 @@ def _bring_run(session: Session, wanted: str = "") -> None:
         session.lines += [f"run       {each.folder}: passed over, none is wanted" for each in runs]
         return
     if wanted.strip():
-        runs = wanted_last(runs, wanted.strip(), passed)
+        runs = wanted_last([*runs, *_begun_here(runs)], wanted.strip(), passed)
     for source in runs[-1:]:
         _take(session, source)
     for other in runs[:-1]:
@@ -251,6 +252,13 @@ def _bring_run(session: Session, wanted: str = "") -> None:
         session.lines.append(f"run       {other.folder}: passed over, {why}")
     for text in passed:
         session.warn(text)
+
+
+def _begun_here(attached: list[Run]) -> list[Run]:
+    """Return the runs that began in this session: they lie in runs/ and nowhere else."""
+    names = {each.folder.name for each in attached} | {LATEST}
+    found = [Run(path.parent) for path in sorted(RUNS.glob("*/last.pt"))]
+    return [run for run in found if run.folder.name not in names and run.exists()]
 
 
 def _take(session: Session, source: Run) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..runs.process import going_on, other_settings
+from ..runs.place import unfinished
+from ..runs.process import going_on, other_settings, status
 from ..runs.run import NEXT, Run
 from ..settings.config import Config
 from .choice import count_devices, on_cpu, saved_at
@@ -58,19 +59,26 @@ def what_trains(
     settings: Path | str = NEXT,
     data: str = "",
     notes: Sequence[str] = (),
+    go_on: bool | None = None,
 ) -> WhatTrains:
     """Tell what `launch(config)` would train, and measure how long it takes.
 
     settings: the file that `config` was read from (`chosen`). data: the folder that this notebook
-    names itself. notes: sentences to be read with it. Where a training is going on already, that
-    one is named and nothing is measured; neither is a run that is finished.
+    names itself. notes: sentences to be read with it. go_on: what becomes of a run of these very
+    settings that died or was stopped: True: it goes on, False: it is named, and a new one begins;
+    None: nothing is said of it. Where a training is going on already, that one is named and nothing
+    is measured; neither is a run that is finished.
     """
+    busy = going_on(config)
+    if go_on is not None:
+        config, said = _left(config, go_on, busy)
+        notes = [*notes, *said]
     run = Run(config.checkpoint_dir) if config.checkpoint_dir else None
     lives = run is not None and run.exists()
     told = WhatTrains(
         config, _rows(config, settings, lives), [*notes, *_moved(config, settings, data)]
     )
-    told.busy = going_on(config)
+    told.busy = busy
     if told.busy:
         other = other_settings(config, told.busy)
         differs = f", with other settings than these: {other}" if other else ""
@@ -83,6 +91,28 @@ def what_trains(
         left = 0.0 if run.newest().get("kind") == "end" else max(1.0 - done, 0.0)
     told.rows.append(("time", _expect(told, left)))
     return told
+
+
+def left_in_words(run: Run) -> str:
+    """Say of a run of these settings that it ended before its end, and how far it came."""
+    how = "was stopped" if status(run).name == "stopped" else "died"
+    done = f"{run.epochs} of {run.config.epochs} epochs done"
+    return f"{run.folder}, of these very settings, {how} with {done}, and is saved."
+
+
+def _left(config: Config, go_on: bool, busy: Run | None) -> tuple[Config, list[str]]:
+    """Return the settings with the folder of the run that goes on, and what to say of it."""
+    run = unfinished(config)
+    if run is None:
+        none = "no run of these settings died or was stopped, so GO_ON = True changes nothing."
+        return config, [none] * (go_on and not config.checkpoint_dir and busy is None)
+    if go_on and busy is None:
+        return config.replace(checkpoint_dir=str(run.folder)), []
+    where = "Another training is going on" if busy else "A new run begins beside it"
+    return config, [
+        f"{left_in_words(run)} {where}. To go on with that one: stop what trains, set "
+        "GO_ON = True at the top, and run all cells again."
+    ]
 
 
 def duration(seconds: float) -> str:

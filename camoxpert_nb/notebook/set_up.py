@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..data.reading import Reading
-from ..data.selection import find_data
+from ..data.selection import find_data, input_root
 from ..errors import InputError
 from ..kaggle.attached import attached_folder
 from ..kaggle.missing import missing
 from ..kaggle.session import Session, begin
+from ..runs.place import unfinished
 from ..runs.process import other_settings
 from ..runs.run import NEXT, RUNS
 from ..settings.config import Config
+from .before import left_in_words
 from .choice import count_devices, on_cpu, on_this_machine, propose
 from .picker_fields import alarm
 
@@ -81,8 +83,20 @@ def set_up(
     config.replace(checkpoint_dir="").save(NEXT)  # as if 02 had saved it
     gpus = 0 if on_cpu(config) else count_devices(config)
     notes = [*session.notes, *missing(session, config, gpus, bool(data.strip()))]
+    notes += [] if resume.strip() or not input_root().is_dir() else _left_here(config)
     chosen = config.dataset_path if data.strip() else ""
     return Ready(session, config, [_as_said_here(note) for note in notes], chosen)
+
+
+def _left_here(config: Config) -> list[str]:
+    """Say that a run of these settings ended in this session before its end, if one did."""
+    run = unfinished(config)
+    if run is None:
+        return []
+    return [
+        f"{left_in_words(run)} A new run begins beside it. To go on with that one: "
+        f'RESUME = "{run.folder}" in the settings cell, and run all cells again.'
+    ]
 
 
 def _as_said_here(text: str) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, few
+from ..settings.config import Config
 from .latest import LATEST
-from .process import status
+from .process import other_settings, status
 from .records import performance
 from .run import RUNS, Run
 
@@ -103,6 +104,31 @@ def list_runs(folders: list[Path]) -> list[dict[str, Any]]:
     """Return `listed` of each run below these folders, the newest first."""
     rows = [listed(run) for folder in folders for run in runs_below(folder)]
     return sorted(rows, key=lambda row: row["when"], reverse=True)
+
+
+def unfinished(config: Config) -> Run | None:
+    """Return the run in runs/ of these very settings that ended before its end and can go on.
+
+    Of several the one with the most epochs, so that a second try does not hide the first. None
+    where a folder is named, or where one of these settings was finished since. A run with parts of
+    a user's own goes on by `fit` alone.
+    """
+    ended, last = list[Run](), 0.0
+    for path in [] if config.checkpoint_dir else sorted(RUNS.glob("*/config.json")):
+        with suppress(InputError):  # of a folder that cannot be read nothing is known
+            run = Run(path.parent)
+            if path.parent.name == LATEST or other_settings(config, run) or run.own_parts:
+                continue
+            if run.finished:
+                last = max(last, _ended(run))
+            elif run.has("last") and status(run).name in ("stopped", "died"):
+                ended.append(run)
+    left = [run for run in ended if _ended(run) > last]
+    return max(left, key=lambda run: (run.epochs, _ended(run)), default=None)
+
+
+def _ended(run: Run) -> float:
+    return float(run.newest().get("time", 0.0))
 
 
 def in_words(row: Mapping[str, Any]) -> dict[str, str]:

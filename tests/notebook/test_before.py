@@ -105,6 +105,42 @@ def test_a_launch_attaches_to_the_training_that_goes_on(monkeypatch: pytest.Monk
     assert "--epochs 7 (here 9)" in str(what_trains(config.replace(epochs=9)))
 
 
+def test_a_run_that_ended_too_soon_is_named_and_goes_on_when_that_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    costs(monkeypatch, 12)
+    config = make_config("tiny", dataset_path="data", epochs=12)
+    (nothing,) = what_trains(config, go_on=True).notes
+    assert nothing.endswith("GO_ON = True changes nothing.")
+    run = Run("runs/a")
+    run.folder.mkdir(parents=True)
+    run.save_config(config)
+    for epoch in range(1, 10):
+        run.log("epoch", epoch=epoch, step=3 * epoch)
+    (run.folder / "last.pt").touch()
+    assert what_trains(config).notes == []
+
+    told = what_trains(config, go_on=False)
+    (note,) = told.notes
+    assert note.startswith("runs/a, of these very settings, died with 9 of 12 epochs done")
+    assert "GO_ON = True" in note and told.agreed().checkpoint_dir == ""
+    assert what_trains(config.replace(lr=0.5), go_on=False).notes == []
+
+    told = what_trains(config, go_on=True)
+    assert told.agreed().checkpoint_dir == "runs/a" and told.notes == []
+    assert "those of the run in runs/a, which goes on" in str(told)
+    assert "about 3 s" in str(told)  # of 12 seconds, for 3 of 12 epochs
+
+    begun = Run("runs/b")
+    begun.folder.mkdir()
+    begun.save_config(config)
+    begun.log("epoch", epoch=1, step=3)
+    begun.save_process(MINE)
+    told = what_trains(config, go_on=True)
+    assert "runs/a, of these" in told.notes[0] and "stop what trains" in told.notes[0]
+    assert told.agreed().checkpoint_dir == ""
+
+
 @pytest.mark.parametrize("error", [InputError("one\ntwo"), TrainingError("one"), KitError()])
 def test_an_error_in_a_notebook_is_its_sentence_alone(error: KitError) -> None:
     from IPython.core.interactiveshell import InteractiveShell

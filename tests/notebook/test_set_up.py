@@ -141,6 +141,17 @@ class TestResume:
         assert not ready.goes_on and ready.config.checkpoint_dir == ""
         assert "passed over, none is wanted" in str(ready)
 
+    def test_one_that_ended_in_this_session_is_named_and_can_go_on(self, inputs: Path) -> None:
+        plant_set(inputs / "zoo", 12)
+        config = set_up(preset="tiny").config
+        own = plant_run(Path(), "mine")
+        config.save(own.config_path)
+        (note,) = [each for each in set_up(preset="tiny").notes if "runs/mine" in each]
+        assert "died with 1 of 2 epochs done" in note and 'RESUME = "runs/mine"' in note
+        assert not any("runs/mine" in each for each in set_up(preset="tiny", resume="none").notes)
+        ready = set_up(preset="tiny", resume="runs/mine")
+        assert ready.goes_on and ready.config.checkpoint_dir == "runs/mine"
+
 
 def test_elsewhere_it_says_that_nothing_is_attached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.runs.place import check_run, enter_kit, list_runs, runs_below, usual_places
+from camoxpert_nb.runs.place import (
+    check_run,
+    enter_kit,
+    list_runs,
+    runs_below,
+    unfinished,
+    usual_places,
+)
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import make_config
 
@@ -91,3 +99,33 @@ def test_a_folder_of_runs_says_how_many_there_are_and_which(tmp_path: Path) -> N
         (tmp_path / "runs" / name).mkdir()
     with pytest.raises(InputError, match="holds b, c, d and 2 more\\. There are 2 runs"):
         check_run(Run(tmp_path / "runs"))
+
+
+def left_over(name: str, *, epochs: int, end: str = "", **settings: Any) -> Run:
+    run = made(Path("runs", name), epochs=epochs, end=end)
+    run.save_config(make_config("tiny", **{"dataset_path": "/photos", "epochs": 12, **settings}))
+    (run.folder / "last.pt").touch()
+    return run
+
+
+def test_the_run_to_go_on_with_is_the_furthest_of_these_settings_that_ended_too_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = make_config("tiny", dataset_path="/photos", epochs=12)
+    assert unfinished(config) is None
+    left_over("far", epochs=10)  # killed
+    left_over("second-try", epochs=1, end="stop")
+    left_over("others", epochs=11, end="stop", lr=0.5)
+    left_over("unsaved", epochs=11).folder.joinpath("last.pt").unlink()
+    left_over("own-loss", epochs=11).save_json("own", {"loss": "dice"})
+    Path("runs/broken").mkdir()
+    Path("runs/broken/config.json").write_text("{")
+    Path("runs/latest").symlink_to("far")
+    found = unfinished(config)
+    assert found is not None and found.folder == Path("runs/far")
+    assert unfinished(config.replace(checkpoint_dir="runs/mine")) is None
+    again = unfinished(config.replace(lr=0.5))
+    assert again is not None and again.folder == Path("runs/others")
+    left_over("whole", epochs=12, end="end")  # since then: nothing is left to do
+    assert unfinished(config) is None
