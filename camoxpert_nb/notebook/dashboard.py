@@ -64,6 +64,7 @@ class Dashboard(Parts):
         self._outputs: list[Any] = []  # handles of outputs that show the panel
         self._kept: dict[str, Keeping] = {}
         self._frozen = False  # whether the outputs hold a picture of the end
+        self._buttons = True  # whether they stand beside what is said of them
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._shown_in: int | None = None  # number of the cell in which `wait` showed the run
@@ -128,7 +129,7 @@ class Dashboard(Parts):
                 asked = True
                 self.stop()
         if self.status.name == "died":
-            raise TrainingError(f"{self.status.cause}\n{self._watch.advice()}")
+            raise TrainingError(f"{self.status.cause}\n{self._watch.advice(buttons=False)}")
         return self.status
 
     def close(self) -> None:
@@ -155,7 +156,7 @@ class Dashboard(Parts):
         watch, parts = self._watch, self._parts
         watch.refresh()
         if watch.status.name == "gone":  # what was drawn before stays
-            parts["head"] = head_of(watch, [self._told])
+            parts["head"] = head_of(watch, [self._told], self._buttons)
             return
         if watch.records != self._drawn:
             how = {"total": watch.total_epochs, "target": watch.target}
@@ -165,7 +166,7 @@ class Dashboard(Parts):
             parts["table"] = table_of(watch.epochs)
         if watch.status.name != self._noted_at:
             self._note = ""  # it was about how the run was then
-        parts["head"] = head_of(watch, [self._told, self._note])
+        parts["head"] = head_of(watch, [self._told, self._note], self._buttons)
         parts["strip"] = self._strip()
         parts["log"] = log_of(self.run)
 
@@ -181,15 +182,18 @@ class Dashboard(Parts):
         bundle = self._repr_mimebundle_()
         live = self._shared or self
         take_place(live)
+        if live._widgets:  # above the picture of the end, whose first lines speak of it
+            display({"text/plain": "", **view_of(live._widgets["again"])}, raw=True)
         handle = display(bundle, raw=True, display_id=True)
         if live._widgets:
             live._outputs.append(handle)
-            display({"text/plain": "", **view_of(live._widgets["again"])}, raw=True)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         """Return widgets where somebody can press them, a picture of now elsewhere, and text."""
+        alone = unattended()
+        self._buttons = not alone
         self.refresh()
-        if unattended() or (self._over() and self.status.name in ("finished", "gone")):
+        if alone or (self._over() and self.status.name in ("finished", "gone")):
             return self._picture()
         live = _live.setdefault(self.run.folder, self)
         self._shared = None if live is self else live
@@ -244,7 +248,7 @@ class Dashboard(Parts):
             return partial(_print_news, self._watch, set())
         from IPython.display import display
 
-        self._shown_in = shell.execution_count
+        self._shown_in, self._buttons = shell.execution_count, False
         handle = display(self._picture(), raw=True, display_id=True)
         return lambda: handle.update(self._picture(), raw=True)
 

@@ -27,14 +27,17 @@ HEADS = {"iou": "IoU", "iou_ema": "IoU, averaged (EMA)", "mae": "MAE"}
 HEADS["images_per_second"] = "images/s"
 
 
-def head_of(watch: Watch, notes: Sequence[str]) -> str:
-    """The status in a word, the bar, where it is, what to know and what to do."""
+def head_of(watch: Watch, notes: Sequence[str], buttons: bool = True) -> str:
+    """The status in a word, the bar, where it is, what to know and what to do.
+
+    buttons: whether they stand beside it.
+    """
     now, done = watch.status, round(100 * watch.share_done(), 1)
     colour = COLOUR.get(now.name, GREY)
     ink = "#000" if colour == ORANGE else "#fff"
     process = f", process {now.pid}" if now.pid else ""
     folder = f'<span title="{escape(str(watch.run.folder))}">{escape(watch.name)}</span>'
-    advice = re.sub("`(.+?)`", r"<code>\1</code>", escape(watch.advice()))
+    advice = re.sub("`(.+?)`", r"<code>\1</code>", escape(watch.advice(buttons)))
     facts = ", ".join(filter(None, [watch.place(), watch.best(), watch.saved()]))
     warnings = [
         f'<div style="color:{RED};white-space:pre-wrap">{escape(text)}</div>'

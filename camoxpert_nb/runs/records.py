@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
@@ -18,6 +19,8 @@ from .run import Record, Run
 
 Records = Sequence[Mapping[str, Any]]
 WAITING = {"starting": "loading PyTorch", "running": "reading images and building the network"}
+# How a ready notebook of Kaggle is called, before and after its upload: it trains and scores.
+READY = ("this notebook", "/camoxpert-train")
 FEW = 400  # records from which the time left is reckoned: 20 epochs
 
 
@@ -194,34 +197,44 @@ class Watch:
             return time.strftime("saved %Y-%m-%d %H:%M:%S", moment)
         return ""
 
-    def advice(self) -> str:
-        """Say how to go on from here; nothing while the training goes on by itself."""
+    def advice(self, buttons: bool = True) -> str:
+        """Say how to go on from here; nothing while the training goes on by itself.
+
+        buttons: whether those of a panel stand beside it.
+        """
         folder, saved = self.name, self.run.has("last")
         why = (self.records or [{}])[-1].get("why")
         early = f"It ended early: {why}. " if why else ""
-        go_on = f"press Resume, or type `camoxpert resume {folder}`"
+        resume = "press Resume" if buttons else f"`Dashboard('{folder}').resume()` in a notebook"
+        go_on = f"{resume}, or type `camoxpert resume {folder}`"
         return {
             "empty": f"No run here yet: {folder}. It is shown as soon as one begins."
             if self.run.folder.exists()
             else f"There is no folder {folder}: nothing was trained there, or it was deleted or "
             "moved. Name another run, or train one: notebook 03_train.",
             "gone": "If it was moved, open it where it is now; if it was deleted, train again.",
-            "paused": "Nothing is lost; press Resume to go on.",
+            "paused": f"Nothing is lost. To go on: {resume}.",
             "stopped": f"Everything is saved. To go on: {go_on}."
             if saved
-            else "It ended before anything was trained. Press Resume to start it again.",
-            "finished": f"{early}Best weights: `{folder}/best.pt`. Score them: notebook "
-            f"04_evaluate, or `camoxpert evaluate --run {folder}`.",
+            else f"It ended before anything was trained. To start it again: {resume}.",
+            "finished": f"{early}Best weights: `{folder}/best.pt`. Score them: {self._scorer()}.",
             "died": f"What was saved last is whole. To go on from there: {go_on}."
             if saved
-            else "Nothing was trained yet. Mend the cause, then press Resume or launch again.",
+            else f"Nothing was trained yet. Mend the cause, then launch again, or {resume}.",
         }.get(self.status.name, "")
+
+    def _scorer(self) -> str:
+        """Say what scores the best weights, in the notebook where this is read."""
+        if os.environ.get("CAMOXPERT_KERNEL", "").endswith(READY):
+            return "the cells below, or `judge`"
+        return f"notebook 04_evaluate, or `camoxpert evaluate --run {self.name}`"
 
     def line(self) -> str:
         """Return the run in one line of plain text, with the cause below it when it died."""
         process = f" (process {self.status.pid})" if self.status.pid else ""
         known = [f"{self.name}: {self.status.name}{process}", self.place(), self.best()]
-        lines = ["; ".join(filter(None, known)), self.status.cause, self.advice().replace("`", "")]
+        advice = self.advice(buttons=False).replace("`", "")
+        lines = ["; ".join(filter(None, known)), self.status.cause, advice]
         return "\n".join(filter(None, lines))
 
     def _time_left(self) -> list[str]:

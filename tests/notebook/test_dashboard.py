@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import html
 import json
 import os
 import platform
@@ -339,6 +340,59 @@ def test_plain_text_has_no_marks_of_code(tmp_path: Path) -> None:
         dashboard = Dashboard(run)
         assert "`" not in str(dashboard) and "camoxpert" in str(dashboard)
         assert "`" not in dashboard._page() and "<code>camoxpert" in dashboard._page()
+
+
+@pytest.mark.parametrize("saved", [True, False])
+@pytest.mark.parametrize("end", ["stop", ""])
+def test_only_where_there_are_buttons_are_they_spoken_of(
+    end: str, saved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = folder_with(Path("runs/one"), 2, end)
+    if saved:
+        (run.folder / "last.pt").touch()
+    dashboard = Dashboard(run)
+    assert "ress Resume" in html.unescape(dashboard._page())
+    for text in (str(dashboard), repr(dashboard.line())):
+        assert "ress Resume" not in text and "Dashboard('runs/one').resume()" in text
+    monkeypatch.setenv("CAMOXPERT_BATCH", "1")
+    dashboard._repr_mimebundle_()
+    assert "ress Resume" not in dashboard._page()
+    assert "Dashboard('runs/one').resume()" in html.unescape(dashboard._page())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "scorer"),
+    [
+        ("", "notebook 04_evaluate, or camoxpert evaluate --run runs/one."),
+        ("me/camoxpert-03-train", "notebook 04_evaluate, or camoxpert evaluate --run runs/one."),
+        ("me/camoxpert-train", "the cells below, or judge."),
+        ("this notebook", "the cells below, or judge."),
+    ],
+)
+def test_a_finished_run_names_what_scores_it_where_one_is(
+    kernel: str, scorer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CAMOXPERT_KERNEL", kernel)
+    text = str(Dashboard(folder_with(Path("runs/one"), 2, "end")))
+    assert text.endswith(f"Score them: {scorer}")
+
+
+def test_the_button_to_go_on_stands_above_the_picture_of_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "IPython.display.display", lambda bundle, **_: shown.append(bundle) or Handle()
+    )
+    dashboard = Dashboard(folder_with(tmp_path, 3, "stop"))
+    dashboard._ipython_display_()
+    button, picture = shown
+    again = dashboard._widgets["again"]
+    assert button["application/vnd.jupyter.widget-view+json"]["model_id"] == again.model_id
+    assert "stopped" in picture["text/html"] and len(dashboard._outputs) == 1
+    dashboard.close()
 
 
 @pytest.mark.parametrize("process", [MINE, None], ids=["running", "stopped"])

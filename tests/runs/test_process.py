@@ -122,7 +122,7 @@ def test_a_stopped_run_goes_on_and_a_killed_one_is_found_dead(live: Dashboard) -
     os.kill(other.status.pid, signal.SIGKILL)
     until(other, lambda: other.status.name == "died")
     assert "killed" in other.status.cause
-    assert "press Resume" in str(other)
+    assert f"Dashboard('{other.run.folder}').resume()" in str(other)
 
 
 def test_a_notebook_without_a_reader_waits_and_keeps_one_output(tiny: Config) -> None:
