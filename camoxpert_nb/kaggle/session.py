@@ -33,6 +33,7 @@ from ..training.budget import SESSION, minutes_left, spoken
 from .earlier import look_for_runs, lost_images, placed, wanted_last
 from .inputs import scratch, sources
 
+LONGEST = 200  # characters of a folder's name; file systems take 255 bytes
 NO_MASK = "no image has its mask"  # what `find_datasets` says then
 WEIGHTS = (".bin", ".pt", ".pth", ".safetensors")
 NO_WEIGHTS = (
@@ -143,10 +144,12 @@ def session_start(proc: Path = Path("/proc")) -> float:
 
 
 def _link_data(session: Session) -> str:
-    """Put all attached image sets into one folder, as links; return it, or "" if there is none.
+    """Return a folder that holds all attached image sets, "" if there is none.
 
-    The outputs of notebooks are no data sets, whatever images they hold. Of two sets with the same
-    images one is enough; names that are only numbers tell nothing.
+    One is taken as it is; several become links in a folder called after them, so that whatever is
+    named after its data bears the names of what was attached. The outputs of notebooks are no data
+    sets, whatever images they hold. Of two sets with the same images one is enough; names that are
+    only numbers tell nothing.
     """
     links, attached, lines = dict[str, Path](), set[str](), session.lines
     session.sets = []
@@ -163,13 +166,16 @@ def _link_data(session: Session) -> str:
         links[f"{source.parent.name}-{source.name}" if again else source.name] = source
         attached |= names
         session.sets += found
-    folder = scratch() / "data"
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, source in links.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).symlink_to(source, target_is_directory=True)
     lines += [f"data      {line}" for line in _about(session.sets)]
-    return str(folder) if session.sets else ""
+    if len(links) <= 1:
+        return "".join(map(str, links.values()))
+    more = [f"{len(links) - 3} more"] * (len(links) > 3)
+    folder = scratch() / "data" / "+".join([*list(links)[:3], *more])[:LONGEST]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, source in links.items():
+        (folder / name).symlink_to(source, target_is_directory=True)
+    return str(folder)
 
 
 def _image_sets(source: Path, session: Session) -> list[ImageSet]:

@@ -104,6 +104,17 @@ class TestData:
         assert len(select(find_datasets(session.data)).train) == 30
         assert "cod10k-again: its images are attached already" in str(session)
 
+    def test_data_are_called_by_what_was_attached(self, plant: Plant) -> None:
+        plant_cod10k(plant("my-photos"), cam=3, noncam=0, test=1)
+        (mounted,) = sources()
+        assert begin().data == str(mounted) and mounted.name == "my-photos"
+        for slug in ("a", "b", "c"):
+            touch(plant(slug) / "Imgs", [f"{slug}{n}" for n in range(2)], ".jpg")
+            touch(mounted.parent / slug / "GT", [f"{slug}{n}" for n in range(2)], ".png")
+        folder = Path(begin().data)
+        assert folder.name == "a+b+c+1 more"
+        assert sorted(each.name for each in folder.iterdir()) == ["a", "b", "c", "my-photos"]
+
     def test_images_in_the_output_of_a_notebook_are_no_data(self, inputs: Path) -> None:
         output = inputs / "notebooks" / "me" / "camoxpert-00-start-here"
         plant_cod10k(output / "data", cam=3, noncam=1, test=2)

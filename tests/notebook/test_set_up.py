@@ -62,7 +62,7 @@ def test_all_that_is_attached_trains_where_none_is_named(inputs: Path) -> None:
     plant_set(inputs / "zoo", 12)
     plant_set(inputs / "farm", 5)
     ready = set_up(preset="tiny")
-    assert Path(ready.config.dataset_path).name == "data"
+    assert Path(ready.config.dataset_path).name == "farm+zoo"
     assert any("2 image sets are attached and DATA is empty" in note for note in ready.notes)
     assert "together: " in str(ready) and "chosen" not in str(ready)
     one = set_up("farm", "tiny")
