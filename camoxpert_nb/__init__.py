@@ -33,7 +33,7 @@ _HOMES = {
     "kaggle.session": "begin",
     "network.build": "load_net",
     "notebook.before": "what_trains",
-    "notebook.choice": "chosen command_line propose",
+    "notebook.choice": "chosen command_line presets_table propose",
     "notebook.dashboard": "Dashboard",
     "notebook.here": "make_config",
     "notebook.gallery": "gallery threshold_slider",

@@ -20,11 +20,12 @@ from ..errors import InputError
 from ..runs.run import NEXT
 from ..settings.config import OPEN, Config, as_flags, make_config
 from ..settings.decide import FOLLOWING, decisions, open_settings, told
-from ..settings.presets import suggest
+from ..settings.presets import PRESETS, suggest
 from ..training.schedule import Plan
 
 Floats = NDArray[np.float64]
 
+BY_RECIPE = "by the recipe"
 POINTS = 240  # of a drawn learning rate: a curve as wide as a screen needs no more
 
 
@@ -50,6 +51,25 @@ def usual_here(preset: str, devices: int | None = None, device: str = "auto") ->
         return {}
     memory = visible_gpus() if devices is None else [0.0] * devices
     return suggest([] if device == "cpu" else memory, own_images=True).changes
+
+
+def presets_table(devices: int | None = None) -> str:
+    """Return the presets side by side as they are on this machine, in Markdown.
+
+    A place is empty where a preset has the default, and says so where the recipe decides.
+    """
+    every = {name: {**PRESETS[name], **usual_here(name, devices)} for name in PRESETS}
+    lines = [f"| setting | {' | '.join(every)} |", "|---" * (1 + len(every)) + "|"]
+    for name in dict.fromkeys(name for each in every.values() for name in each):
+        cells = [_in_table(each[name]) if name in each else "" for each in every.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _in_table(value: Any) -> str:
+    if value is None:
+        return BY_RECIPE
+    return ("off", "on")[value] if isinstance(value, bool) else str(value)
 
 
 def chosen(path: Path | str = NEXT, dataset_path: str = "", attached: str = "") -> Config:
@@ -131,11 +151,11 @@ def marks(config: Config, usual: Mapping[str, Any], photos: int, devices: int) -
     words = {}
     for name in told(config, usual):
         value = getattr(scaled if name in FOLLOWING else base, name)
-        empty = "by the recipe" if name in OPEN else "empty"
+        empty = BY_RECIPE if name in OPEN else "empty"
         words[name] = f"preset: {empty if value in (None, '') else value}"
     found = decisions(config, photos, devices) if photos else {}
     for name in open_settings(config):
-        words[name] = f"recipe: {found[name]}" if name in found else "by the recipe"
+        words[name] = f"recipe: {found[name]}" if name in found else BY_RECIPE
     return words
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 from ..data.folders import SUFFIXES
 from ..data.images import Array, read_image
-from ..errors import InputError
+from ..errors import InputError, few
+from ..evaluation.files import not_taken
 from ..outside.paths import readable
 from .picker_fields import alarm
 from .viewer import Panel
@@ -106,12 +107,14 @@ class OwnPicture(Panel):
             if not files:
                 raise InputError(
                     f"{path} holds no picture ({', '.join(SUFFIXES)}), expected at least one: name "
-                    "the folder in which they lie, or a file."
+                    f"the folder in which they lie, or a file.{passed_over(path)}"
                 )
             if len(files) > MOST:
                 note = (
                     f"<p>The first {MOST} of {len(files)} pictures; name the others one by one.</p>"
                 )
+            if path.is_dir() and (rest := passed_over(path)):
+                note += f"<p>{html.escape(rest)}</p>"
         except InputError as error:
             self.message.value = alarm(str(error))
             return
@@ -150,6 +153,19 @@ def pictures_in(folder: Path) -> list[Path]:
     """Return the picture files of a folder, by name; hidden ones are none."""
     files = [each for each in folder.iterdir() if each.name.lower().endswith(SUFFIXES)]
     return sorted(each for each in files if each.name[0] != "." and each.is_file())
+
+
+def passed_over(folder: Path) -> str:
+    """Return a sentence on what a folder holds besides its pictures; "" where it is nothing."""
+    rest = not_taken(folder)
+    named = [each for each in folder.iterdir() if each.is_dir()]
+    named = [each for each in named if each.name.lower().endswith(SUFFIXES)]
+    reasons = [*filter(None, rest.values()), *(f"{each.name} is a folder" for each in named)]
+    names = [each.name for each in (*rest, *sorted(named))]
+    if not names:
+        return ""
+    why = f" ({'; '.join(dict.fromkeys(reasons))})" if reasons else ""
+    return f" Not read as pictures: {few(names)}{why}."
 
 
 def why_no_picture(text: str, path: Path, name: str) -> str:

@@ -16,11 +16,10 @@ from ..figures.style import BLUE, ORANGE, RED
 from ..settings.checks import BOUNDS, NONE, flag_of
 from ..settings.config import AUTO, OPEN, PATHS, Config, plain_type
 from ..training.schedule import Plan
-from .choice import rates
+from .choice import BY_RECIPE, rates
 
 ITEMS = {item.name: item for item in dataclasses.fields(Config) if item.name != "preset"}
 LABEL = {"description_width": "160px"}
-BY_RECIPE = "by the recipe"
 # What a field is called where its name is a code word; the flag stands in its tooltip.
 LABELS = {
     "dataset_path": "data folder",

@@ -138,6 +138,24 @@ def test_a_path_can_be_a_file_or_a_folder(own: OwnPicture, tmp_path: Path) -> No
     assert len(own.results) == MOST and f"The first {MOST} of {MOST + 2}" in own.message.value
 
 
+def test_what_a_folder_holds_besides_pictures_is_named(own: OwnPicture, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(photo())
+    own.path.value = str(tmp_path)
+    assert "Not read" not in own.message.value
+    for name in ("phone.HEIC", "notes.txt", ".hidden.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.jpg").mkdir()
+    own.path.value = f"{tmp_path}/"
+    assert [name for name, _, _ in own.results] == ["a.png"]
+    assert (
+        "Not read as pictures: notes.txt, phone.HEIC, folder.jpg "
+        "(save them as JPEG or PNG; folder.jpg is a folder).</p>" in own.message.value
+    )
+    (tmp_path / "a.png").unlink()
+    own.path.value = str(tmp_path)
+    assert "holds no picture" in own.message.value and "phone.HEIC" in own.message.value
+
+
 def test_a_path_that_is_not_there_is_answered(own: OwnPicture, tmp_path: Path) -> None:
     own.path.value = str(tmp_path / "gone.jpg")
     assert "no such file or folder. Looked in" in own.message.value
