@@ -19,8 +19,8 @@ def predict(options: Options) -> int:
 
     Of a folder what cannot be read is named; the exit code is then 1.
     """
+    from ..data.folders import not_taken
     from ..evaluation.ensemble import open_ensemble
-    from ..evaluation.files import not_taken
     from ..evaluation.judge import open_predictor
     from ..evaluation.predict import images_to_predict, predict_folder
     from ..figures.canvas import try_to_draw

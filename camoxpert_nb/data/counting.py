@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..settings.config import Config
+from ..settings.decide import few_validate
 from .cache import cache_folder
 from .copies import looks, remembered_looks
 from .findings import NO_OBJECT, require_objects, sentences, settle
@@ -49,7 +50,7 @@ class Images:
     def rows(self) -> list[tuple[str, str]]:
         """Return names and sentences, a row each."""
         about = "" if self.exact else "about "
-        cam = self.train + self.validation - self.noncam
+        cam, few = self.train + self.validation - self.noncam, few_validate(self.validation)
         test = ", ".join(f"{name} {count:,}" for name, count in self.test.items())
         return [
             ("from", self.source),
@@ -58,7 +59,7 @@ class Images:
             ("of these", f"{cam:,} CAM (an object is there), {self.noncam:,} NonCAM (none is)"),
             ("test sets", test or "none; score on the held-out images"),
             *[("left out", f"{count:,} {why}") for why, count in self.left_out.items()],
-            *[("look at", text) for text in (*self.doubts, *self.notes)],
+            *[("look at", text) for text in (*few, *self.doubts, *self.notes)],
         ]
 
     def __str__(self) -> str:

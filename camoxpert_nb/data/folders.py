@@ -82,6 +82,14 @@ def advice_for(suffix: str) -> str:
     return next((advice for advice, kinds in UNREAD.items() if suffix in kinds), "")
 
 
+def not_taken(folder: Path) -> dict[Path, str]:
+    """Return the files of a folder that are no pictures here, with what mends each, or ""."""
+    files = [each for each in sorted(folder.iterdir()) if each.is_file()]
+    shown = [each for each in files if not each.name.lower().startswith(HIDDEN)]
+    kinds = {each: each.suffix.lower() for each in shown}
+    return {each: advice_for(kind) for each, kind in kinds.items() if kind not in SUFFIXES}
+
+
 def _scan(path: Path, real: str, above: tuple[str, ...], depth: int) -> Folder:
     """List a folder and those below it, once, asking the disk for no file's properties."""
     images: list[str] = []

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from ..data.folders import HIDDEN, SUFFIXES, advice_for
+from ..data.folders import SUFFIXES
 from ..data.spellings import holds_masks
 from ..errors import InputError, few
 
@@ -43,14 +43,6 @@ def by_stem(folder: Path) -> dict[str, Path]:
             f"{', '.join(SUFFIXES)}."
         )
     return found
-
-
-def not_taken(folder: Path) -> dict[Path, str]:
-    """Return the files of a folder that `by_stem` passes over, with what mends each, or ""."""
-    files = [each for each in sorted(folder.iterdir()) if each.is_file()]
-    shown = [each for each in files if not each.name.lower().startswith(HIDDEN)]
-    kinds = {each: each.suffix.lower() for each in shown}
-    return {each: advice_for(kind) for each, kind in kinds.items() if kind not in SUFFIXES}
 
 
 def _with_images(folder: Path) -> list[str]:

@@ -8,9 +8,13 @@ import threading
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from ..data.selection import select
+from ..data.layouts import find_datasets
+from ..data.reading import Reading
+from ..data.selection import select, share_of
+from ..errors import InputError
 from ..outside.weights import find_weights, hub_cache
 from ..settings.config import Config
+from ..settings.decide import few_validate
 from .session import Session
 
 PATIENCE = 3.0  # seconds for the hub to answer: these warnings are to be seen at once
@@ -39,8 +43,20 @@ def missing(session: Session, config: Config, gpus: int, chosen: bool) -> Iterat
             "only one GPU is used. Session options > Accelerator > GPU T4 x2 gives two for the "
             "same quota."
         )
+    if config.dataset_path and not session.goes_on:
+        yield from (f"{text}." for text in _few_validate(config))
     if not session.goes_on and lacks_weights(config):
         yield _no_weights(config.backbone)
+
+
+def _few_validate(config: Config) -> list[str]:
+    """Say where few images will validate; what is alike is not looked at, so about how many."""
+    try:
+        found = select(find_datasets(config.dataset_path, Reading.of(config)), noncam=config.noncam)
+    except InputError:  # said elsewhere
+        return []
+    held = len(found.validation) or max(round(len(found.train) * share_of(config)), 1)
+    return few_validate(held)
 
 
 def lacks_weights(config: Config) -> bool:

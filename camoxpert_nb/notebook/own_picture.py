@@ -14,10 +14,9 @@ import ipywidgets as widgets
 import numpy as np
 from PIL import Image
 
-from ..data.folders import SUFFIXES
+from ..data.folders import SUFFIXES, not_taken
 from ..data.images import Array, read_image
 from ..errors import InputError, few
-from ..evaluation.files import not_taken
 from ..outside.paths import readable
 from .picker_fields import alarm
 from .viewer import Panel

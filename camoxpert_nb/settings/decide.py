@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..outside.spelling import counted
 from .config import Config, differences, make_config
 from .recipe import DECIDED, IN_PROPORTION, advice, in_words, recipe
 
+FEW = 8  # validation images, with fewer of which a mean IoU says little
 LONG = 100  # epochs that the guide's presets have, and more
 STAGES = (*IN_PROPORTION, "progressive_unfreeze")
 FOLLOWING = ("lr_batch", "stage2_lr_batch", *IN_PROPORTION)  # settings that follow from others
@@ -62,6 +64,16 @@ def short_run(config: Config) -> list[str]:
     if usual.epochs < LONG or config.augment is None or config.augment != usual.augment:
         return []
     return [*filter(None, [advice(config.augment, config.epochs)])]
+
+
+def few_validate(held: int) -> list[str]:
+    """Return a sentence where so few images validate that the best epoch is mostly chance."""
+    if held >= FEW:
+        return []
+    return [
+        f"{counted(held, 'image')} validate{'s' * (held == 1)}: which epoch is the best is mostly "
+        "chance. Hold out more (--val-share 0.2), or add images"
+    ]
 
 
 def told(config: Config, usual: Mapping[str, Any] | None = None) -> dict[str, Any]:

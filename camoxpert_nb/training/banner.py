@@ -13,13 +13,11 @@ from ..errors import few
 from ..machine.devices import pick_devices
 from ..outside.spelling import counted
 from ..settings.config import Config
-from ..settings.decide import lr_warnings, recipe_lines, short_run
+from ..settings.decide import few_validate, lr_warnings, recipe_lines, short_run
 from ..settings.presets import Suggestion, suggest
 from .budget import disk_forecast
 from .prepare import Training
 from .schedule import Stage
-
-FEW = 8  # validation images, with fewer of which a mean IoU says little
 
 
 def banner(training: Training) -> str:
@@ -72,12 +70,7 @@ def banner(training: Training) -> str:
 
 def _doubts(training: Training) -> list[str]:
     warnings = lr_warnings(training.config, training.devices.count)
-    held = len(training.data.validation)
-    if held < FEW:
-        warnings.append(
-            f"{counted(held, 'image')} validate{'s' * (held == 1)}: which epoch is the best "
-            "is mostly chance. Hold out more (--val-share 0.2), or add images"
-        )
+    warnings += few_validate(len(training.data.validation))
     return [*warnings, *short_run(training.config), *training.changes]
 
 

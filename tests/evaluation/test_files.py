@@ -5,19 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from camoxpert_nb.cli import main as cli
-from camoxpert_nb.evaluation.files import not_taken
 from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training.fit import fit
 
 HEIC = "save them as JPEG or PNG"
-
-
-def test_what_is_passed_over_is_named_with_what_mends_it(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpg", ".hidden.txt", "Thumbs.db", "readme.txt", "phone.HEIC", "x.zip"):
-        (tmp_path / name).touch()
-    (tmp_path / "folder.heic").mkdir()
-    found = {path.name: advice for path, advice in not_taken(tmp_path).items()}
-    assert found == {"phone.HEIC": HEIC, "readme.txt": "", "x.zip": "unpack the archive"}
 
 
 def test_predict_says_what_it_passed_over(
