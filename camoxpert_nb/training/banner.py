@@ -46,6 +46,7 @@ def banner(training: Training) -> str:
         *zip(("stage one", ""), _part(training, 1), strict=False),
         *zip(("stage two", ""), _part(training, 2), strict=False),
         ("epochs", f"{config.epochs}, {training.plan.steps_from(0)} steps"),
+        *[("goes on", words) for words in [_place(training)] if words],
         *zip(("recipe", "", ""), _recipe(training), strict=False),
         ("deep supervision", _on(config.deep_supervision)),
         ("checkpointing", _on(config.gradient_checkpointing)),
@@ -85,6 +86,17 @@ def auto_preset(device: str, *, own_images: bool, given: Collection[str] = ()) -
     """Return what to begin with on this machine, or on its CPU alone; `given` as for `suggest`."""
     memory = pick_devices("cpu" if device == "cpu" else "auto").memory()
     return suggest(memory, own_images=own_images, given=given)
+
+
+def _place(training: Training) -> str:
+    """Say where a training goes on, nothing of one that begins."""
+    state = training.state
+    if not state.step:
+        return ""
+    if state.epoch >= training.config.epochs:
+        return f"nowhere: all {counted(state.epoch, 'epoch')} are done"
+    within = f", {state.seen} of its images done" if state.seen else ""
+    return f"in epoch {state.epoch + 1}{within}; {counted(state.step, 'step')} in all"
 
 
 def _recipe(training: Training) -> list[str]:

@@ -348,7 +348,7 @@ def test_the_best_of_other_validation_images_is_not_shown(own: Config) -> None:
     first, *_, last = run.records("epoch")
     assert first["validation"] != last["validation"]
     assert run.load_json("summary")["performance"]["best_epoch"] > 2
-    assert int(Watch(run).best().partition("(epoch ")[2].partition(")")[0]) > 2
+    assert int(Watch(run).best().partition("(epoch ")[2].partition(",")[0].rstrip(")")) > 2
 
 
 def test_a_new_rate_counts_for_both_stages_where_one_follows_the_other(tiny: Config) -> None:
@@ -360,9 +360,11 @@ def test_a_new_rate_counts_for_both_stages_where_one_follows_the_other(tiny: Con
 def test_the_dry_run_of_a_resume_refuses_as_it_would_and_costs_what_is_left(tiny: Config) -> None:
     run = stop_at(tiny.replace(epochs=4, stage1_epochs=1), 14)
     history = (run.folder / "history.jsonl").read_bytes()
-    with pytest.raises(InputError, match="--img-size"):
-        taken_up(run, img_size=32)
-    told = estimate(taken_up(run))
+    with pytest.raises(InputError, match="--img-size 64 -> 32"):
+        resumed_config(run.folder, {"img_size": 32})  # before anything is read
+    goes_on = taken_up(run)
+    assert "goes on           in epoch 3, 8 of its images done; 14 steps in all" in banner(goes_on)
+    told = estimate(goes_on)
     left = sum(row["epochs"] for row in told["stages"])
     assert 1 < left < 2 and "one" not in [row["name"] for row in told["stages"]]
     assert told["decoding_seconds"] == 0
