@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from camoxpert_nb.data.layouts import look_through
+from camoxpert_nb.data.nearness import rank
 from camoxpert_nb.data.reading import AUTOMATIC, Reading
 
 WORDS = (
@@ -106,3 +108,22 @@ def test_what_is_not_taken_is_named_from_the_root(tmp_path: Path) -> None:
     (line,) = (line for one in look_through(tmp_path).sets for line in one.second)
     assert line.startswith("test/images: the masks in test/")
     assert "not those in test/" in line
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "expected"),
+    [
+        # folders shared, then of the rest: equal in place, equal words, words for "set" too many
+        ("s/images/test", "s/masks/test", (3, 1, 1, 0)),
+        ("s/images/test", "s/masks/test_set", (3, 0, 1, -1)),
+        ("s/images/test", "s/masks/holdout", (3, 0, 0, 0)),
+        ("s/test/images", "s/test/masks", (4, 0, 0, 0)),
+        ("s/a/images/x", "s/b/masks/x", (3, 1, 1, 0)),
+        ("s/images_dataset", "s/masks", (3, 0, 0, 0)),  # what says no split is not counted
+    ],
+)
+def test_a_folder_is_near_by_place_then_by_spelling(
+    images: str, masks: str, expected: tuple[int, ...]
+) -> None:
+    folders = [SimpleNamespace(path=Path("/d") / each) for each in (images, masks)]
+    assert rank(*folders) == expected  # type: ignore[arg-type]

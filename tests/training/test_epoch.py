@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from slow_images import Slow, SlowToStart
 from training.test_train import make_batch
 
 from camoxpert_nb.data.batches import PairDataset
+from camoxpert_nb.machine.distributed import ALONE
 from camoxpert_nb.machine.gpu_use import verdict
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config
@@ -228,6 +230,30 @@ def test_one_set_of_workers_serves_all_stages_and_loads_ahead(
     assert Run(tiny.checkpoint_dir).records("epoch")[1]["time_percent"]["workers"] == 0.0
 
 
+def test_a_step_is_recorded_with_its_own_rates_and_what_is_left(tiny: Config) -> None:
+    """Those of the middle of each step, whose images it names; the epoch has its last step's."""
+    config = tiny.replace(epochs=6, stage1_epochs=1, progressive_unfreeze=True, uncertainty=1.0)
+    training = prepare(config.replace(batch_size=5, stage2_batch_size=4, augment=0))
+    state, plan = training.state, training.plan
+    state.epoch, stage = 3, plan.stage_at(3)
+    assert (stage.open_blocks, stage.steps, plan.stages[0].steps) == (2, 6, 5)
+    batches = (make_batch(4, seed) for seed in range(6))
+    records = list(EpochSteps(state, plan, batches, step_settings(training.config)))
+    for number, record in enumerate(records):
+        middle = 3 + (number + 0.5) / 6
+        rates = record["lr"]["head"], record["lr"]["backbone"]
+        assert rates == pytest.approx((plan.lr(middle, None), plan.lr(middle, 1)))
+        assert rates[1] > plan.lr(middle, 4) == 0
+        assert (record["epoch"], record["step"], record["stage"]) == (4, number + 1, stage.name)
+        assert record["steps"] == 6 + 2 * 6  # this epoch and the two after it
+        share = 0.5 * (1 - math.cos(math.pi * (middle / 6 - 0.3) / 0.7))  # of all six epochs
+        term = record["weighted"]["uncertainty"] / record["uncertainty"]
+        assert term == pytest.approx(share, rel=1e-4)
+    epoch = end_epoch(state, plan)
+    assert epoch["lr"] == records[-1]["lr"]
+    assert epoch["data_wait_percent"] == pytest.approx(epoch["time_percent"]["data"], abs=0.1)
+
+
 def test_an_epochs_terms_add_up_and_its_images_are_scored(config: Config) -> None:
     run = fit(config.replace(uncertainty=0.3))
     for record in (*run.records("epoch"), *run.records("step")):
@@ -251,6 +277,22 @@ def test_the_training_iou_is_the_mean_over_images_with_an_object(config: Config)
     assert first["train_iou"] != pytest.approx(second["train_iou"])
     assert not {"ious", "objects"} & {*record, *first}
     assert not any("/" in name for name in record)
+
+
+def test_a_step_counts_the_images_of_all_processes(config: Config) -> None:
+    training = prepare(config)
+    state = training.state
+    state.ranks = dataclasses.replace(ALONE, world=3)
+    state.ranks.__dict__["total"] = lambda values: 3 * values  # the others have the same
+    batches = (make_batch(3, seed) for seed in range(2))
+    first, second = EpochSteps(state, training.plan, batches, step_settings(config))
+    assert state.seen == 2 * 3 * 3 and state.sums["images"] == 18
+    for record in (first, second):
+        assert record["images_per_second"] == pytest.approx(9 / record["seconds"])
+    record = end_epoch(state, training.plan)
+    assert record["loss"] == pytest.approx((first["loss"] + second["loss"]) / 2)
+    shares = torch.tensor(record["gates"])
+    assert shares.sum(1).tolist() == pytest.approx([1, 1], abs=1e-3)
 
 
 def test_an_epoch_without_objects_has_no_training_iou(config: Config) -> None:

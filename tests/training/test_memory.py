@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import camoxpert_nb.training.train as train
 from camoxpert_nb.errors import TrainingError
+from camoxpert_nb.machine.distributed import Ranks
 from camoxpert_nb.network.losses import Supervised
 from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training import memory
@@ -181,6 +183,55 @@ def test_a_rehearsal_splits_the_stages_that_do_not_fit(
     after = training.state.net.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert all(p.grad is None for p in training.state.net.parameters())
+
+
+def test_a_rehearsal_tells_what_an_image_costs(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all batches that a step adds up, on all GPUs of the process."""
+    training = prepare(tiny.replace(batch_size=3, stage2_batch_size=2, accumulation_steps=2))
+    training.state.devices = replace(training.state.devices, ids=(0, 1))
+    tried = []
+
+    def steps(state: Any, settings: Any, size: int, batch: int, steps: int = 9) -> Steps:
+        tried.append((state.opened, batch))
+        return Steps(seconds=24.0, peak_bytes=GIB, loss=1.0)
+
+    monkeypatch.setattr(memory, "run_steps", steps)
+    monkeypatch.setattr(type(training.state), "device", torch.device("cpu"))
+    settings = step_settings(training.config)
+    _, costs = memory.rehearse(training.state, training.plan, settings, 64)
+    last = training.plan.stages[-1].open_blocks
+    assert {*tried} == {(0, 6), (last, 4)}
+    assert costs[0].seconds_per_image == 24 / (6 * 2)
+    assert costs[last].seconds_per_image == 24 / (4 * 2)
+
+
+def test_all_processes_split_as_the_one_that_needs_the_most_parts(tiny: Config) -> None:
+    """And a stage fits where it does in all of them."""
+    training = prepare(tiny)
+
+    class Two(Ranks):
+        answer: tuple[bool, int] = (True, 8)
+
+        def gather(self, value: Any) -> list[Any]:
+            return [value, self.answer]
+
+    state, settings = training.state, step_settings(training.config)
+    state.open_blocks(4)
+    state.ranks = Two()
+    assert memory._fit(state, settings, 64, 2)
+    assert state.parts_per_batch == 8
+    Two.answer = (False, 1)
+    assert not memory._fit(state, settings, 64, 2)
+
+
+def test_what_pytorch_keeps_for_itself_is_free_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 GiB are free and 30 of the 50 taken are PyTorch's own: nine tenths of 50 fit."""
+    gpu = FakeGpu(monkeypatch, total=70 * GIB, taken=20 * GIB)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * GIB, 70 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30 * GIB)
+    assert measure_limit(gpu.step, WHOLE, torch.device("cuda"), most=64).batch == 45
 
 
 def test_a_rehearsal_says_when_nothing_fits(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
