@@ -74,6 +74,19 @@ def test_images_without_masks_do_not_get_those_of_another_folder(
         check(root, shape, ("train", other), AUTOMATIC)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=" ".join)
+@pytest.mark.parametrize(("split", "other"), [("test", "holdout"), ("holdout", "Test")])
+def test_of_masks_that_nobody_else_has_the_nearest_are_taken(
+    tmp_path: Path, shape: tuple[str, str], split: str, other: str
+) -> None:
+    """Masks of another word, whose images are gone, do not come first."""
+    made(tmp_path, shape, ("train", split))
+    made(tmp_path, ("away/" + shape[0], shape[1]), (other,))
+    for file in (tmp_path / "away").rglob("*.jpg"):
+        file.unlink()
+    check(tmp_path, shape, ("train", split), AUTOMATIC)
+
+
 def test_layouts_may_differ_between_the_splits(tmp_path: Path) -> None:
     for masks in ("GT_Object", "annot", "Ground Truth"):
         root = tmp_path / masks
