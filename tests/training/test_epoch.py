@@ -249,6 +249,10 @@ def test_a_step_is_recorded_with_its_own_rates_and_what_is_left(tiny: Config) ->
         share = 0.5 * (1 - math.cos(math.pi * (middle / 6 - 0.3) / 0.7))  # of all six epochs
         term = record["weighted"]["uncertainty"] / record["uncertainty"]
         assert term == pytest.approx(share, rel=1e-4)
+    seconds = sum(record["seconds"] for record in records)
+    assert state.seconds == state.sums["seconds"] == pytest.approx(seconds, rel=1e-9)
+    assert seconds == pytest.approx(sum(state.sums[name] for name in module.TIMES), rel=1e-9)
+    assert 0 < state.sums["data"] < seconds  # waiting counts as time
     epoch = end_epoch(state, plan)
     assert epoch["lr"] == records[-1]["lr"]
     assert epoch["data_wait_percent"] == pytest.approx(epoch["time_percent"]["data"], abs=0.1)
