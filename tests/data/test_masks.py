@@ -348,3 +348,16 @@ def test_bright_is_object_and_one_where_nothing_is_brighter(
     for how in (PLAIN, MaskReading(ignore=255)):
         row = np.array([values], np.uint8)
         assert labels_of(Mask(row, row), how).tolist() == [expected]
+
+
+@pytest.mark.parametrize(("rows", "said"), [(60, True), (40, False)])
+def test_a_mask_with_more_object_than_background_at_its_border_is_doubted(
+    tmp_path: Path, rows: int, said: bool
+) -> None:
+    """The upper 60 of 100 rows are 55 % of the border, the upper 40 are 45 %."""
+    mask = np.zeros((100, 100), np.uint8)
+    mask[:rows] = 255
+    kinds = [kind for kind, _ in look(pair_of(tmp_path, mask)).problems]
+    assert ("border" in kinds) == said
+    turned_kinds = [kind for kind, _ in look(pair_of(tmp_path, mask.T.copy())).problems]
+    assert ("border" in turned_kinds) == said

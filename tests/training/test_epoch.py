@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -305,3 +306,50 @@ def test_an_epoch_without_objects_has_no_training_iou(config: Config) -> None:
     batch["mask"] = torch.zeros_like(batch["mask"])
     list(EpochSteps(training.state, training.plan, [batch], step_settings(training.config)))
     assert end_epoch(training.state, training.plan)["train_iou"] is None
+
+
+@pytest.mark.parametrize(("accumulation", "waits"), [(1, [1.0] * 4), (2, [2.0, 2.0])])
+def test_each_step_waits_for_its_own_batches(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch, accumulation: int, waits: list[float]
+) -> None:
+    """Each takes a second to come, a quarter of it the start of workers; a step takes five."""
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+
+    class Late:
+        starting = 0.25
+
+        def __iter__(self) -> Iterator[Any]:
+            for seed in range(4):
+                clock[0] += 1.0
+                yield make_batch(1, seed)
+
+    training = prepare(tiny)
+    settings = dataclasses.replace(step_settings(tiny), accumulation=accumulation)
+    found = []
+    steps = EpochSteps(training.state, training.plan, Late(), settings)  # type: ignore[arg-type]
+    for group, workers, data in steps._groups():
+        assert len(group) == accumulation
+        found.append((workers, data))
+        clock[0] += 5.0
+    assert found == [(0.25 * wait, 0.75 * wait) for wait in waits]
+
+
+def test_a_pause_is_no_gap_of_the_gpu(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two steps in a row the marks tell it, after a pause the host's own clock."""
+    training, clock = prepare(tiny), [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+    steps = EpochSteps(training.state, training.plan, [], step_settings(tiny))
+    queued = {"replayed": True}
+
+    def times(began: float, idle: float) -> float:
+        marks = {"began": Event(began), "ended": Event(began + 1)}
+        step = SimpleNamespace(
+            queued=SimpleNamespace(**queued, **marks), workers=0.0, data=0.0, idle=idle
+        )
+        return steps._times(step, 0.0)["host"]  # type: ignore[arg-type]
+
+    assert times(10.0, 0.5) == 0.5  # nothing was before
+    assert times(11.25, 9.0) == pytest.approx(0.25)
+    assert steps.settle() == []
+    assert times(500.0, 0.125) == 0.125

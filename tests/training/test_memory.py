@@ -278,3 +278,30 @@ def _batches(training: Any) -> Any:
     from camoxpert_nb.training.prepare import Loaders
 
     return Loaders(training).epoch(training.plan.stages[0], 0)
+
+
+def test_advice_halves_the_batch_and_keeps_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 images, added up twice: 4 images four times."""
+    (first, *_) = advice(COST, {"--batch-size": 8}, accumulation=2, size=320, checkpointing=True)
+    assert first.startswith("--batch-size 4 --accumulation-steps 4 (same effective batch; ")
+    unknown = advice(None, {"--batch-size": 8}, accumulation=1, size=320, checkpointing=False)
+    assert len(unknown) == 3 and not any("saves" in tip for tip in unknown)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "stage", "flags"),
+    [
+        (0, "one with 6", "--batch-size 3 --stage2-batch-size 2 --accumulation-steps 2"),
+        (1, "two (all) with 4", "--stage2-batch-size 2 --batch-size 3 --accumulation-steps 2"),
+    ],
+)
+def test_the_stage_that_is_short_is_advised_first(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch, epoch: int, stage: str, flags: str
+) -> None:
+    monkeypatch.setattr(memory, "measure_step", lambda *how: COST)
+    training = prepare(tiny.replace(batch_size=6, stage2_batch_size=4))
+    training.state.epoch = epoch
+    said = memory.memory_advice(training)
+    assert f"out of memory in stage {stage} images per device at 64 px" in said
+    assert f"try: {flags} (same effective batch" in said
+    assert f"`camoxpert resume {training.config.checkpoint_dir}`" in said
