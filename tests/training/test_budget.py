@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -224,3 +226,26 @@ class TestFitToBudget:
             chosen = estimate.fitted(training, time.time() - passed)
             left = 600 - 30 - passed
             assert left - 2 * epoch < chosen.epochs * epoch <= left
+
+
+@pytest.mark.parametrize(("kept", "copies"), [(0, 9), (1, 11), (3, 13)])
+def test_a_disk_holds_two_states_one_best_and_the_best_epochs_with_one_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, copies: int
+) -> None:
+    """A million parameters of four bytes; 100 images of 500 x 500 pixels in four channels."""
+    there, free = Path(tmp_path), copies * 4e6
+
+    def usage(folder: Path) -> object:
+        return SimpleNamespace(free=free)
+
+    monkeypatch.setattr(budget.shutil, "disk_usage", usage)
+    said = budget.disk_forecast(0, 500, 1_000_000, there / "cache", there / "run", kept)
+    assert "checkpoints" in said
+    free -= 1
+    with pytest.raises(InputError, match="checkpoints need"):
+        budget.disk_forecast(0, 500, 1_000_000, there / "cache", there / "run", kept)
+    free = 1e8
+    assert "images 0.1 GB" in budget.disk_forecast(100, 500, 1, there, there)
+    free = 1e8 - 1
+    with pytest.raises(InputError, match="images need"):
+        budget.disk_forecast(100, 500, 1, there, there)
