@@ -86,8 +86,14 @@ def test_one_image_is_left_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_group_goes_where_its_first_name_does(monkeypatch: pytest.MonkeyPatch) -> None:
     fractions = [0.9, 0.01, 0.15, 0.95, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
-    found = held(monkeypatch, fractions, 0.2, "ab", "cd")
-    assert {"c", "d"} < {*found} and not {"a", "b"} & {*found}
+    assert held(monkeypatch, fractions, 0.2, "ab", "cd") == "cd"
+
+
+def test_the_share_is_made_up_of_images_and_not_of_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty films of two frames each: a fifth are eight frames, four films."""
+    fractions = [0.9 - place / 1000 for place in range(40)]
+    films = ["".join(chr(ord("a") + place + each) for each in (0, 1)) for place in range(0, 40, 2)]
+    assert len(held(monkeypatch, fractions, 0.2, *films)) == 8
 
 
 def test_a_group_larger_than_the_share_trains(monkeypatch: pytest.MonkeyPatch) -> None:
