@@ -22,6 +22,7 @@ from camoxpert_nb.data.masks import (
     object_share,
     read_labels,
     read_objects,
+    read_stored,
     resize_labels,
 )
 from camoxpert_nb.data.pairs import Pair
@@ -361,3 +362,14 @@ def test_a_mask_with_more_object_than_background_at_its_border_is_doubted(
     assert ("border" in kinds) == said
     turned_kinds = [kind for kind, _ in look(pair_of(tmp_path, mask.T.copy())).problems]
     assert ("border" in turned_kinds) == said
+
+
+def test_brightness_and_values_of_a_mask_are_turned_together(tmp_path: Path) -> None:
+    """Its own EXIF tag says that it lies on its side."""
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    values = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    Image.fromarray(values).save(tmp_path / "m.png", exif=tag)
+    found = read_stored(tmp_path / "m.png")
+    expected = np.rot90(values, -1)
+    assert found.values.tolist() == found.grey.tolist() == expected.tolist()

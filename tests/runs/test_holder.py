@@ -123,3 +123,11 @@ def test_another_users_process_is_alive(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(holder.os, "kill", refused)
     assert holder.alive(1)
+
+
+def test_a_process_that_trained_before_is_not_known_after_the_next_one(run: Run) -> None:
+    """It was killed; who was started here stays known."""
+    lock(run, pid=5, started=1.0, trainer=4_000_000, trainer_began="4000000 17")
+    with run.locked():
+        assert run.process()["trainer"] == os.getpid()
+    assert run.process() == {"pid": 5, "started": 1.0, "host": platform.node()}
