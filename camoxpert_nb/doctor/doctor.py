@@ -129,9 +129,9 @@ def recommend(speeds: dict[str, float], gpus: int) -> str:
     best = max(speeds, key=lambda mode: speeds[mode])
     if not gpus:
         return (
-            "Train on the CPU, your own photos with the preset 'auto'; DDP works here too, but shares the same "
-            "cores. With one GPU this check would try that one, with two or more it would measure "
-            "DataParallel and DDP on them and name the faster."
+            "Train on the CPU, your own photos with the preset 'auto'; DDP works here too, but "
+            "shares the same cores. With one GPU this check would try that one, with two or more "
+            "it would measure DataParallel and DDP on them and name the faster."
         )
     rate = f"{speeds[best]:.1f} images per second"
     if gpus == 1 or len(speeds) == 1 or best == "none":

@@ -208,7 +208,7 @@ def _availability(facts: Facts) -> Rows:
         yield (
             "note",
             "there is no NVIDIA GPU here",
-            "Training works on the CPU; it takes ten times as long and more.",
+            "Training works on the CPU, many times slower.",
         )
 
 

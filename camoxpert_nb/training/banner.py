@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from torch import nn
+
 from .. import __version__
 from ..data.cache import cache_folder
 from ..data.counting import first
@@ -25,7 +27,6 @@ FEW = 8  # validation images, with fewer of which a mean IoU says little
 def banner(training: Training) -> str:
     """Return the lines that are shown when a training starts."""
     config, data, net = training.config, training.data, training.state.net
-    parameters = sum(parameter.numel() for parameter in net.parameters())
     left_out = [f"left out: {_some(names)} {why}" for why, names in data.left_out.items()]
     rows = [
         ("run", config.checkpoint_dir or "runs/DATE-TIME"),
@@ -41,7 +42,7 @@ def banner(training: Training) -> str:
         ("backbone", config.backbone),
         ("weights", training.state.start.source),
         ("experts", _experts(config)),
-        ("parameters", f"{parameters / 1e6:.2f} million"),
+        ("parameters", f"{_parameters(net) / 1e6:.2f} million"),
         ("resolution", f"{config.img_size} x {config.img_size} px"),
         *zip(("stage one", ""), _part(training, 1), strict=False),
         *zip(("stage two", ""), _part(training, 2), strict=False),
@@ -106,10 +107,14 @@ def _recipe(training: Training) -> list[str]:
 def _disk(training: Training) -> str:
     config, data = training.config, training.data
     images = len(data.train) + len(data.validation)
-    parameters = sum(parameter.numel() for parameter in training.state.net.parameters())
+    parameters = _parameters(training.state.net)
     run = Path(config.checkpoint_dir or "runs")
     place = cache_folder(config)
     return disk_forecast(images, config.img_size, parameters, place, run, config.keep_best)
+
+
+def _parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def _experts(config: Config) -> str:

@@ -25,7 +25,7 @@ from camoxpert_nb.training.banner import banner
 from camoxpert_nb.training.estimate import estimate
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import Training, prepare
-from camoxpert_nb.training.resume import as_saved, restore, resumed_config
+from camoxpert_nb.training.resume import SHAPE, as_saved, restore, resumed_config
 
 
 def stop_at(config: Config, step: int, **how: Any) -> Run:
@@ -286,6 +286,34 @@ def test_what_changes_nothing_from_now_on_leaves_the_schedule(tiny: Config) -> N
     before, after = taken_up(run).plan, taken_up(run, t_mult=3).plan
     times = [time for stage in after.stages for time in after.times(stage)]
     assert [after.lr(t, None) for t in times] == [before.lr(t, None) for t in times]
+
+
+SHAPES = {
+    "epochs": 12,
+    "stage1_epochs": 7,
+    "scheduler": "onecycle",
+    "warmup_epochs": 3,
+    "t_mult": 3,
+    "min_lr": 1e-3,
+    "progressive_unfreeze": True,
+}
+
+
+def test_whatever_shapes_the_rate_is_taken_up_where_the_run_stands(tiny: Config) -> None:
+    """Without a jump, whichever setting is changed, and with what was open then."""
+    config = tiny.replace(epochs=8, stage1_epochs=0, scheduler="cosine_restart", min_lr=1e-6)
+    config = config.replace(warmup_epochs=1, progressive_unfreeze=False)
+    run = stop_at(config.replace(batch_size=8, stage2_batch_size=4), 11)
+    state, before = run.load("last"), taken_up(run)
+    assert before.state.origin is None and {*SHAPES} == SHAPE
+    now = before.plan.time(state["epoch"], state["samples"])
+    for name, value in SHAPES.items():
+        if name == "stage1_epochs":  # it is over
+            continue
+        after = taken_up(run, **{name: value})
+        assert after.state.origin is not None, name
+        assert after.state.origin.time == now and after.state.origin.open_blocks == 4
+        assert after.plan.lr(now, None) == pytest.approx(before.plan.lr(now, None)), name
 
 
 def test_a_stage_that_is_over_keeps_its_length(tiny: Config) -> None:
