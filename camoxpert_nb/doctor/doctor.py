@@ -24,6 +24,7 @@ from ..errors import STOPPED, PeerLost, RankFailed
 from ..machine.devices import bare, choose_precision, cpu_count, pick_devices
 from ..machine.distributed import start_ranks
 from ..network.build import build_net
+from ..outside.terminal import room
 from ..settings.config import Config, make_config
 from ..settings.decide import decide, effective_batches
 from ..training.cost import Steps, measure_step, noise, run_steps
@@ -254,4 +255,5 @@ class MachineReport:
 
 
 def _wrapped(head: str, text: str) -> str:
-    return textwrap.fill(head + text, 100, subsequent_indent=" " * len(head))
+    wide = min(room() or 100, 100)  # of the terminal, else of a page
+    return textwrap.fill(head + text, wide, subsequent_indent=" " * len(head))
