@@ -88,6 +88,7 @@ def test_the_best_epoch_is_the_one_whose_weights_were_kept() -> None:
 
 def test_the_distance_to_the_highest_is_told_where_another_epoch_is_kept() -> None:
     assert behind(10, 0.451, 5, 0.46) == ", within 0.009 of the highest, epoch 5"
+    assert behind(10, 0.4596, 5, 0.46) == ", as good as the highest, epoch 5"
     assert behind(5, 0.46, 5, 0.46) == behind(6, 0.46, 5, 0.46) == ""
 
 
