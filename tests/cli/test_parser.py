@@ -42,7 +42,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
         ("data", "FOLDER is missing, as in `camoxpert data FOLDER`."),
         (
             "predict --run .",
-            "--input, --output is missing, as in `camoxpert predict --run RUN --input",
+            "--input, --output are missing, as in `camoxpert predict --run RUN --input",
         ),
         ("data --folder=photos", "the folder stands by itself, as `camoxpert data FOLDER`."),
         ("train -epochs 3", "no flag -epochs; did you mean --epochs?"),
