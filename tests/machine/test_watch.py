@@ -130,6 +130,24 @@ def test_a_process_that_waits_for_one_that_failed_is_ended(
     assert found.store.check([f"heard {rank}"])
 
 
+def test_it_has_six_seconds_to_notice_by_itself(
+    monkeypatch: pytest.MonkeyPatch, clock: list[float]
+) -> None:
+    """Another one failed before the first beat; beats are two seconds apart."""
+    found, ended = watcher(2, monkeypatch), list[float]()
+    found.post(InputError("no images"))
+
+    def wait(seconds: float) -> bool:
+        clock[0] += seconds
+        return clock[0] >= 1014.0
+
+    monkeypatch.setattr(watch, "connect", lambda place: found.store)
+    monkeypatch.setattr(found._ended, "wait", wait)
+    monkeypatch.setattr(found, "_end", lambda store, cause: ended.append(clock[0] - 1000.0))
+    found._work()
+    assert ended == [8.0, 10.0, 12.0]
+
+
 # --- joining
 
 
