@@ -185,6 +185,11 @@ class Parser(argparse.ArgumentParser):
         """Say what was wrong and where help is, and end with code 2."""
         if message.endswith("required: COMMAND"):
             message = "no command was given."
+        elif "are required: " in message:
+            missing = message.partition("required: ")[2]
+            missing = missing if missing.startswith("-") else missing.upper()
+            verb = "are" if "," in missing else "is"
+            message = f"{missing} {verb} missing, as in `{self.prog} {' '.join(self._needed())}`."
         help = f"`{self.prog} --help` lists what can be given."
         self.exit(2, readable(f"{self.prog}: {message}\n{help}\n", sys.stderr))
 

@@ -331,7 +331,7 @@ def choose_workers(requested: int | None, cpus: int, processes: int = 1) -> tupl
     fitting = min(ENOUGH_WORKERS, max(0, cpus // processes - 2))
     machine = f"{cpus} CPUs and {processes} training process" + "es" * (processes > 1)
     if requested is None:
-        return fitting, f"{machine}; the decoded cache needs {ENOUGH_WORKERS} at most"
+        return fitting, f"{machine}; the decoded cache is fast, {ENOUGH_WORKERS} are always enough"
     if requested > max(fitting, 1):
         return requested, (
             f"as num_workers is set; warning: {fitting} would do with {machine}, as "

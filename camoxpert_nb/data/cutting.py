@@ -7,8 +7,10 @@ same for every seed, on every machine, and whatever files are called.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from ..errors import InputError
@@ -74,7 +76,8 @@ def split_validation(
     small = [unit for unit in order if len(unit) <= most]
     count = sum(_fraction(unit[0].name) < share for unit in small)
     least = min(max(round(share * len(pairs)), 1), ENOUGH)  # chance gives few pairs one or none
-    taken = small[: min(max(count, least), len(units) - 1)]
+    needed = 1 + bisect.bisect_left([*accumulate(map(len, small))], least)  # units with so many
+    taken = small[: min(max(count, needed), len(units) - 1)]
     chosen = {pair for unit in taken for pair in unit}
     validation = tuple(pair for pair in pairs if pair in chosen)
     return tuple(pair for pair in pairs if pair not in chosen), validation

@@ -24,6 +24,7 @@ from ..errors import STOPPED, PeerLost, RankFailed
 from ..machine.devices import bare, choose_precision, cpu_count, pick_devices
 from ..machine.distributed import start_ranks
 from ..network.build import build_net
+from ..outside.terminal import room
 from ..settings.config import Config, make_config
 from ..settings.decide import decide, effective_batches
 from ..training.cost import Steps, measure_step, noise, run_steps
@@ -129,9 +130,9 @@ def recommend(speeds: dict[str, float], gpus: int) -> str:
     best = max(speeds, key=lambda mode: speeds[mode])
     if not gpus:
         return (
-            "Train on the CPU, with the preset 'demo'; DDP works here too, but shares the same "
-            "cores. With one GPU this check would try that one, with two or more it would measure "
-            "DataParallel and DDP on them and name the faster."
+            "Train on the CPU, your own photos with the preset 'auto'; DDP works here too, but "
+            "shares the same cores. With one GPU this check would try that one, with two or more "
+            "it would measure DataParallel and DDP on them and name the faster."
         )
     rate = f"{speeds[best]:.1f} images per second"
     if gpus == 1 or len(speeds) == 1 or best == "none":
@@ -254,4 +255,5 @@ class MachineReport:
 
 
 def _wrapped(head: str, text: str) -> str:
-    return textwrap.fill(head + text, 100, subsequent_indent=" " * len(head))
+    wide = min(room() or 100, 100)  # of the terminal, else of a page
+    return textwrap.fill(head + text, wide, subsequent_indent=" " * len(head))

@@ -205,7 +205,11 @@ def _availability(facts: Facts) -> Rows:
     elif facts.kaggle:
         yield "warn", "this Kaggle session has no GPU", KAGGLE_FIX
     else:
-        yield "note", "there is no NVIDIA GPU here", "Training works on the CPU, but takes long."
+        yield (
+            "note",
+            "there is no NVIDIA GPU here",
+            "Training works on the CPU, many times slower.",
+        )
 
 
 def _cards(facts: Facts) -> Rows:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -21,6 +22,7 @@ from ..outside.tables import table
 from ..outside.terminal import room
 from ..runs.records import in_words, performance
 from ..runs.run import Run
+from ..settings.config import PATHS
 from .metrics import MEASURES
 from .scores import LABELS, bootstrap, percentile_interval
 
@@ -158,6 +160,8 @@ def ablation(
 
 def _grouped(name: str, value: Any) -> Any:
     """Return a setting as groups are told apart by it: of a fold how many, as which is a seed."""
+    if name in PATHS and value:
+        return Path(value).resolve()  # one place has many paths
     return str(value).partition("/")[2] if name == "fold" else value
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..data.cache import Progress
+from ..data.folders import SUFFIXES
 from ..data.images import Array, read_image, refuse_foreign, resize_image, write_map
 from ..data.masks import mask_size
 from ..data.pairs import Pair
@@ -215,6 +216,11 @@ def images_to_predict(source: Path, output: Path, *, overlays: bool = False) -> 
     Raises InputError when there is no image, two share a stem, the maps would lie among the images,
     or a map (or overlay) would replace an image or a picture that this kit did not write.
     """
+    if output.suffix.lower() in SUFFIXES and not output.is_dir():
+        raise InputError(
+            f"--output {output} is named like a picture, but is the folder for the maps, in which "
+            f"that of {source.name} becomes {source.stem}.png. Name a folder, as maps."
+        )
     paths = [*by_stem(source).values()] if source.is_dir() else [source]
     targets = [output / f"{path.stem}.png" for path in paths]
     targets += [output / "overlays" / target.name for target in targets if overlays]

@@ -107,7 +107,8 @@ class Scores:
 
     def summary(self) -> str:
         """Return the note and the means, with their intervals, as a few lines of text."""
-        lines = [self.note]
+        spread = " In brackets: 95 % intervals over the images." if self.interval else ""
+        lines = [self.note + spread]
         for name, value in self.mean.items():
             if value is not None:
                 lines.append(f"  {LABELS[name]:<19} {number(value, 4, self.interval.get(name))}")

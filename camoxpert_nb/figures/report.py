@@ -35,10 +35,10 @@ body { max-width: 1000px; margin: 2em auto; padding: 0 1em; color: #111; backgro
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.7em; } h2 { margin-top: 2em; border-bottom: 2px solid #0072B2; }
 table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums;
-  font-size: 0.9em; }
+  font-size: 0.9em; display: block; overflow-x: auto; }
 th, td { padding: 0.2em 0.8em 0.2em 0; text-align: left; vertical-align: top;
-  border-bottom: 1px solid #ddd; overflow-wrap: anywhere; }
-td:first-child { white-space: nowrap; }
+  border-bottom: 1px solid #ddd; overflow-wrap: break-word; }
+@media (min-width: 700px) { td:first-child { white-space: nowrap; } }
 img { max-width: 100%; } figure { margin: 1em 0; } figcaption { color: #444; }
 .warning { border-left: 4px solid #D55E00; padding-left: 0.8em; }
 @media print { body { margin: 0; } h2, tr, figure { break-inside: avoid; } }
@@ -77,7 +77,8 @@ def write_report(
         *_settings(config),
     ]
     paths = [Path(path)] if path else [inside(run.folder, "report.html"), *kept_as(run, judged)]
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    sized = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    head = f'<meta charset="utf-8">{sized}<title>{escape(title)}</title><style>{_STYLE}</style>'
     text = "\n".join(["<!doctype html>", '<html lang="en">', head, *body, "</html>", ""])
     for each in paths:
         with naming(each):

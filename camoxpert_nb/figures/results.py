@@ -75,7 +75,7 @@ def draw_training(run: Run, say: Callable[[str], None]) -> None:
     for name, figure in figures.items():
         path = inside(run.folder, "figures", f"{name}.png")
         if try_to_draw(partial(save, figure, path), say, str(path)):
-            say(f"  {path}")
+            say(f"figure: {path}")
 
 
 def training_figures(run: Run) -> dict[str, Figure]:
@@ -100,7 +100,7 @@ def draw_tests(run: Run, judged: Sequence[Judged], say: Callable[[str], None]) -
     for each in judged:
         for draw, what in ((draw_test, "pictures"), (draw_curves, "precision-recall curves")):
             if path := try_to_draw(partial(draw, run, each), say, f"the {what} of {each.name}"):
-                say(f"  {path}")
+                say(f"figure: {path}")
 
 
 def draw_curves(run: Run, judged: Judged) -> Path:

@@ -88,7 +88,13 @@ def _from_hub(name: str, backbone: nn.Module) -> tuple[nn.Module, Start]:
             urllib.request.urlopen(url, timeout=HUB_TIMEOUT).close()
         return keep_positions(timm.create_model(name, **options)), Start(True, f"hub {place}")
     except Exception as error:  # the client's are many; from scratch, said aloud, serves them all
-        return backbone, Start(False, f"{SCRATCH} (no connection to {place}? {error})")
+        return backbone, Start(False, f"{SCRATCH} (no connection to {place}? {_reason(error)})")
+
+
+def _reason(error: Exception) -> str:
+    """Return why, without the names of Python's classes."""
+    why = getattr(error, "reason", error)
+    return str(getattr(why, "strerror", None) or why)
 
 
 def _load_file(name: str, backbone: nn.Module, path: Path) -> str:

@@ -139,7 +139,9 @@ def behind(epoch: int, iou: float, highest: int, highest_iou: float) -> str:
     """Say how far the epoch that is kept is from the highest score; "" where it is that."""
     if highest == epoch or highest_iou <= iou:
         return ""
-    return f", within {highest_iou - iou:.3f} of the highest, epoch {highest}"
+    gap = f"{highest_iou - iou:.3f}"
+    near = "as good as" if gap == "0.000" else f"within {gap} of"
+    return f", {near} the highest, epoch {highest}"
 
 
 def score_of(record: Mapping[str, Any]) -> float | None:

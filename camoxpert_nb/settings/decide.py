@@ -54,7 +54,8 @@ def recipe_lines(config: Config, photos: int, devices: int) -> list[str]:
     batches = " and ".join(map(str, dict.fromkeys(effective_batches(config, devices))))
     when = {name: value for name, value in values.items() if name in STAGES}
     rates = {name: value for name, value in values.items() if name not in STAGES}
-    head = f"for {config.epochs} epochs of {photos} photos, {batches} in a step:"
+    length = f"{counted(config.epochs, 'epoch')} of {counted(photos, 'photo')}"
+    head = f"for {length}, {batches} in a step:"
     return [head, *filter(None, [in_words(rates), in_words(when)])]
 
 

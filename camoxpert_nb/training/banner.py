@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from torch import nn
+
 from .. import __version__
 from ..data.cache import cache_folder
 from ..data.counting import first
@@ -23,7 +25,6 @@ from .schedule import Stage
 def banner(training: Training) -> str:
     """Return the lines that are shown when a training starts."""
     config, data, net = training.config, training.data, training.state.net
-    parameters = sum(parameter.numel() for parameter in net.parameters())
     left_out = [f"left out: {_some(names)} {why}" for why, names in data.left_out.items()]
     rows = [
         ("run", config.checkpoint_dir or "runs/DATE-TIME"),
@@ -39,11 +40,12 @@ def banner(training: Training) -> str:
         ("backbone", config.backbone),
         ("weights", training.state.start.source),
         ("experts", _experts(config)),
-        ("parameters", f"{parameters / 1e6:.2f} million"),
+        ("parameters", f"{_parameters(net) / 1e6:.2f} million"),
         ("resolution", f"{config.img_size} x {config.img_size} px"),
         *zip(("stage one", ""), _part(training, 1), strict=False),
         *zip(("stage two", ""), _part(training, 2), strict=False),
         ("epochs", f"{config.epochs}, {training.plan.steps_from(0)} steps"),
+        *[("goes on", words) for words in [_place(training)] if words],
         *zip(("recipe", "", ""), _recipe(training), strict=False),
         ("deep supervision", _on(config.deep_supervision)),
         ("checkpointing", _on(config.gradient_checkpointing)),
@@ -80,6 +82,17 @@ def auto_preset(device: str, *, own_images: bool, given: Collection[str] = ()) -
     return suggest(memory, own_images=own_images, given=given)
 
 
+def _place(training: Training) -> str:
+    """Say where a training goes on, nothing of one that begins."""
+    state = training.state
+    if not state.step:
+        return ""
+    if state.epoch >= training.config.epochs:
+        return f"nowhere: all {counted(state.epoch, 'epoch')} are done"
+    within = f", {state.seen} of its images done" if state.seen else ""
+    return f"in epoch {state.epoch + 1}{within}; {counted(state.step, 'step')} in all"
+
+
 def _recipe(training: Training) -> list[str]:
     return recipe_lines(training.asked, training.plan.images, training.plan.devices)
 
@@ -87,10 +100,14 @@ def _recipe(training: Training) -> list[str]:
 def _disk(training: Training) -> str:
     config, data = training.config, training.data
     images = len(data.train) + len(data.validation)
-    parameters = sum(parameter.numel() for parameter in training.state.net.parameters())
+    parameters = _parameters(training.state.net)
     run = Path(config.checkpoint_dir or "runs")
     place = cache_folder(config)
     return disk_forecast(images, config.img_size, parameters, place, run, config.keep_best)
+
+
+def _parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def _experts(config: Config) -> str:

@@ -68,7 +68,9 @@ class Training:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be known of the user's own parts and of the loss."""
+        """What is to be known of the user's own parts and of the loss; of what is over nothing."""
+        if self.state.epoch >= self.plan.epochs:
+            return []
         return [*self.own_notes, *growth_note(self.config.uncertainty)]
 
 

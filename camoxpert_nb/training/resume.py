@@ -52,7 +52,10 @@ def resumed_config(source: Path, changes: dict[str, Any]) -> Config:
     taken = with_rates(changes, follows=not config.stage2_lr)
     if (config.stage1_epochs or 0) > taken.get("epochs", config.epochs):  # it cannot be kept
         taken = in_proportion(config.as_dict(), taken)
-    return config.replace(**{**taken, "checkpoint_dir": _target(folder, changes)})
+    now = config.replace(**{**taken, "checkpoint_dir": _target(folder, changes)})
+    if Run(folder).has("last"):
+        compare_settings(config, now, str(source))  # what needs a new run is said at once
+    return now
 
 
 def _run_of(source: Path) -> Path | None:

@@ -38,6 +38,12 @@ def commands() -> dict[str, argparse.ArgumentParser]:
             "export --run runs/a",
             "no flag --run: the run stands by itself, as `camoxpert export RUN`.",
         ),
+        ("resume", "camoxpert resume: RUN is missing, as in `camoxpert resume RUN`."),
+        ("data", "FOLDER is missing, as in `camoxpert data FOLDER`."),
+        (
+            "predict --run .",
+            "--input, --output are missing, as in `camoxpert predict --run RUN --input",
+        ),
         ("data --folder=photos", "the folder stands by itself, as `camoxpert data FOLDER`."),
         ("train -epochs 3", "no flag -epochs; did you mean --epochs?"),
         ("train --no-ampp", "no flag --no-ampp; did you mean --no-amp"),

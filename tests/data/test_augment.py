@@ -5,7 +5,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from camoxpert_nb.data.augment import LARGEST_ANGLE, SMALLEST_CROP, K, augment_batch, to_float
+from camoxpert_nb.data.augment import (
+    LARGEST_ANGLE,
+    SMALLEST_CROP,
+    K,
+    _affine,
+    _colour,
+    augment_batch,
+    to_float,
+)
 
 SIZE = 64
 STILL = [0.9, 0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]  # uniforms that change nothing
@@ -225,3 +233,50 @@ def test_pixels_that_count_nowhere_move_with_the_mask() -> None:
     _, floats = augment_batch(image.float() / 255, both.float(), uniform)
     assert floats.shape == moved.shape and torch.equal(floats[:, :1], floats[:, 1:])
     assert (floats != moved).float().mean() < 0.02
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5, 0.1])
+def test_each_change_goes_as_far_as_the_strength_says(strength: float) -> None:
+    """All chances at their highest but for the flip: the map from result to source, by hand."""
+    row = torch.ones(1, K)
+    ((first, second),) = _affine(row, strength).tolist()
+    side = 1 - 0.3 * strength
+    angle = math.radians(30 * strength)
+    cosine, sine = side * math.cos(angle), side * math.sin(angle)
+    assert first == pytest.approx([cosine, -sine, 1 - side], abs=1e-6)
+    assert second == pytest.approx([sine, cosine, 1 - side], abs=1e-6)
+    row[:, FLIP], row[:, RIGHT], row[:, DOWN] = 0.0, 0.0, 0.75  # mirrored, left, half-way down
+    ((first, second),) = _affine(row, strength).tolist()
+    assert first == pytest.approx([-cosine, -sine, side - 1], abs=1e-6)
+    assert second == pytest.approx([-sine, cosine, (1 - side) / 2], abs=1e-6)
+    (own, by_grey, offset) = _colour(torch.ones(1, K), strength)[0].tolist()
+    gain, saturation = (1 + 0.2 * strength) ** 2, 1 + 0.3 * strength
+    assert own == pytest.approx(gain * saturation, abs=1e-6)
+    assert by_grey == pytest.approx(gain * (1 - saturation), abs=1e-6)
+    assert offset == pytest.approx(-0.1 * strength, abs=1e-6)
+
+
+def test_colour_changes_have_their_own_chances_and_spans() -> None:
+    neutral = torch.full((1, K), 0.5)
+    for column, expected in (
+        (BRIGHTNESS, (0.8, 0.0, 0.0)),
+        (CONTRAST, (0.8, 0.0, 0.1)),
+        (SATURATION, (0.7, 0.3, 0.0)),
+    ):
+        row = neutral.clone()
+        row[:, column] = 0
+        assert _colour(row, 1.0)[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_both_channels_of_a_mask_are_mirrored_beyond_the_edge(batch) -> None:
+    """A picture that is all object and all ignored stays so in its corners."""
+    full = torch.ones(6, 2, SIZE, SIZE, dtype=batch[1].dtype)
+    _, mask = augment_batch(batch[0], full, uniforms(6, TURN=0.0))
+    assert mask.min() == 1 and mask.shape == full.shape
+
+
+def test_a_mask_is_binary_whatever_moves_it(batch) -> None:
+    for channels in (1, 2):
+        mask = batch[1].repeat(1, channels, 1, 1)
+        _, moved = augment_batch(batch[0], mask, chance(6, seed=8))
+        assert set(moved.unique().tolist()) == {0.0, 1.0}

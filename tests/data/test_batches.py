@@ -1,11 +1,20 @@
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from camoxpert_nb.data import batches as module
 from camoxpert_nb.data.augment import K
-from camoxpert_nb.data.batches import Batches, PairDataset, choose_workers, make_loader
+from camoxpert_nb.data.batches import (
+    Batches,
+    PairDataset,
+    choose_workers,
+    make_loader,
+    shared_memory_short,
+    uniforms,
+)
 from camoxpert_nb.data.cache import open_cache
 from camoxpert_nb.errors import InputError
 
@@ -174,3 +183,55 @@ def test_a_larger_request_is_honoured_with_a_warning():
     assert "warning: 2 would do" in reason
     assert "4 CPUs" in reason
     assert choose_workers(0, cpus=64) == (0, "as num_workers is set")
+
+
+def test_order_and_chance_follow_from_seed_and_epoch_apart() -> None:
+    """Not from their sum; and the two are drawn from different numbers."""
+    orders = set()
+    for seed, epoch in ((1, 2), (2, 1), (0, 3), (3, 0)):
+        batches = Batches(12, 4, seed=seed)
+        batches.set_epoch(epoch)
+        expected = np.random.default_rng((seed, epoch)).permutation(12) + 12 * epoch
+        assert [place for batch in batches for place in batch] == expected.tolist()
+        orders.add(tuple(expected.tolist()))
+        chance = np.random.default_rng((seed, epoch, 1)).random((12, K), np.float32)
+        assert np.array_equal(uniforms(seed, epoch, 12), chance)
+    assert len(orders) == 4
+
+
+def test_an_epoch_goes_on_from_any_image_in_batches_of_any_size() -> None:
+    """Two ranks share what is left after seven of 30 images: three batches of three each."""
+    order = np.random.default_rng((5, 1)).permutation(30)[7:] + 30
+    for rank in (0, 1):
+        batches = Batches(30, 4, seed=5, rank=rank, world=2)
+        batches.set_epoch(1, seen=7, per_rank=3)
+        mine = order[rank::2].tolist()
+        assert [*batches] == [mine[0:3], mine[3:6], mine[6:9]]
+        batches.set_epoch(1, seen=7, limit=2)  # of the size it has now
+        assert [*batches] == [mine[0:3], mine[3:6]]
+        assert len(batches) == 5  # of a whole epoch
+
+
+def test_every_image_is_scored_once_also_those_that_fill_no_batch() -> None:
+    found = [Batches(11, 2, training=False, rank=rank, world=3) for rank in range(3)]
+    assert [len(each) for each in found] == [2, 2, 2]
+    assert [[*each] for each in found] == [[[0, 3], [6, 9]], [[1, 4], [7, 10]], [[2, 5], [8]]]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "processes", "workers"),
+    [(16, 1, 2), (3, 1, 1), (2, 1, 0), (8, 2, 2), (6, 2, 1), (8, 4, 0)],
+)
+def test_workers_are_those_that_cores_are_left_for(cpus: int, processes: int, workers: int) -> None:
+    assert choose_workers(None, cpus, processes)[0] == workers
+
+
+@pytest.mark.parametrize(("processes", "short"), [(1, False), (2, True)])
+def test_the_batches_of_all_processes_meet_in_shared_memory(
+    monkeypatch: pytest.MonkeyPatch, processes: int, short: bool
+) -> None:
+    """Two workers keep six batches of 10 on the way; 64 are free."""
+    free = SimpleNamespace(free=64)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: free)
+    assert bool(shared_memory_short(2, 10, processes)) == short
+    assert shared_memory_short(0, 10**9, 4) == ""

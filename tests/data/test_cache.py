@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from camoxpert_nb.data import cache as cache_module
 from camoxpert_nb.data.batches import PairDataset
-from camoxpert_nb.data.cache import cache_folder, open_cache
+from camoxpert_nb.data.cache import _name, cache_folder, open_cache, seconds_to_decode
 from camoxpert_nb.data.reading import MaskReading
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.settings.config import make_config
@@ -263,3 +264,75 @@ def test_what_a_killed_process_left_of_a_cache_goes_though_it_is_whole_by_now(pa
         left()
         open_cache(pairs, SIZE, tmp_path / "cache")
         assert sorted(path.suffix for path in half.parent.iterdir()) == [".json", ".npy"]
+
+
+@pytest.mark.parametrize("which", ["image", "mask"])
+@pytest.mark.parametrize("changed", ["time", "size", "place", "meaning", "pixels"])
+def test_whatever_a_cache_was_made_from_names_it(pairs, tmp_path, which, changed):
+    """One file of one pair in the middle, or how its mask is read, or the size in pixels."""
+    before = _name(pairs, 32, tmp_path)
+    file, size = getattr(pairs[4], which), 32
+    status = file.stat()
+    if changed == "time":
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1000))
+    elif changed == "size":
+        with file.open("ab") as opened:
+            opened.write(b"more")
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif changed == "place":
+        (tmp_path / "other").mkdir()
+        moved = tmp_path / "other" / file.name
+        shutil.copy2(file, moved)
+        pairs[4] = pairs[4]._replace(**{which: moved})
+    elif changed == "meaning":
+        pairs[4] = pairs[4]._replace(how=MaskReading(ignore=7))
+    else:
+        size = 33
+    after = _name(pairs, size, tmp_path)
+    assert after[:2] != before[:2] and after[0].name != before[0].name
+    channels = 5 if changed == "meaning" else 4
+    assert after[2] == (10, channels, size, size)
+
+
+def test_a_cache_is_on_the_disk_before_it_has_its_name(pairs, tmp_path, monkeypatch):
+    """The doubts are there first: who finds the images finds them too."""
+    order, replace = [], Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: order.append("flushed"))
+
+    def renamed(self, target):
+        order.append(target.suffix)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", renamed)
+    open_cache(pairs, 32, tmp_path / "cache")
+    assert order == ["flushed", ".json", ".npy"]
+
+
+def test_a_few_pairs_tell_how_long_all_take(pairs, tmp_path, monkeypatch):
+    """Ten pairs, of which every third is decoded: four, each in a second."""
+    clock, decoded = [0.0], []
+
+    def decode(file, few, shape, progress):
+        decoded.append(len(few))
+        clock[0] += len(few)
+
+    monkeypatch.setattr(cache_module, "TIMED", 3)
+    monkeypatch.setattr(cache_module, "_decode_into", decode)
+    monkeypatch.setattr(cache_module.time, "perf_counter", lambda: clock[0])
+    assert seconds_to_decode(pairs, 32, tmp_path) == 10.0
+    assert decoded == [4]
+
+
+def test_progress_goes_on_from_chunk_to_chunk(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "CHUNK", 4)
+    told = []
+    open_cache(pairs, 32, tmp_path / "cache", progress=lambda *now: told.append(now))
+    assert told == [(done, 10) for done in range(1, 11)]
+
+
+def test_room_is_asked_for_all_channels(pairs, tmp_path, monkeypatch):
+    """Ten pairs of 32 x 32 pixels in four channels."""
+    asked = []
+    monkeypatch.setattr(cache_module, "_require_space", lambda folder, needed: asked.append(needed))
+    open_cache(pairs, 32, tmp_path / "cache")
+    assert asked == [10 * 4 * 32 * 32]

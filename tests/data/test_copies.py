@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
+from camoxpert_nb.data import copies
 from camoxpert_nb.data.copies import alike, groups, look_of, looks, remembered_looks
 from camoxpert_nb.data.synthetic import make_synthetic
 
@@ -158,3 +161,54 @@ def test_pictures_that_are_all_the_same_are_copies(photos, tmp_path):
         paths = [saved(image, tmp_path / f"{n}.jpg", quality=50 + 4 * n) for n in range(10)]
     (group,) = groups({path: look_of(path) for path in paths})
     assert len(group) == 10
+
+
+def test_what_another_kit_remembered_is_looked_at_anew(photos, tmp_path) -> None:
+    store, paths = tmp_path / "store", photos[:3]
+    store.mkdir()
+    expected = looks(paths, store)
+    (file,) = store.iterdir()
+    values = json.loads(file.read_text())
+    wrong = dict.fromkeys(values["looks"], "=wrong")
+    file.write_text(json.dumps({**values, "looks": wrong}))
+    assert set(looks(paths, store).values()) == {"=wrong"}  # it is asked
+    file.write_text(json.dumps({"format": values["format"] + 1, "looks": wrong}))
+    assert looks(paths, store) == expected
+
+
+def test_a_picture_that_was_saved_anew_is_looked_at_anew(tmp_path) -> None:
+    """Of the same name and size, a moment later."""
+    path, store = tmp_path / "x.png", tmp_path / "store"
+    store.mkdir()
+    found = []
+    for level, moment in ((40, 1), (90, 2)):
+        Image.new("L", (40, 30), level).save(path, compress_level=0)
+        os.utime(path, ns=(0, moment * 10**9))
+        found.append(looks([path], store)[path])
+    assert found[0] != found[1]
+    assert remembered_looks([path], store) == {path: found[1]}
+    assert remembered_looks([path, tmp_path / "other.png"], store) is None
+
+
+def test_plain_pictures_of_one_colour_but_other_shapes_differ(tmp_path) -> None:
+    flat = [tmp_path / f"{n}.png" for n in range(3)]
+    for path, size in zip(flat, ((40, 30), (30, 40), (40, 30)), strict=True):
+        Image.new("L", size, 70).save(path)
+    seen = [*looks(flat).values()]
+    assert alike(seen).tolist() == [[0, 2]]
+
+
+def test_places_are_those_of_the_lists_whatever_lies_between(photos, monkeypatch) -> None:
+    """With flat and unreadable ones among them, and compared two at a time."""
+    seen = [*looks(photos[:7]).values()]
+    mixed = ["", seen[0], "=1", *seen[1:]]
+    monkeypatch.setattr(copies, "ROWS", 2)
+    assert alike(mixed, seen).tolist() == [[1, 0], *([place + 2, place] for place in range(1, 7))]
+    assert alike([*seen, seen[4]]).tolist() == [[4, 7]]
+
+
+def test_a_chain_of_likenesses_is_one_group(monkeypatch) -> None:
+    pairs = np.array([[0, 1], [1, 2], [4, 5]], np.intp)
+    monkeypatch.setattr(copies, "alike", lambda these: pairs)
+    found = groups(dict.fromkeys("abcdef", ""))
+    assert found == [["a", "b", "c"], ["e", "f"]]

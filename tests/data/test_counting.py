@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from PIL import Image, ImageOps
 
 from camoxpert_nb.data import counting
-from camoxpert_nb.data.counting import count_images, forget_images
+from camoxpert_nb.data.counting import Images, count_images, forget_images
+from camoxpert_nb.data.pairs import Pair, is_noncam
 from camoxpert_nb.data.selection import build_data
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.settings.config import Config
+from camoxpert_nb.settings.config import Config, make_config
 
 
 @pytest.fixture
@@ -69,3 +71,68 @@ def test_what_is_not_used_is_said(own: Config) -> None:
     (Path(own.dataset_path) / "other").mkdir()
     shutil.copyfile(masks(own)[0], Path(own.dataset_path) / "other" / "x.png")
     assert "other: 1 images whose masks were not found" in str(count_images(own))
+
+
+def test_what_is_counted_is_told_in_rows() -> None:
+    """30 train and 6 validate, 4 of these without an object."""
+    found = Images("x (y)", 30, 6, 4, {"T": 8}, {"copies": 2}, doubts=["d"], notes=["n"])
+    assert found.rows() == [
+        ("from", "x (y)"),
+        ("train on", "30 images"),
+        ("validate on", "6 held out of training"),
+        ("of these", "32 CAM (an object is there), 4 NonCAM (none is)"),
+        ("test sets", "T 8"),
+        ("left out", "2 copies"),
+        ("look at", "d"),
+        ("look at", "n"),
+    ]
+    assert replace(found, exact=False).rows()[1] == ("train on", "about 30 images")
+
+
+def test_images_without_an_object_are_counted_on_both_sides(own: Config) -> None:
+    config = own.replace(noncam=True, val_share=0.5)
+    counted, data = count_images(config), build_data(config)
+    sides = [sum(map(is_noncam, side)) for side in (data.train, data.validation)]
+    assert all(sides) and counted.noncam == sum(sides)
+    without = count_images(own)
+    assert without.noncam == 0 and without.left_out["NonCAM training images"] == sum(sides)
+
+
+@pytest.mark.parametrize("noncam", [False, True])
+def test_what_is_still_to_be_generated_is_counted_as_it_will_be(
+    monkeypatch: pytest.MonkeyPatch, noncam: bool
+) -> None:
+    """Of 40 and 20 a fifth shows nothing; a quarter of those that are used validates."""
+    made = {"train": 40, "test": 20, "noncam": 0.2}
+    monkeypatch.setattr(counting.make_synthetic, "__kwdefaults__", made)
+    found = count_images(make_config("tiny", noncam=noncam, val_share=0.25))
+    assert (found.train, found.validation) == ((30, 10) if noncam else (24, 8))
+    assert (found.noncam, found.test) == (
+        (8, {"generated": 20}) if noncam else (0, {"generated": 16})
+    )
+    gone = {"NonCAM training images": 8, "NonCAM test images": 4}
+    assert found.left_out == ({} if noncam else gone) and not found.exact
+
+
+def test_masks_from_all_over_a_set_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One in two of 48; those of NonCAM images are empty as they should be."""
+    looked: list[str] = []
+
+    def problems(pair: Pair) -> list[str]:
+        looked.append(pair.name)
+        return ["empty"]
+
+    monkeypatch.setattr(counting, "_problems", problems)
+    every = tuple(
+        Pair(f"{'NonCAM' if n % 4 else 'x'}-{n}", tmp_path / f"{n}", tmp_path, "")
+        for n in range(48)
+    )
+    forget_images()
+    settled: list[object] = []
+    monkeypatch.setattr(counting, "settle", lambda *found: settled.append(found) or {})
+    counting.doubts_about(every)
+    assert sorted(looked) == sorted(pair.name for pair in every[::2])
+    assert settled == [({"empty": [f"x-{n}" for n in range(0, 48, 4)]}, 24, 12)]
+    forget_images()

@@ -316,3 +316,47 @@ def test_short_words_count_where_others_say_train(root):
     assert [len(side) for side in (one.train, one.validation, one.test)] == [5, 0, 3]
     renamed(root, "team", *(f"te_{n}" for n in range(11, 18)))
     assert len(look_through(root).sets[0].train) == 8
+
+
+def test_a_line_that_names_nothing_in_any_set_spoils_a_list_above_several(root):
+    other = shutil.copytree(root, root.parent / "other")
+    for path in sorted(other.rglob("im *.*")):
+        path.rename(path.with_name(path.name.replace("im", "photo")))
+    write(root.parent / "test.txt", "im 1", "photo 2", "nowhere 3")
+    found = look_through(root.parent)
+    assert not any(one.test for one in found.sets)
+    assert any(
+        "1 of its 3 lines name no image with a mask here: nowhere 3" in n for n in found.lists
+    )
+    write(root.parent / "test.txt", "im 1", "photo 2")
+    named = {one.name: [pair.name for pair in one.test] for one in look_through(root.parent).sets}
+    assert named == {"set": ["im 1"], "other": ["photo 2"]}
+
+
+def test_the_nearest_list_speaks(root):
+    """The list in the set itself outweighs one above it."""
+    write(root.parent / "test.txt", "im 1")
+    write(root / "test.txt", "im 2")
+    assert sides(look_through(root.parent))[2] == ["2"]
+
+
+def test_of_a_path_as_much_counts_as_is_there(tmp_path):
+    root = tmp_path / "deep"
+    for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        for part in ("a", "b"):
+            (root / folder / part).mkdir(parents=True)
+            for number in (1, 2):
+                (root / folder / part / f"im {number}.{suffix}").touch()
+    write(root / "test.txt", "b/im 1")
+    found = [pair for one in look_through(root).sets for pair in one.test]
+    assert [pair.image.parent.name for pair in found] == ["b"]
+
+
+def test_trainval_is_read_after_the_lists_that_it_holds(root):
+    """Whatever its place in the alphabet: its images that validate do not train."""
+    for name in ("a_trainval", "trainval"):
+        write(root / "ImageSets" / f"{name}.txt", *(f"im {n}" for n in range(1, 7)))
+        write(root / "ImageSets" / "val.txt", "im 5", "im 6")
+        found = look_through(root)
+        assert sides(found)[1] == ["5", "6"], found.lists
+        (root / "ImageSets" / f"{name}.txt").unlink()

@@ -13,7 +13,18 @@ from camoxpert_nb.data.audit import audit, report
 from camoxpert_nb.data.findings import KINDS, require_objects, sentences, settle
 from camoxpert_nb.data.images import read_image, read_map, turned
 from camoxpert_nb.data.layouts import find_datasets
-from camoxpert_nb.data.masks import IGNORED, look, mask_size, read_labels, read_objects
+from camoxpert_nb.data.masks import (
+    IGNORED,
+    Mask,
+    labels_of,
+    look,
+    mask_size,
+    object_share,
+    read_labels,
+    read_objects,
+    read_stored,
+    resize_labels,
+)
 from camoxpert_nb.data.pairs import Pair
 from camoxpert_nb.data.reading import PLAIN, MaskReading, Reading
 from camoxpert_nb.errors import InputError
@@ -291,3 +302,74 @@ def test_values_that_no_mask_has_are_said(tmp_path):
     assert "not ignored" not in kinds(object="nonzero", ignore=255)
     assert "values 0, 1; none of 2,7" in kinds(object="2,7")["unnamed"][0]
     assert "nothing" in kinds(object="300") and len(kinds(object="300")["unnamed"]) == 4
+
+
+def test_a_share_is_of_the_pixels_that_count() -> None:
+    labels = np.zeros((10, 10), np.uint8)
+    labels[:, :2], labels[:, 8:] = 1, IGNORED
+    assert object_share(labels) == 20 / 80
+    assert object_share(np.full((4, 4), IGNORED, np.uint8)) == 0
+    assert object_share(np.ones((4, 4), np.uint8)) == 1
+
+
+def test_where_half_of_a_place_counts_nowhere_it_is_no_object() -> None:
+    """Two of its four pixels are object, two ignored: both round up, and one of them must give."""
+    labels = np.array([[1, IGNORED], [1, IGNORED]], np.uint8).repeat(2, 0).repeat(2, 1)
+    found, ignored = resize_labels(labels, 1)
+    assert ignored.item() == 1 and found.item() == 0
+    found, ignored = resize_labels(labels, 2)
+    assert found.tolist() == [[1, 0], [1, 0]] and ignored.tolist() == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        (MaskReading(object="nonzero"), [0, 1, 1, 1]),
+        (MaskReading(object="1"), [0, 1, 0, 0]),
+        (MaskReading(object="1", invert=True), [1, 0, 1, 1]),
+        (MaskReading(object="1", invert=True, ignore=255), [1, 0, 1, IGNORED]),  # nor inverted
+        (MaskReading(object="nonzero", ignore=255), [0, 1, 1, IGNORED]),
+    ],
+)
+def test_values_mean_what_is_said_of_them(
+    tmp_path: Path, how: MaskReading, expected: list[int]
+) -> None:
+    values = np.array([[0, 1, 60, 255]], np.uint8)
+    assert labels_of(Mask(values, values), how).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0, 1, 1], [0, 1, 1]), ([0, 128, 129], [0, 0, 1]), ([0, 1, 200], [0, 0, 1])],
+)
+def test_bright_is_object_and_one_where_nothing_is_brighter(
+    values: list[int], expected: list[int]
+) -> None:
+    """With a value that counts nowhere as without one."""
+    for how in (PLAIN, MaskReading(ignore=255)):
+        row = np.array([values], np.uint8)
+        assert labels_of(Mask(row, row), how).tolist() == [expected]
+
+
+@pytest.mark.parametrize(("rows", "said"), [(60, True), (40, False)])
+def test_a_mask_with_more_object_than_background_at_its_border_is_doubted(
+    tmp_path: Path, rows: int, said: bool
+) -> None:
+    """The upper 60 of 100 rows are 55 % of the border, the upper 40 are 45 %."""
+    mask = np.zeros((100, 100), np.uint8)
+    mask[:rows] = 255
+    kinds = [kind for kind, _ in look(pair_of(tmp_path, mask)).problems]
+    assert ("border" in kinds) == said
+    turned_kinds = [kind for kind, _ in look(pair_of(tmp_path, mask.T.copy())).problems]
+    assert ("border" in turned_kinds) == said
+
+
+def test_brightness_and_values_of_a_mask_are_turned_together(tmp_path: Path) -> None:
+    """Its own EXIF tag says that it lies on its side."""
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    values = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    Image.fromarray(values).save(tmp_path / "m.png", exif=tag)
+    found = read_stored(tmp_path / "m.png")
+    expected = np.rot90(values, -1)
+    assert found.values.tolist() == found.grey.tolist() == expected.tolist()

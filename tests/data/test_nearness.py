@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from camoxpert_nb.data.layouts import look_through
+from camoxpert_nb.data.nearness import rank
 from camoxpert_nb.data.reading import AUTOMATIC, Reading
 
 WORDS = (
@@ -72,6 +74,19 @@ def test_images_without_masks_do_not_get_those_of_another_folder(
         check(root, shape, ("train", other), AUTOMATIC)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=" ".join)
+@pytest.mark.parametrize(("split", "other"), [("test", "holdout"), ("holdout", "Test")])
+def test_of_masks_that_nobody_else_has_the_nearest_are_taken(
+    tmp_path: Path, shape: tuple[str, str], split: str, other: str
+) -> None:
+    """Masks of another word, whose images are gone, do not come first."""
+    made(tmp_path, shape, ("train", split))
+    made(tmp_path, ("away/" + shape[0], shape[1]), (other,))
+    for file in (tmp_path / "away").rglob("*.jpg"):
+        file.unlink()
+    check(tmp_path, shape, ("train", split), AUTOMATIC)
+
+
 def test_layouts_may_differ_between_the_splits(tmp_path: Path) -> None:
     for masks in ("GT_Object", "annot", "Ground Truth"):
         root = tmp_path / masks
@@ -106,3 +121,22 @@ def test_what_is_not_taken_is_named_from_the_root(tmp_path: Path) -> None:
     (line,) = (line for one in look_through(tmp_path).sets for line in one.second)
     assert line.startswith("test/images: the masks in test/")
     assert "not those in test/" in line
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "expected"),
+    [
+        # folders shared, then of the rest: equal in place, equal words, words for "set" too many
+        ("s/images/test", "s/masks/test", (3, 1, 1, 0)),
+        ("s/images/test", "s/masks/test_set", (3, 0, 1, -1)),
+        ("s/images/test", "s/masks/holdout", (3, 0, 0, 0)),
+        ("s/test/images", "s/test/masks", (4, 0, 0, 0)),
+        ("s/a/images/x", "s/b/masks/x", (3, 1, 1, 0)),
+        ("s/images_dataset", "s/masks", (3, 0, 0, 0)),  # what says no split is not counted
+    ],
+)
+def test_a_folder_is_near_by_place_then_by_spelling(
+    images: str, masks: str, expected: tuple[int, ...]
+) -> None:
+    folders = [SimpleNamespace(path=Path("/d") / each) for each in (images, masks)]
+    assert rank(*folders) == expected  # type: ignore[arg-type]

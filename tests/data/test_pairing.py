@@ -149,3 +149,37 @@ def test_two_sets_numbered_alike_may_be_named_at_once(tmp_path):
     assert len(one.train) == len(two.train) == 2
     for pair in (*one.train, *two.train):
         assert pair.image.parents[1] == pair.mask.parents[1]
+
+
+def test_of_several_masks_the_kind_without_loss_is_taken():
+    kinds = ["png", "tif", "tiff", "bmp", "gif", "jpg"]  # the first that is there
+    for place, kind in enumerate(kinds):
+        masks = [f"x.{each}" for each in kinds[place:]]
+        found = pair_names(["x.jpeg"], masks[::-1])
+        assert found.files == {"x.jpeg": f"x.{kind}"}
+        others = {"x.jpeg": tuple(masks[:0:-1])} if len(masks) > 1 else {}
+        assert found.second == others
+
+
+def test_a_mask_belongs_to_one_image_and_an_image_keeps_its_nearest_name():
+    assert pair_names(["cat.jpg", "cat.jpeg"], ["cat.png"]).files == {"cat.jpeg": "cat.png"}
+    found = pair_names(["a.jpg"], ["a.png", "a_mask.png"])
+    assert found == ({"a.jpg": "a.png"}, {"a.jpg": ("a_mask.png",)})
+    assert pair_names(["Cat.jpg", "cat.jpg"], ["cat.png"]).files == {"cat.jpg": "cat.png"}
+    # Two images that only words tell apart: whose the mask is, nobody knows.
+    assert pair_names(["x_image.jpg", "x_photo.jpg"], ["x_mask.png"]).files == {}
+
+
+def test_a_suffix_that_is_named_is_the_only_one():
+    names = ["x.png", "x_mask.png", "y_MASK.png", "z_gt.png"]
+    for suffix in ("_mask", "_mask.png", "_Mask"):
+        found = pair_names(["x.jpg", "y.jpg", "z.jpg"], names, suffix).files
+        assert found == {"x.jpg": "x_mask.png", "y.jpg": "y_MASK.png"}
+
+
+def test_three_files_of_one_stem_are_no_photo_and_mask():
+    assert pair_in_one_folder(["a.jpg", "a.png", "a.gif"]).files == {}
+    assert pair_in_one_folder(["a.jpg", "a.png", "b.jpg", "b.png"]).files == {
+        "a.jpg": "a.png",
+        "b.jpg": "b.png",
+    }

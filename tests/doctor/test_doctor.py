@@ -62,6 +62,18 @@ def test_the_report_holds_everything_in_words_and_in_json() -> None:
     assert "NCCL &lt;error&gt;" in report._repr_html_()
 
 
+def test_in_a_narrow_terminal_rows_break_at_words_below_their_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("camoxpert_nb.doctor.doctor.room", lambda: 60)
+    ran = CheckResult("CPU, training", True, 1.0, "five steps of a small network " * 4)
+    lines = checkup(ran).text().splitlines()
+    assert max(map(len, lines)) <= 60
+    row = next(place for place, line in enumerate(lines) if "CPU, training" in line)
+    assert lines[row].startswith("  ok         1.0 s  CPU, training: five steps")
+    assert lines[row + 1].startswith(" " * 20) and lines[row + 1].split()[0] in ran.detail.split()
+
+
 def test_what_was_not_run_is_no_failure_but_a_stopping_finding_is() -> None:
     ran, skipped = (
         CheckResult("CPU", True, 1.0, "fine"),

@@ -17,8 +17,10 @@ from camoxpert_nb.evaluation.compare import (
     ablation_text,
     aligned,
     compare,
+    fewest,
     paired_differences,
     performance_table,
+    run_performance,
 )
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config
@@ -223,3 +225,26 @@ def test_a_table_of_many_runs_is_broken_into_several(monkeypatch: pytest.MonkeyP
         max(map(len, text.split("\n"))) <= 60 and text.count("IoU") == len(text.split("\n\n")) > 1
     )
     assert text.count("0.5000") == 8
+
+
+def test_the_devices_are_those_of_the_last_stretch(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.save_json("config", Config().as_dict())
+    for devices in (["CPU"], ["GPU 0", "GPU 1"]):
+        run.log("start", step=0, devices=devices)
+    assert run_performance(run)["devices"] == ["GPU 0", "GPU 1"]
+
+
+def test_how_many_must_agree_before_chance_is_out() -> None:
+    """Five of five agree once in 16 times, six of six once in 32: that is under 5 %."""
+    assert [fewest(each) for each in (0.95, 0.9375, 0.975, 0.99)] == [6, 5, 7, 8]
+
+
+def test_statements_name_the_images_that_were_compared() -> None:
+    few = {"a": table(1, n=5), "b": table(2, gain=0.5, n=5)}
+    (said,) = compare(few).statements
+    assert "5 images are too few" in said and "once in 16 times" in said and "6 images" in said
+    shared = {"a": table(1, n=30), "b": table(2, gain=0.5, n=20)}
+    assert "on average over 20 images in pairs" in compare(shared).statements[0]
+    four = {name: table(place, n=30) for place, name in enumerate("abcd")}
+    assert "98.3 % interval" in compare(four).statements[0]  # 1 - .05 / 3

@@ -21,6 +21,8 @@ def test_predict_says_what_it_passed_over(
     words = ["predict", "--run", str(run.folder), "--input", str(source), "--output"]
     assert cli.main([*words, str(tmp_path / "maps")]) == 0
     assert "not read as pictures" not in capsys.readouterr().out
+    assert cli.main([*words, str(tmp_path / "map.png")]) == 2
+    assert "is named like a picture, but is the folder" in " ".join(capsys.readouterr().err.split())
     for name in ("phone.HEIC", "readme.txt"):
         (source / name).touch()
     assert cli.main([*words, str(tmp_path / "more")]) == 0

@@ -11,7 +11,7 @@ from camoxpert_nb.data.layouts import find_datasets
 from camoxpert_nb.kaggle import missing as module
 from camoxpert_nb.kaggle.missing import hub_answers, lacks_weights, missing
 from camoxpert_nb.kaggle.session import Session
-from camoxpert_nb.settings.config import make_config
+from camoxpert_nb.settings.config import Config, make_config
 
 ASKS = make_config("balanced-2gpu", dataset_path="/data")
 
@@ -103,6 +103,19 @@ class TestMachineAndData:
     def test_no_images_are_said(self) -> None:
         (text,) = said(make_config("tiny"), 2, False)
         assert "no images with masks are attached" in text
+
+    def test_few_images_that_will_validate_are_said(self, tmp_path: Path) -> None:
+        def planted(count: int) -> Config:
+            for part, end in (("Imgs", "jpg"), ("GT", "png")):
+                (tmp_path / f"{count}" / part).mkdir(parents=True)
+                for number in range(count):
+                    (tmp_path / f"{count}" / part / f"{number}.{end}").touch()
+            return ASKS.replace(pretrained=False, dataset_path=str(tmp_path / f"{count}"))
+
+        (text,) = said(planted(60), 2, True)  # a tenth of them
+        assert text.startswith("6 images validate: which epoch is the best is mostly chance.")
+        assert said(planted(80), 2, True) == []
+        assert said(planted(20).replace(val_share=0.4), 2, True) == []
 
     def test_two_sets_and_none_chosen_are_said(self, tmp_path: Path) -> None:
         for name, count in (("one", 3), ("two", 2)):

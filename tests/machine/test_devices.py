@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +14,17 @@ from torch import nn
 
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.machine.devices import (
+    Devices,
+    _with_strides,
     bare,
     choose_gpus,
+    choose_precision,
+    cpu_count,
     parallel,
     pick_devices,
+    precision_of,
     processes_to_start,
+    seed_step,
 )
 
 
@@ -146,3 +154,90 @@ def test_two_processes_exchange_gradients_that_lie_as_their_weights(tmp_path: Pa
         out, errors = process.communicate(timeout=120)
         assert "Grad strides" not in errors
         assert (process.returncode, out.strip()) == (0, "0"), errors
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "scaled"),
+    [
+        ((6, 1), None, False),
+        ((7, 0), torch.float16, True),
+        ((7, 5), torch.float16, True),  # a T4, whose bfloat16 is emulated
+        ((8, 0), torch.bfloat16, False),
+        ((9, 0), torch.bfloat16, False),
+    ],
+)
+def test_precision_goes_by_the_oldest_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: object, scaled: bool
+) -> None:
+    found = precision_of(capability)
+    assert (found.dtype, found.scaled) == (dtype, scaled)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda number: (capability, (9, 0))[number]
+    )
+    both = Devices("dp", (0, 1), "")
+    assert choose_precision(both) == choose_precision(Devices("dp", (1, 0), "")) == found
+    assert choose_precision(both, amp=False).dtype is None
+    assert choose_precision(Devices("cpu", (), "")).dtype is None
+
+
+def test_devices_are_counted_in_all_processes() -> None:
+    """What a process has itself, and what a step has."""
+    for ids, world, own, count in (
+        ((), 1, 1, 1),
+        ((), 3, 1, 3),
+        ((0, 1), 1, 2, 2),
+        ((1,), 4, 1, 4),
+    ):
+        found = Devices("", ids, "", world)
+        assert (found.own, found.count) == (own, count)
+    assert Devices("one", (1, 0), "").main == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("gpus", [4], indirect=True)
+def test_of_the_gpus_that_are_named_each_process_has_its_own(
+    gpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [pick_devices(gpus="3,1", local_rank=rank, world=2).ids for rank in (0, 1)]
+    assert found == [(3,), (1,)]
+    assert pick_devices(gpus="2,0", parallel="none").ids == (2,)  # the first of them
+    assert pick_devices(parallel="ddp").kind == "ddp"  # alone, as one of one
+    assert processes_to_start("auto", "auto", "3,1") == 2
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: False)
+    assert processes_to_start("auto", "auto", "all") == 0
+
+
+@pytest.mark.parametrize("gpus", [2], indirect=True)
+def test_only_flags_that_do_nothing_are_named(gpus: int) -> None:
+    assert "no effect" not in pick_devices(parallel="dp").reason
+    assert "no effect" in pick_devices(parallel="dp", gpus="1").reason
+
+
+def test_chance_is_another_one_in_each_step_process_and_run() -> None:
+    """Also where the sums of the three are equal."""
+    drawn = {}
+    for place in itertools.product((1, 2), (0, 1, 2), (0, 1, 2)):
+        seed_step(*place)
+        drawn[place] = torch.rand(4).tolist()
+    assert len({tuple(each) for each in drawn.values()}) == len(drawn) == 18
+    seed_step(2, 1, 0)
+    assert torch.rand(4).tolist() == drawn[2, 1, 0]
+
+
+def test_a_container_may_have_fewer_cores_than_its_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 5, 7}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert cpu_count() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cpu_count() == 64
+
+
+def test_a_gradient_takes_strides_only_where_it_lies_so_already() -> None:
+    lies_so = torch.rand(4, 3, 1, 1).to(memory_format=torch.channels_last)
+    shape, strides = torch.Size((4, 3, 1, 1)), (3, 1, 1, 1)
+    found = _with_strides(shape, strides, lies_so)
+    assert found.stride() == strides and torch.equal(found, lies_so)
+    other = torch.rand(3, 4).T[..., None, None]  # its places are another order
+    kept = _with_strides(shape, strides, other)
+    assert kept is other

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.network.backbone import KeptPositions, build_backbone, keep_positions
+from camoxpert_nb.network.backbone import (
+    KeptPositions,
+    build_backbone,
+    check_stages,
+    keep_positions,
+)
 
 NAME = "edgenext_xx_small"
 
@@ -142,3 +147,45 @@ def test_a_file_of_weights_runs_no_code_whatever_timm_does_by_itself(
     with pytest.raises(InputError, match="may run code"):
         build_backbone("test_resnet", tmp_path / "weights.pt", False)
     assert not (tmp_path / "executed").exists()
+
+
+def test_what_a_backbone_begins_with_is_known(tmp_path: Path) -> None:
+    """Weights from a file count as those of photos, random ones do not; both train."""
+    scratch, start = build_backbone("test_resnet", "", False)
+    assert not start.pretrained and start.source.startswith("none: trains from scratch")
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "w.pth")
+    filled, start = build_backbone("test_resnet", tmp_path / "w.pth", True)
+    assert start == (True, "file w.pth")
+    assert scratch.training and filled.training
+    assert all(module.training for module in (*scratch.modules(), *filled.modules()))
+
+
+def test_a_tensor_of_another_shape_is_a_missing_one(tmp_path: Path) -> None:
+    state = timm.create_model("test_resnet").state_dict()
+    name = next(key for key, value in state.items() if value.ndim == 4)
+    torch.save(state | {name: state[name][:1]}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"1 of the \d+ tensors of test_resnet are missing or of"):
+        build_backbone("test_resnet", tmp_path / "w.pth", False)
+
+
+class Columns(nn.Module):
+    """Features that are right along one side of the image alone."""
+
+    def __init__(self, height: tuple[int, ...], width: tuple[int, ...]) -> None:
+        super().__init__()
+        self.strides = list(zip(height, width, strict=True))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [torch.zeros(1, 1, x.shape[2] // h, x.shape[3] // w) for h, w in self.strides]
+
+
+@pytest.mark.parametrize(
+    ("height", "fits"),
+    [((4, 8, 16, 32), True), ((2, 4, 8, 16), False), ((4, 8, 16, 16), False)],
+)
+def test_four_levels_must_lie_at_their_strides(height: tuple[int, ...], fits: bool) -> None:
+    net = Columns(height, (4, 8, 16, 32))
+    if fits:
+        return check_stages(net)
+    with pytest.raises(ValueError, match="of an image of 64 x 96"):
+        check_stages(net)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from camoxpert_nb.network.layers import Norm, conv, resize
@@ -32,3 +33,14 @@ def test_a_convolution_keeps_the_size_and_has_no_bias_before_its_norm() -> None:
     layer = conv(3, 16, 3)
     assert layer(torch.zeros(2, 3, 5, 7)).shape == (2, 16, 5, 7)
     assert layer[0].bias is None and layer[0].stride == (1, 1)
+
+
+def test_a_convolutions_norm_has_eight_groups() -> None:
+    norm = conv(3, 16, 3)[1]
+    assert isinstance(norm, Norm) and (norm.num_groups, norm.num_channels) == (8, 16)
+    norm.weight.data.fill_(3)
+    norm.bias.data.fill_(-1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # which would take it to float32
+        found = norm(torch.randn(2, 16, 4, 4))
+    assert found.mean().item() == pytest.approx(-1, abs=1e-3)
+    assert found.std(unbiased=False).item() == pytest.approx(3, abs=0.05)

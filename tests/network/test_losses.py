@@ -66,6 +66,19 @@ def test_structure_loss_of_a_case_computed_by_hand() -> None:
     torch.testing.assert_close(structure_loss(all_half, mask), expected[None])
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "reach"), [(352, 352, 15), (352, 900, 15), (96, 64, 2)]
+)
+def test_surroundings_scale_with_the_shorter_side(height: int, width: int, reach: int) -> None:
+    """31 of 352 pixels are 15 to each side; of 64 they are 5.6, so 2 to each side."""
+    mask = torch.zeros(1, 1, height, width)
+    mask[..., height // 2, width // 2] = 1
+    (weight,) = (boundary_weight(mask) > 1)[0]
+    rows, columns = (weight.any(axis).nonzero().flatten() for axis in (1, 0))
+    assert rows.tolist() == list(range(height // 2 - reach, height // 2 + reach + 1))
+    assert columns.tolist() == list(range(width // 2 - reach, width // 2 + reach + 1))
+
+
 def test_the_boundary_weight_is_not_cancelled() -> None:
     mask = square()
     logits = 8 * mask.roll((2, 2), (2, 3)) - 4  # wrong along the outline only
@@ -256,6 +269,46 @@ def test_a_head_weighs_half_of_the_finer_one() -> None:
     assert parts["structure"].tolist() == [0.0, 0.0]
     assert parts["deep"].tolist() == [1 / 2 + 2 / 4 + 4 / 8] * 2
     assert parts["uncertainty"].tolist() == [1.0, 1.0]  # at probability one half
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_every_head_is_told_which_pixels_count_and_sees_soft_edges(own: bool) -> None:
+    """A pixel in four of each two by two is object in the left half; the right half is ignored."""
+    image, mask = photos(1)
+    mask = torch.zeros(1, 2, 64, 64)
+    mask[:, 0, ::2, :32:2] = 1
+    mask[:, 1, :, 32:] = 1
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    class Looks(nn.Module):
+        def forward(self, logits: Tensor, object_: Tensor, counted: Tensor) -> Tensor:
+            seen.append((logits, object_, counted))
+            return structure_loss(logits, object_, counted=counted)
+
+    parts, expected = Supervised(Heads(), own=Looks() if own else None)(image, mask), torch.zeros(1)
+    for place, stride in enumerate((8, 16, 32), 1):
+        side = 64 // stride
+        soft = torch.zeros(1, 1, side, side)
+        soft[..., : side // 2] = 0.25
+        left = torch.zeros(1, 1, side, side)
+        left[..., : side // 2] = 1
+        logits = torch.full_like(soft, float((0, 1, 2, 4)[place]))
+        expected += structure_loss(logits, soft, counted=left) / 2**place
+        if own:
+            assert all(
+                torch.equal(a, b) for a, b in zip(seen[place], (logits, soft, left), strict=True)
+            )
+    torch.testing.assert_close(parts["deep"], expected)
+    assert parts["uncertainty"].item() == pytest.approx(1.0)  # of probability one half
+    assert torch.equal(parts["logits"], torch.zeros(1, 1, 64, 64))
+
+
+def test_what_is_sure_but_ignored_makes_nothing_more_certain() -> None:
+    image, _ = photos(1)
+    mask, logits = torch.zeros(1, 2, 64, 64), torch.zeros(1, 1, 64, 64)
+    mask[:, 1, :, 16:], logits[..., 16:] = 1, 50
+    parts = Supervised(Says(logits))(image, mask)
+    assert parts["uncertainty"].item() == pytest.approx(1.0)
 
 
 class Says(Heads):

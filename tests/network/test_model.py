@@ -9,7 +9,8 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.network import backbone as loading
@@ -23,7 +24,7 @@ from camoxpert_nb.network.mixture import (
     _enlarge,
     _side,
 )
-from camoxpert_nb.network.model import CamoXpert
+from camoxpert_nb.network.model import CamoXpert, Level
 from camoxpert_nb.settings.config import EXPERTS, MIXED
 
 
@@ -110,7 +111,8 @@ def test_cells_meet_smoothly_where_they_belong() -> None:
     large = _enlarge(cells, 5, torch.Size((9, 10)))[0, 0]
     assert large.shape == (9, 10)
     assert large[2, 7] == 1 and large[[2, 7], [2, 7]].abs().max() < 1e-6  # the cells' middles
-    assert (large[2].diff() >= 0).all()
+    along = [0, 0, 0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1]  # five places from middle to middle
+    assert large[2].tolist() == pytest.approx(along, abs=1e-6)
 
 
 def test_only_two_levels_have_a_mixture_and_the_finest_is_thin() -> None:
@@ -134,13 +136,23 @@ def test_an_untrained_network_expects_little_object() -> None:
     assert all(head.bias.sigmoid().item() == pytest.approx(0.1, abs=0.001) for head in make().heads)
 
 
-def test_forward_remembers_nothing() -> None:
-    net = make().eval()
-    before = {name: dict(module.__dict__) for name, module in net.named_modules()}
-    net(photo())
-    assert before.keys() == {name for name, _ in net.named_modules()}
-    for name, module in net.named_modules():
-        assert before[name].keys() == module.__dict__.keys()
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext"])
+def test_forward_remembers_nothing(backbone: str) -> None:
+    """No module has another attribute, and none another value; in training too, but for norms."""
+    net = make(backbone)
+    for mode in (False, True):
+        net.train(mode)
+        before = {name: _values(module) for name, module in net.named_modules()}
+        net(photo())
+        assert before == {name: _values(module) for name, module in net.named_modules()}
+
+
+def _values(module: nn.Module) -> dict[str, object]:
+    """Return what a module holds itself: values, and sums of tensors but of norms' statistics."""
+    norm = isinstance(module, nn.modules.batchnorm._NormBase)
+    own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    tensors = [*module._parameters.items(), *([] if norm else module._buffers.items())]
+    return own | {name: None if x is None else x.double().sum().item() for name, x in tensors}
 
 
 def test_the_photo_is_normalised_with_the_backbones_own_numbers() -> None:
@@ -155,6 +167,41 @@ def test_the_photo_is_normalised_with_the_backbones_own_numbers() -> None:
     net(torch.tensor([1.0, 0.0, 0.5]).view(1, 3, 1, 1).expand(1, 3, 64, 64))
     assert seen[0].amax((0, 2, 3)).tolist() == pytest.approx([2.0, -2.0, 0.5])
     assert seen[0].amin((0, 2, 3)).tolist() == pytest.approx([2.0, -2.0, 0.5])
+
+
+def test_a_level_adds_the_one_above_to_its_feature() -> None:
+    level = Level(3, 16, None)
+    level.lateral, level.settle = nn.Sequential(nn.Conv2d(3, 16, 1)), nn.Sequential(nn.Identity())
+    feature, above = torch.randn(1, 3, 4, 6), torch.randn(1, 16, 2, 3)
+    large = F.interpolate(above, (4, 6), mode="bilinear")
+    (alone,), (both,) = level(feature, None), level(feature, above)
+    torch.testing.assert_close(alone, level.lateral(feature).clamp(min=0))
+    torch.testing.assert_close(both, (level.lateral(feature) + large).clamp(min=0))
+
+
+def test_levels_are_added_from_the_coarsest_up_at_stride_eight() -> None:
+    net = make()
+    levels = [torch.randn(1, 128, side, side) for side in (8, 4, 2)]
+    thin = [reduce(level) for reduce, level in zip(net.reduce, levels, strict=True)]
+    middle = thin[1] + F.interpolate(thin[2], (4, 4), mode="bilinear")
+    expected = thin[0] + F.interpolate(middle, (8, 8), mode="bilinear")
+    torch.testing.assert_close(net._fuse(levels), expected)
+
+
+def test_gates_and_probabilities_are_the_means_of_their_cells() -> None:
+    """Of few chosen experts they differ; at stride 8 first, and only the second is learned from."""
+    net = make(top_k=2).train()
+    seen: list[tuple[Tensor, Tensor]] = []
+    for level in net.levels:
+        if level.mixture is not None:
+            level.mixture.router.register_forward_hook(lambda *call: seen.append(call[2]))
+    out = net(photo(2, 64, 96))
+    for place, (gates, probability) in enumerate(seen[::-1]):  # the deepest level is run first
+        torch.testing.assert_close(out["cells"][place], gates)
+        torch.testing.assert_close(out["gates"][:, place], gates.mean((2, 3)))
+        torch.testing.assert_close(out["router"][:, place], probability.mean((2, 3)))
+    assert out["router"].requires_grad and not out["gates"].requires_grad
+    assert not torch.allclose(out["gates"], out["router"])
 
 
 # ---- the experts ---------------------------------------------------------------------------------

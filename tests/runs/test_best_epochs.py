@@ -124,3 +124,26 @@ def test_one_that_is_not_kept_is_refused_with_those_that_are(run: Run, which: st
     keep(run, 2)
     with pytest.raises(InputError, match=r"It keeps epochs 4 and 7: --which takes best, last"):
         checkpoint_name(run.folder, which)
+
+
+def test_of_scores_that_are_equal_to_four_places_the_later_is_kept(run: Run) -> None:
+    keep_epoch(run, 1, 3, 0.81234, {"net": {}})
+    assert is_among_the_best(run, 1, 5, 0.81226) and not is_among_the_best(run, 1, 2, 0.81234)
+    keep_epoch(run, 1, 5, 0.81226, {"net": {}})
+    assert [tuple(each) for each in best_epochs(run.folder)] == [(0.8123, 5)]
+    assert is_among_the_best(run, 1, 9, 1.0)
+    for odd in (float("nan"), 1.01, -0.01):
+        assert not is_among_the_best(run, 9, 9, odd)
+    assert is_among_the_best(run, 2, 9, 0.0)
+
+
+def test_what_is_done_again_competes_with_others_alone(run: Run) -> None:
+    """And after a kill those of the epoch that is done stay, in any number that is asked for."""
+    for epoch, iou in ((1, 0.5), (2, 0.7), (3, 0.6)):
+        keep_epoch(run, 3, epoch, iou, {"net": {}})
+    keep_epoch(run, 3, 2, 0.1, {"net": {}})
+    assert [each.epoch for each in best_epochs(run.folder)] == [3, 1, 2]
+    drop_epochs_after(run, 3, 0)
+    assert len(best_epochs(run.folder)) == 3  # no number: all stay
+    drop_epochs_after(run, 2, 1)
+    assert [each.epoch for each in best_epochs(run.folder)] == [1]

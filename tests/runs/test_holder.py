@@ -94,3 +94,40 @@ def test_on_windows_no_process_is_asked(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(holder.os, "name", "nt")
     with pytest.raises(InputError, match="Windows is not supported"):
         holder.alive(os.getpid())
+
+
+def test_an_older_lock_of_another_machine_says_nothing_of_who_started_here(run: Run) -> None:
+    """What process.json says is of another machine then; of one and the same both hold."""
+    for host, expected in (("there", {}), ("here", {"pid": 5, "started": 1.0})):
+        known = {"pid": 5, "started": 1.0, "host": "here"}
+        (run.folder / "process.json").write_text(json.dumps(known))
+        (run.folder / "lock.json").write_text(json.dumps({"pid": 7, "host": host}))
+        assert Run(run.folder).process() == {**expected, "trainer": 7, "host": host}
+
+
+def test_a_process_that_ended_unnoticed_holds_nothing() -> None:
+    """A child that nobody waited for keeps its number; one that sleeps is alive."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
+        assert holder.alive(child.pid)
+        child.kill()
+        until = time.monotonic() + 10
+        while holder.alive(child.pid) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert Path(f"/proc/{child.pid}").exists() and not holder.alive(child.pid)
+    assert not holder.alive(child.pid)
+
+
+def test_another_users_process_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(holder.os, "kill", refused)
+    assert holder.alive(1)
+
+
+def test_a_process_that_trained_before_is_not_known_after_the_next_one(run: Run) -> None:
+    """It was killed; who was started here stays known."""
+    lock(run, pid=5, started=1.0, trainer=4_000_000, trainer_began="4000000 17")
+    with run.locked():
+        assert run.process()["trainer"] == os.getpid()
+    assert run.process() == {"pid": 5, "started": 1.0, "host": platform.node()}

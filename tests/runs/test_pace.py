@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from camoxpert_nb.runs.pace import WHOLE, Pace, estimate_of
+from camoxpert_nb.runs.pace import WHOLE, Pace, clock, estimate_of
 from camoxpert_nb.runs.records import Watch
 from camoxpert_nb.runs.run import Run
 
@@ -104,3 +104,28 @@ def test_a_hand_edited_estimate_is_left_alone(tmp_path) -> None:
         (tmp_path / "estimate.json").write_text(text)
         assert estimate_of(run) == [], next(number)
     Watch(run).refresh()
+
+
+def test_a_step_that_was_not_timed_yet_is_that_of_the_dry_run() -> None:
+    """Stage two has just begun: 10 steps an epoch, 25 seconds; three epochs are left of it."""
+    heard = records()
+    first = next(place for place, each in enumerate(heard) if each["stage"] == "two")
+    left = told(STAGES, MEASURED, heard[: first + 1])
+    assert left == pytest.approx(29 * 2.5 + 3 * BETWEEN)
+    unmeasured = told(STAGES, (), heard[: first + 1])
+    assert unmeasured == pytest.approx(29 * WHOLE + 3 * BETWEEN)  # by what such stages cost
+
+
+def test_a_stage_is_soon_timed_by_itself_alone() -> None:
+    heard = records()
+    first = next(place for place, each in enumerate(heard) if each["stage"] == "two")
+    seen = heard[: first + 6]  # five stretches between its first six steps
+    assert told(STAGES, (), seen) == pytest.approx(truth(seen), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0:00:00"), (425.4, "0:07:05"), (3599.6, "1:00:00"), (111600, "31:00:00")],
+)
+def test_a_duration_is_hours_minutes_and_seconds(seconds: float, said: str) -> None:
+    assert clock(seconds) == said

@@ -51,7 +51,7 @@ def steps(dashboard: Dashboard) -> int:
 def press(dashboard: Dashboard, name: str) -> None:
     dashboard._repr_mimebundle_()
     button = dashboard._widgets[name]
-    assert not button.disabled
+    until(dashboard, lambda: not button.disabled)  # as a user waits
     button.click()
 
 

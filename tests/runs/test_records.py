@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
-from camoxpert_nb.runs.history import behind, kept_epoch, score_of
+from camoxpert_nb.runs.history import behind, finite, is_after, kept_epoch, score_of
 from camoxpert_nb.runs.records import in_words, performance, seconds_per_image
 
 CONFIG = {"batch_size": 16, "stage2_batch_size": 12, "accumulation_steps": 2, "target_iou": 0.72}
@@ -87,6 +88,7 @@ def test_the_best_epoch_is_the_one_whose_weights_were_kept() -> None:
 
 def test_the_distance_to_the_highest_is_told_where_another_epoch_is_kept() -> None:
     assert behind(10, 0.451, 5, 0.46) == ", within 0.009 of the highest, epoch 5"
+    assert behind(10, 0.4596, 5, 0.46) == ", as good as the highest, epoch 5"
     assert behind(5, 0.46, 5, 0.46) == behind(6, 0.46, 5, 0.46) == ""
 
 
@@ -102,3 +104,55 @@ def test_without_a_mark_the_highest_counts_and_scores_over_other_images_never() 
     assert kept_epoch([scored(1, 0.4), scored(2, 0.5), scored(3, 0.3)]) == (1, 0.5, (1, 0.5))
     other = [scored(1, 0.9, best=True, validation="a"), scored(2, 0.5, validation="b")]
     assert kept_epoch(other) == (1, 0.5, (1, 0.5))
+
+
+def of_epoch(number: int, iou: float, seconds: float, **more: Any) -> dict[str, Any]:
+    return {"kind": "epoch", "epoch": number, "iou": iou, "seconds": seconds, **more}
+
+
+def test_figures_of_three_epochs_by_hand() -> None:
+    """A run that began with epoch 4, whose target is met exactly by the second of its epochs."""
+    epochs = [
+        of_epoch(4, 0.5, 60, iou_ema=0.4, time=100, images_per_second=10, data_wait_percent=30),
+        of_epoch(5, 0.6, 60, iou_ema=0.7, time=170, images_per_second=10, weights="ema", best=True),
+        of_epoch(6, 0.9, 300, time=500, images_per_second=31, data_wait_percent=30, weights="raw"),
+    ]
+    config = {"batch_size": 8, "stage2_batch_size": 6, "accumulation_steps": 3, "target_iou": 0.7}
+    found = performance(epochs, config, ["GPU 0", "GPU 1"])
+    assert found["batch_per_device"] == [8, 6] and found["effective_batch"] == [48, 36]
+    assert (found["minutes_to_target"], found["epoch_of_target"]) == (2.0, 5)
+    assert (found["best_iou"], found["best_epoch"]) == (0.7, 5)  # that is marked, not the highest
+    assert found["minutes_per_epoch"] == 1.0  # the median
+    assert found["minutes_per_epoch_in_all"] == pytest.approx((70 + 330) / 2 / 60)
+    assert found["images_per_second"] == pytest.approx((600 + 600 + 9300) / 420)
+    assert found["data_wait_percent"] == pytest.approx((1800 + 0 + 9000) / 420)
+    other = [each | {"validation": "a" if place < 2 else "b"} for place, each in enumerate(epochs)]
+    again = performance(other, config, ["GPU 0"])
+    assert again["epoch_of_target"] == 6 and again["best_epoch"] == 6  # of the same images alone
+
+
+def test_a_stage_that_is_not_known_is_as_slow_as_the_slowest_device() -> None:
+    epochs = [{"stage": "one", "images_per_second": 40}, {"stage": "two", "images_per_second": 10}]
+    found = seconds_per_image(epochs, {0: "one", 2: "two", 4: "two (all)"}, 2)
+    assert found == {0: 0.05, 2: 0.2, 4: 0.2}
+
+
+def test_numbers_that_json_does_not_know_become_none_however_deep() -> None:
+    value = {"a": math.inf, "b": {"c": math.nan, "d": 1.5}, "e": "inf"}
+    assert finite(value) == {"a": None, "b": {"c": None, "d": 1.5}, "e": "inf"}
+
+
+@pytest.mark.parametrize(
+    ("record", "after"),
+    [
+        ({"kind": "step", "epoch": 3, "step": 20}, False),  # the last that is kept
+        ({"kind": "step", "epoch": 3, "step": 21}, True),
+        ({"kind": "step", "epoch": 2, "step": 99}, False),  # of an epoch that is over
+        ({"kind": "step", "epoch": 4, "step": 1}, True),
+        ({"kind": "epoch", "epoch": 2, "step": 99}, False),
+        ({"kind": "epoch", "epoch": 3, "step": 1}, True),
+        ({"kind": "note", "epoch": 9, "step": 99}, False),
+    ],
+)
+def test_after_two_epochs_and_twenty_steps(record: dict[str, Any], after: bool) -> None:
+    assert is_after(record, 2, 20) == after

@@ -8,12 +8,16 @@ import pytest
 
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.settings.config import (
+    FORMAT,
     GROUPS,
     PRESETS,
     Config,
+    as_flags,
     differences,
     flag_of,
     make_config,
+    with_changes,
+    with_rates,
 )
 from camoxpert_nb.settings.table import settings_table
 
@@ -126,3 +130,63 @@ def test_two_paths_of_one_place_are_no_difference(
     assert differences(base.replace(dataset_path=""), base) == {"dataset_path": ""}
     assert differences(base.replace(weights="."), base) == {"weights": "."}
     assert differences(base.replace(fold="1/2"), base) == {"fold": "1/2"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "follows", "expected"),
+    [
+        ({"lr": 1e-3}, False, {"lr_batch": 0}),
+        ({"lr": 1e-3}, True, {"lr_batch": 0, "stage2_lr_batch": 0}),
+        ({"stage2_lr": 1e-4}, False, {"stage2_lr_batch": 0}),
+        ({"stage2_lr": 1e-4}, True, {"stage2_lr_batch": 0}),
+        ({"lr": 1e-3, "stage2_lr": 1e-4}, False, {"lr_batch": 0, "stage2_lr_batch": 0}),
+        ({"lr": 1e-3, "lr_batch": 16}, False, {"lr_batch": 16}),  # the user tells it
+        ({"epochs": 3}, True, {}),
+    ],
+)
+def test_a_new_rate_is_for_the_batch_at_hand_unless_it_is_told(
+    changes: dict[str, object], follows: bool, expected: dict[str, object]
+) -> None:
+    assert with_rates(changes, follows=follows) == changes | expected
+
+
+def test_settings_for_a_new_run_follow_from_each_other() -> None:
+    base = Config(epochs=100, stage1_epochs=20, warmup_epochs=10, lr_batch=32, stage2_lr_batch=24)
+    found = with_changes(base, {"epochs": 50, "lr": 2e-3})
+    assert differences(found, base) == {
+        "epochs": 50,
+        "stage1_epochs": 10,
+        "warmup_epochs": 5,
+        "lr": 2e-3,
+        "lr_batch": 0,
+    }
+    given = with_changes(base, {"epochs": 50, "stage1_epochs": 3})
+    assert (given.stage1_epochs, given.warmup_epochs) == (3, 5)
+    assert differences(base, found)["epochs"] == 100
+
+
+def test_settings_are_told_as_the_flags_that_give_them() -> None:
+    """All digits of a number, and of what is not there the word for it."""
+    assert as_flags({"lr": 1.23456789e-4, "epochs": 3}) == [
+        "--lr",
+        "0.000123456789",
+        "--epochs",
+        "3",
+    ]
+    assert as_flags({"use_ema": True, "amp": False}) == ["--use-ema", "--no-amp"]
+    assert as_flags({"lr": None, "stage2_lr": None}) == ["--lr", "auto", "--stage2-lr", "none"]
+    assert as_flags({"progressive_unfreeze": None}) == ["--auto-progressive-unfreeze"]
+    assert as_flags({"cache_dir": "", "stage2_batch_size": None}) == [
+        *("--cache-dir", "none", "--stage2-batch-size", "none")
+    ]
+
+
+def test_a_file_of_this_kit_is_read_and_a_missing_setting_is_the_default(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    Config(epochs=7, stage1_epochs=1).save(path)
+    assert Config.load(path) == Config(epochs=7, stage1_epochs=1)
+    path.write_text(json.dumps({"format": FORMAT, "preset": "demo", "epochs": 40}))
+    assert Config.load(path) == Config(preset="demo", epochs=40)  # the preset tells, and sets not
+    for written in (FORMAT, 0):
+        path.write_text(json.dumps({"format": written}))
+        assert Config.load(path) == Config()

@@ -14,6 +14,7 @@ from camoxpert_nb.settings.decide import (
     effective_batches,
     lr_factors,
     lr_warnings,
+    open_settings,
     recipe_lines,
     short_run,
     told,
@@ -157,3 +158,48 @@ def test_every_preset_has_the_batches_that_its_rates_were_chosen_for() -> None:
         "demo": (None, None),
         "tiny": (None, None),
     }
+
+
+BOTH = Config(
+    batch_size=8,
+    stage2_batch_size=4,
+    accumulation_steps=3,
+    lr=1e-3,
+    stage2_lr=2e-4,
+    lr_batch=96,
+    stage2_lr_batch=12,
+)
+
+
+def test_batches_and_rates_are_those_of_their_own_stage() -> None:
+    """On two devices a step holds 8 x 2 x 3 and 4 x 2 x 3 images."""
+    assert effective_batches(BOTH, 2) == (48, 24)
+    assert lr_factors(BOTH, 2) == (0.5, 2.0)
+    first, second = lr_warnings(BOTH, 2)
+    assert first == (
+        "--lr 0.001 is meant for a batch of 96, this run has 48: in proportion 0.0005; --scale-lr "
+        "applies it"
+    )
+    assert second.startswith("--stage2-lr 0.0002 is meant for a batch of 12, this run has 24: in ")
+    assert "in proportion 0.0004" in second
+    scaled = lr_warnings(BOTH.replace(scale_lr=True, stage2_lr=None), 2)[1]
+    assert "--stage2-lr 0.001 is meant for a batch of 12; for 24 it is scaled to 0.002" in scaled
+
+
+def test_what_a_rate_is_meant_for_is_written_down_once() -> None:
+    fresh = BOTH.replace(lr_batch=0, stage2_lr_batch=0)
+    found = decide(fresh, 797, 2)
+    assert (found.lr_batch, found.stage2_lr_batch) == (48, 24)
+    kept = decide(BOTH, 797, 2)
+    assert (kept.lr_batch, kept.stage2_lr_batch) == (96, 12)
+
+
+def test_the_recipes_rates_are_for_the_batches_they_are_meant_for() -> None:
+    """Also where a run goes on with others."""
+    open_ = {"lr": None, "stage2_lr": None, "lr_batch": 4}
+    config = BOTH.replace(**open_, epochs=6, stage1_epochs=0, min_lr=1e-7)
+    values = recipe(6, 797, 4, 12)
+    assert decisions(config, 797, 2) == {name: values[name] for name in ("lr", "stage2_lr")}
+    assert values["lr"] != recipe(6, 797, 48, 24)["lr"]
+    assert open_settings(config) == ["lr", "stage2_lr"]
+    assert open_settings(config.replace(stage2_lr=1e-4)) == ["lr"]

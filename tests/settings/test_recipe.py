@@ -168,3 +168,41 @@ def test_what_is_no_number_of_epochs_is_refused_by_its_name(epochs: Any) -> None
 def test_only_a_short_run_with_strong_augmentation_is_advised() -> None:
     assert "--preset auto would augment by 0.25 instead of 1" in advice(1.0, 6)
     assert advice(0.25, 6) == advice(1.0, 140) == advice(1.0, 60) == ""
+
+
+def test_stage_two_and_the_average_go_by_its_own_batch() -> None:
+    """Of 6 epochs of 797 photos: 4782 seen, a tenth of them in steps of the second batch."""
+    found = recipe(6, 797, 8, 32)
+    assert (found["lr"], found["stage2_lr"]) == (1e-3, 1.5e-3)  # twice as high, but for the limit
+    assert found["ema_decay"] == pytest.approx(1 - 32 / 478.2, abs=1e-6)
+    assert recipe(6, 797, 32, 8)["stage2_lr"] == 1e-3
+    assert recipe(1, 8, 8)["ema_decay"] == 0.9  # ten steps at the least
+    assert recipe(2000, 4040, 8)["ema_decay"] == 0.9998  # 5000 at the most
+    assert recipe(6, 797, 2)["lr"] == pytest.approx(5e-4)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "photos", "expected"),
+    [
+        (140, 4040, {"stage1_epochs": 14, "warmup_epochs": 3, "progressive_unfreeze": True}),
+        (
+            1,
+            300_000,
+            {"stage1_epochs": 0, "progressive_unfreeze": False},
+        ),  # long, without stage one
+        (280, 4040, {"stage1_epochs": 14, "warmup_epochs": 3}),  # no more steps than in the guide's
+    ],
+)
+def test_stages_take_shares_and_no_more_steps_than_the_guides(
+    epochs: int, photos: int, expected: dict[str, object]
+) -> None:
+    found = recipe(epochs, photos, 8)
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_shares_are_kept_with_halves_rounded_down() -> None:
+    values = {"epochs": 10, "stage1_epochs": 5, "warmup_epochs": 3}
+    assert in_proportion(values, {"epochs": 5})["stage1_epochs"] == 2  # 2.5
+    assert in_proportion(values, {"epochs": 5})["warmup_epochs"] == 1  # 1.5
+    assert in_proportion(values, {"epochs": 6})["warmup_epochs"] == 2  # 1.8
+    assert in_proportion(values, {"epochs": 5, "warmup_epochs": 4})["warmup_epochs"] == 4

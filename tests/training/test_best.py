@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from camoxpert_nb.settings.config import Config
-from camoxpert_nb.training.best import choose_weights, is_as_good, update_best
+from camoxpert_nb.training.best import choose_weights, is_as_good, last_better, update_best
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.validate import Validation
 
@@ -79,3 +79,42 @@ def test_the_run_says_what_it_kept(tiny: Config, keep: str) -> None:
         assert best["epoch"] == 3
     highest = max(max(r["iou"], r["iou_ema"]) for r in records)
     assert best["highest"]["iou"] <= highest + 1e-9
+
+
+def test_the_error_is_that_of_a_sample() -> None:
+    """Differences of .1115, -.0885, .1115, .0415: mean .044, error .0472 by n - 1, .0408 by n."""
+    ious = (0.5, 0.5, 0.5, 0.5)
+    others = tuple(0.5 + each for each in (0.1115, -0.0885, 0.1115, 0.0415))
+    assert is_as_good(ious, others)
+    assert not is_as_good(ious, tuple(each + 0.004 for each in others))
+    assert is_as_good((0.5, float("nan")), (0.5, 0.0))  # no number finds nothing
+    assert not is_as_good((float("nan"),) * 3, (0.2, 0.2, 0.2))
+    assert is_as_good((0.2, 0.2), (float("nan"), float("nan")))
+
+
+def test_what_is_above_what_is_held_is_taken_though_a_higher_one_is_gone() -> None:
+    """The highest was on the same images, and its weights were not kept."""
+    best, _ = update_best({}, 1, "raw", HIGH)
+    best, _ = update_best(best, 2, "raw", LOW, keep="last")
+    assert (best["epoch"], best["highest"]["epoch"]) == (2, 1)
+    best, taken = update_best(best, 3, "ema", scored(0.21, 0.31, 0.41, 0.51))
+    assert taken and (best["epoch"], best["weights"]) == (3, "ema")
+    assert best["highest"] == {"epoch": 1, "iou": HIGH.iou}
+
+
+def test_of_equal_scores_the_later_is_the_highest_and_other_images_begin_anew() -> None:
+    best, _ = update_best({}, 1, "raw", HIGH)
+    best, _ = update_best(best, 2, "raw", HIGH)
+    assert best["highest"]["epoch"] == 2 and best["better"]["epoch"] == 1
+    best, _ = update_best(best, 3, "raw", scored(0.1, 0.2))  # other images
+    assert best["highest"] == {"epoch": 3, "iou": pytest.approx(0.15)}
+    assert best["ious"] == [0.1, 0.2]
+
+
+def test_better_is_told_from_higher() -> None:
+    """A score within the error is the highest, and no better one."""
+    best, _ = update_best({}, 1, "raw", scored(0.5, 0.6, 0.7, 0.8))
+    best, _ = update_best(best, 2, "raw", scored(0.56, 0.58, 0.72, 0.79))
+    assert best["highest"]["epoch"] == 2 and last_better(best)["epoch"] == 1
+    best, _ = update_best(best, 3, "raw", scored(0.6, 0.7, 0.8, 0.9))
+    assert last_better(best)["epoch"] == 3

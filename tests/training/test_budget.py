@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,6 +53,22 @@ class TestTimeLeft:
         assert budget.minutes_gone() == 0.0
         monkeypatch.setenv("CAMOXPERT_DEADLINE", str(time.time() + 3600))
         assert budget.minutes_gone() + minutes_left() == pytest.approx(budget.SESSION)
+
+    def test_a_wish_counts_from_where_it_began_and_the_session_from_its_end(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of 60 minutes 25 are over; a session of 12 hours began 2 hours ago."""
+        assert minutes_to_train(60, 25) == 35
+        assert minutes_to_train(60, 70) == 0
+        assert minutes_to_train(0, 70) == math.inf
+        now = time.time()
+        monkeypatch.setattr(budget.time, "time", lambda: now)
+        assert budget.ends_at(60, now - 25 * 60) == pytest.approx(now + 35 * 60)
+        assert budget.ends_at(60) == pytest.approx(now + 3600)
+        monkeypatch.setenv("CAMOXPERT_DEADLINE", str(now + 10 * 3600))
+        assert budget.minutes_gone() == pytest.approx(120)
+        assert minutes_to_train(0) == pytest.approx(580)
+        assert budget.ends_at(0, now - 3600) == pytest.approx(now + 580 * 60)
 
     def test_a_deadline_of_any_other_machine_can_be_told(
         self, monkeypatch: pytest.MonkeyPatch
@@ -116,6 +134,38 @@ class TestForecast:
         share = PLAN.steps_from(*half) / PLAN.steps_from(0)
         assert rest.hours / how_far(PLAN, EVEN, math.inf).hours == pytest.approx(share, abs=0.05)
 
+    def test_a_training_by_hand(self) -> None:
+        """Two epochs of 10 and three of 20 steps, of 8 and 4 images on each of two devices."""
+        config = GUIDE.replace(
+            epochs=5,
+            stage1_epochs=2,
+            batch_size=8,
+            stage2_batch_size=4,
+            progressive_unfreeze=False,
+        )
+        plan = build_plan(config, images=160, devices=2)
+        seconds = {0: 0.5, 4: 1.0}  # 40 and 80 of an epoch, and 20 between two
+        assert how_far(plan, seconds, math.inf).hours == pytest.approx(320 / 3600)
+        whole = how_far(plan, seconds, math.inf, between=20)
+        assert whole.hours == pytest.approx((2 * 60 + 3 * 100) / 3600)
+        for minutes, fits in ((0.99, 0), (1.0, 1), (2.0, 2), (3.6, 2), (3.67, 3), (7.0, 5)):
+            assert how_far(plan, seconds, minutes, between=20).fits == fits
+        # In the third epoch, 80 of whose images are done: half of it is left, and the next ones.
+        rest = how_far(plan, seconds, 2.0, between=20, place=(2, 80), elapsed=30.0, session=1.0)
+        assert rest.hours == pytest.approx((60 + 100 + 100) / 3600)
+        assert (rest.fits, rest.epochs, rest.minutes, rest.elapsed) == (3, 5, 2.0, 30.0)
+        assert rest.sessions == 1 + 3  # 140 seconds more, in sessions of a minute
+        assert "stops 32 min after the session began" in str(rest)
+        exact = how_far(plan, seconds, 1.0, between=20, place=(4, 0), session=1.0)
+        assert exact.sessions == 2  # 40 seconds more
+
+    def test_later_sessions_keep_their_reserve(self) -> None:
+        config = GUIDE.replace(epochs=1, stage1_epochs=0, progressive_unfreeze=False)
+        plan = build_plan(config, images=240, devices=2)  # 10 steps of 12 images on each
+        for minutes, sessions in ((700, 2), (701, 3), (1400, 3)):  # of 720 - 20 minutes each
+            seconds = {4: 60 * minutes / 120}
+            assert how_far(plan, seconds, 0.0).sessions == sessions
+
     def test_slower_stages_cost_what_they_cost(self) -> None:
         slow = {**EVEN, 4: 0.3}
         last = PLAN.stages[-1]
@@ -136,6 +186,12 @@ class TestFitToBudget:
         assert how_far(build_plan(longer, 2736, 2), EVEN, 300).sessions > 1
         assert fitted.stage1_epochs / fitted.epochs == pytest.approx(30 / 140, abs=0.01)
         assert fitted.replace(epochs=140, stage1_epochs=30, warmup_epochs=10) == GUIDE
+
+    def test_validation_takes_its_part_of_the_time(self) -> None:
+        epoch = 1368 * 0.1 / 60
+        for between, epochs in ((0.0, 10), (1368 * 0.1, 5)):
+            fitted = fit_to_budget(GUIDE, 2736, 2, EVEN, 10 * epoch + 0.01, between)
+            assert fitted.epochs == epochs
 
     def test_what_fits_stays(self) -> None:
         assert fit_to_budget(GUIDE, 2736, 2, EVEN, math.inf) == GUIDE
@@ -170,3 +226,26 @@ class TestFitToBudget:
             chosen = estimate.fitted(training, time.time() - passed)
             left = 600 - 30 - passed
             assert left - 2 * epoch < chosen.epochs * epoch <= left
+
+
+@pytest.mark.parametrize(("kept", "copies"), [(0, 9), (1, 11), (3, 13)])
+def test_a_disk_holds_two_states_one_best_and_the_best_epochs_with_one_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, copies: int
+) -> None:
+    """A million parameters of four bytes; 100 images of 500 x 500 pixels in four channels."""
+    there, free = Path(tmp_path), copies * 4e6
+
+    def usage(folder: Path) -> object:
+        return SimpleNamespace(free=free)
+
+    monkeypatch.setattr(budget.shutil, "disk_usage", usage)
+    said = budget.disk_forecast(0, 500, 1_000_000, there / "cache", there / "run", kept)
+    assert "checkpoints" in said
+    free -= 1
+    with pytest.raises(InputError, match="checkpoints need"):
+        budget.disk_forecast(0, 500, 1_000_000, there / "cache", there / "run", kept)
+    free = 1e8
+    assert "images 0.1 GB" in budget.disk_forecast(100, 500, 1, there, there)
+    free = 1e8 - 1
+    with pytest.raises(InputError, match="images need"):
+        budget.disk_forecast(100, 500, 1, there, there)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from camoxpert_nb.machine.devices import GIB
+from camoxpert_nb.machine.distributed import ALONE
 from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training import cost as cost_module
 from camoxpert_nb.training.cost import (
+    Costs,
     StepCost,
     Steps,
+    _time_validation,
     measure_costs,
     measure_step,
     noise,
@@ -111,6 +115,58 @@ def test_the_whole_cost_has_every_stage_and_what_is_between(
     assert costs.epoch(stage) == stage.steps * step.seconds + costs.validation + costs.saving
     assert costs.validation > 0 and costs.saving > 0
     assert costs.per_image(1)[stage.open_blocks] == step.seconds / stage.batch
+
+
+def test_an_epoch_is_its_steps_and_what_follows_them(training: Training) -> None:
+    step = StepCost(images=8, seconds=2.0, fixed_bytes=0, bytes_per_image=0)
+    costs = Costs({4: step, 0: step}, validation=3.0, saving=0.5, decoding=7.0)
+    stage = replace(training.plan.stages[-1], open_blocks=4, steps=10)
+    assert (costs.between, costs.epoch(stage)) == (3.5, 23.5)
+    assert costs.per_image(1)[4] == 0.25
+    assert costs.per_image(2)[4] == 0.5  # two GPUs of a process share its images
+
+
+@pytest.mark.parametrize(("accumulation", "images"), [(1, 8), (3, 24)])
+def test_a_step_costs_all_batches_that_it_adds_up(
+    training: Training, monkeypatch: pytest.MonkeyPatch, accumulation: int, images: int
+) -> None:
+    measured = Steps(seconds=6.0, peak_bytes=GIB, loss=1.0)
+    monkeypatch.setattr(cost_module, "run_steps", lambda *how: measured)
+    settings = step_settings(training.config.replace(accumulation_steps=accumulation))
+    found = measure_step(training.state, settings, 64, 8)
+    assert (found.images, found.seconds_per_image) == (images, 6.0 / images)
+
+
+@pytest.mark.parametrize(
+    ("average", "world", "passes"),
+    [(True, 1, 2 * 12), (False, 1, 12), (False, 5, 3)],  # a fifth of 12, rounded up
+)
+def test_validation_costs_every_batch_of_all_weights(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch, average: bool, world: int, passes: int
+) -> None:
+    """Each batch, of one image, takes a second of a clock that stands still otherwise."""
+    training = prepare(tiny.replace(use_ema=average, stage2_batch_size=1))
+    training.data = replace(training.data, validation=[*training.data.train][:12])
+    training.ranks = replace(ALONE, world=world)
+    clock, timed = [0.0], []
+
+    def validate(net: object, batches: list[dict[str, torch.Tensor]], **how: object) -> None:
+        timed.append([len(batch["index"]) for batch in batches])
+        clock[0] += len(batches)
+
+    monkeypatch.setattr(cost_module, "validate", validate)
+    monkeypatch.setattr(cost_module.time, "perf_counter", lambda: clock[0])
+    assert _time_validation(training) == passes
+    assert timed == [[1] * min(passes, 4)]  # a few of them tell
+
+
+def test_images_of_both_sides_are_decoded(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost_module, "STEADY", 0.0)
+    monkeypatch.setattr(cost_module, "seconds_to_decode", lambda pairs, *how: float(len(pairs)))
+    every = len(training.data.train) + len(training.data.validation)
+    assert measure_costs(training).decoding == every
 
 
 def test_a_step_that_takes_long_is_not_repeated(

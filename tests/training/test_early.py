@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training import score
 from camoxpert_nb.training.best import last_better, update_best
+from camoxpert_nb.training.early import Over, refuse_over, why_over
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.resume import as_saved, resumed_config
 from camoxpert_nb.training.validate import Validation
@@ -150,3 +152,67 @@ def test_a_training_stops_at_its_target(six: Config, scores: list[float]) -> Non
 
 def test_without_either_every_epoch_is_trained(six: Config, scores: list[float]) -> None:
     assert epochs_of(fit(six.replace(target_iou=0.1))) == [1, 2, 3, 4, 5, 6]
+
+
+def over(config: Config, epoch: int, best: dict[str, Any], stages: str = "1112222222") -> str:
+    """Say why a training would end after an epoch; `stages` has the part of each epoch."""
+    parts = [(part, stages.index(part), stages.count(part)) for part in sorted({*stages})]
+    rows = [SimpleNamespace(part=int(p), first_epoch=first) for p, first, _ in parts]
+    plan, state = (
+        SimpleNamespace(stages=rows, epochs=len(stages)),
+        SimpleNamespace(epoch=epoch, best=best),
+    )
+    return why_over(config, plan, state)  # type: ignore[arg-type]
+
+
+def known(epoch: int, iou: float, better: int) -> dict[str, Any]:
+    held = {"epoch": epoch, "iou": iou, "ious": [iou]}
+    return {**held, "highest": held, "better": {"epoch": better, "iou": 0.4, "ious": [0.4]}}
+
+
+@pytest.mark.parametrize(
+    ("epoch", "better", "ends"),
+    [
+        (4, 4, False),  # this one was
+        (6, 4, False),
+        (7, 4, True),  # three since
+        (5, 1, False),  # stage two has its own count, from its begin after three epochs
+        (6, 1, True),
+        (3, 1, False),
+        (10, 4, False),  # it is at its end anyway
+    ],
+)
+def test_patience_counts_the_epochs_of_stage_two_since_a_better_one(
+    tiny: Config, epoch: int, better: int, ends: bool
+) -> None:
+    """The weights that are kept may be of a later epoch, within the error."""
+    found = over(tiny.replace(patience=3), epoch, known(epoch, 0.41, better))
+    assert bool(found) == ends
+    assert over(tiny, epoch, known(epoch, 0.41, better)) == ""  # without patience
+
+
+def test_without_stage_two_patience_counts_from_the_first_epoch(tiny: Config) -> None:
+    assert over(tiny.replace(patience=3), 4, known(4, 0.41, 1), "1111111111")
+    assert not over(tiny.replace(patience=3), 3, known(3, 0.41, 1), "1111111111")
+
+
+@pytest.mark.parametrize(("iou", "ends"), [(0.69, False), (0.7, True), (0.71, True)])
+def test_a_target_that_is_met_is_reached(tiny: Config, iou: float, ends: bool) -> None:
+    config = tiny.replace(target_iou=0.7)
+    assert bool(over(config.replace(stop_at_target=True), 4, known(4, iou, 4))) == ends
+    assert over(config, 4, known(4, iou, 4)) == ""
+
+
+@pytest.mark.parametrize(
+    ("iou", "way_on"),
+    [(0.8, "--no-stop-at-target, or a higher --target-iou"), (0.5, "--patience 0, or more than 4")],
+)
+def test_a_run_that_is_over_names_the_flag_that_lets_it_go_on(
+    tiny: Config, iou: float, way_on: str
+) -> None:
+    config = tiny.replace(target_iou=0.7, stop_at_target=True, patience=3)
+    rows = [SimpleNamespace(part=2, first_epoch=0)]
+    plan = SimpleNamespace(stages=rows, epochs=9)
+    state = SimpleNamespace(epoch=6, best=known(6, iou, 2))
+    with pytest.raises(Over, match=way_on):
+        refuse_over(config, plan, state)  # type: ignore[arg-type]

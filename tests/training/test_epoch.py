@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from slow_images import Slow, SlowToStart
 from training.test_train import make_batch
 
 from camoxpert_nb.data.batches import PairDataset
+from camoxpert_nb.machine.distributed import ALONE
 from camoxpert_nb.machine.gpu_use import verdict
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config
@@ -228,6 +231,34 @@ def test_one_set_of_workers_serves_all_stages_and_loads_ahead(
     assert Run(tiny.checkpoint_dir).records("epoch")[1]["time_percent"]["workers"] == 0.0
 
 
+def test_a_step_is_recorded_with_its_own_rates_and_what_is_left(tiny: Config) -> None:
+    """Those of the middle of each step, whose images it names; the epoch has its last step's."""
+    config = tiny.replace(epochs=6, stage1_epochs=1, progressive_unfreeze=True, uncertainty=1.0)
+    training = prepare(config.replace(batch_size=5, stage2_batch_size=4, augment=0))
+    state, plan = training.state, training.plan
+    state.epoch, stage = 3, plan.stage_at(3)
+    assert (stage.open_blocks, stage.steps, plan.stages[0].steps) == (2, 6, 5)
+    batches = (make_batch(4, seed) for seed in range(6))
+    records = list(EpochSteps(state, plan, batches, step_settings(training.config)))
+    for number, record in enumerate(records):
+        middle = 3 + (number + 0.5) / 6
+        rates = record["lr"]["head"], record["lr"]["backbone"]
+        assert rates == pytest.approx((plan.lr(middle, None), plan.lr(middle, 1)))
+        assert rates[1] > plan.lr(middle, 4) == 0
+        assert (record["epoch"], record["step"], record["stage"]) == (4, number + 1, stage.name)
+        assert record["steps"] == 6 + 2 * 6  # this epoch and the two after it
+        share = 0.5 * (1 - math.cos(math.pi * (middle / 6 - 0.3) / 0.7))  # of all six epochs
+        term = record["weighted"]["uncertainty"] / record["uncertainty"]
+        assert term == pytest.approx(share, rel=1e-4)
+    seconds = sum(record["seconds"] for record in records)
+    assert state.seconds == state.sums["seconds"] == pytest.approx(seconds, rel=1e-9)
+    assert seconds == pytest.approx(sum(state.sums[name] for name in module.TIMES), rel=1e-9)
+    assert 0 < state.sums["data"] < seconds  # waiting counts as time
+    epoch = end_epoch(state, plan)
+    assert epoch["lr"] == records[-1]["lr"]
+    assert epoch["data_wait_percent"] == pytest.approx(epoch["time_percent"]["data"], abs=0.1)
+
+
 def test_an_epochs_terms_add_up_and_its_images_are_scored(config: Config) -> None:
     run = fit(config.replace(uncertainty=0.3))
     for record in (*run.records("epoch"), *run.records("step")):
@@ -253,9 +284,72 @@ def test_the_training_iou_is_the_mean_over_images_with_an_object(config: Config)
     assert not any("/" in name for name in record)
 
 
+def test_a_step_counts_the_images_of_all_processes(config: Config) -> None:
+    training = prepare(config)
+    state = training.state
+    state.ranks = dataclasses.replace(ALONE, world=3)
+    state.ranks.__dict__["total"] = lambda values: 3 * values  # the others have the same
+    batches = (make_batch(3, seed) for seed in range(2))
+    first, second = EpochSteps(state, training.plan, batches, step_settings(config))
+    assert state.seen == 2 * 3 * 3 and state.sums["images"] == 18
+    for record in (first, second):
+        assert record["images_per_second"] == pytest.approx(9 / record["seconds"])
+    record = end_epoch(state, training.plan)
+    assert record["loss"] == pytest.approx((first["loss"] + second["loss"]) / 2)
+    shares = torch.tensor(record["gates"])
+    assert shares.sum(1).tolist() == pytest.approx([1, 1], abs=1e-3)
+
+
 def test_an_epoch_without_objects_has_no_training_iou(config: Config) -> None:
     training = prepare(config)
     batch = make_batch(3)
     batch["mask"] = torch.zeros_like(batch["mask"])
     list(EpochSteps(training.state, training.plan, [batch], step_settings(training.config)))
     assert end_epoch(training.state, training.plan)["train_iou"] is None
+
+
+@pytest.mark.parametrize(("accumulation", "waits"), [(1, [1.0] * 4), (2, [2.0, 2.0])])
+def test_each_step_waits_for_its_own_batches(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch, accumulation: int, waits: list[float]
+) -> None:
+    """Each takes a second to come, a quarter of it the start of workers; a step takes five."""
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+
+    class Late:
+        starting = 0.25
+
+        def __iter__(self) -> Iterator[Any]:
+            for seed in range(4):
+                clock[0] += 1.0
+                yield make_batch(1, seed)
+
+    training = prepare(tiny)
+    settings = dataclasses.replace(step_settings(tiny), accumulation=accumulation)
+    found = []
+    steps = EpochSteps(training.state, training.plan, Late(), settings)  # type: ignore[arg-type]
+    for group, workers, data in steps._groups():
+        assert len(group) == accumulation
+        found.append((workers, data))
+        clock[0] += 5.0
+    assert found == [(0.25 * wait, 0.75 * wait) for wait in waits]
+
+
+def test_a_pause_is_no_gap_of_the_gpu(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two steps in a row the marks tell it, after a pause the host's own clock."""
+    training, clock = prepare(tiny), [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+    steps = EpochSteps(training.state, training.plan, [], step_settings(tiny))
+    queued = {"replayed": True}
+
+    def times(began: float, idle: float) -> float:
+        marks = {"began": Event(began), "ended": Event(began + 1)}
+        step = SimpleNamespace(
+            queued=SimpleNamespace(**queued, **marks), workers=0.0, data=0.0, idle=idle
+        )
+        return steps._times(step, 0.0)["host"]  # type: ignore[arg-type]
+
+    assert times(10.0, 0.5) == 0.5  # nothing was before
+    assert times(11.25, 9.0) == pytest.approx(0.25)
+    assert steps.settle() == []
+    assert times(500.0, 0.125) == 0.125

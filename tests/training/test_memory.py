@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import camoxpert_nb.training.train as train
 from camoxpert_nb.errors import TrainingError
+from camoxpert_nb.machine.distributed import Ranks
 from camoxpert_nb.network.losses import Supervised
 from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training import memory
@@ -183,6 +185,55 @@ def test_a_rehearsal_splits_the_stages_that_do_not_fit(
     assert all(p.grad is None for p in training.state.net.parameters())
 
 
+def test_a_rehearsal_tells_what_an_image_costs(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all batches that a step adds up, on all GPUs of the process."""
+    training = prepare(tiny.replace(batch_size=3, stage2_batch_size=2, accumulation_steps=2))
+    training.state.devices = replace(training.state.devices, ids=(0, 1))
+    tried = []
+
+    def steps(state: Any, settings: Any, size: int, batch: int, steps: int = 9) -> Steps:
+        tried.append((state.opened, batch))
+        return Steps(seconds=24.0, peak_bytes=GIB, loss=1.0)
+
+    monkeypatch.setattr(memory, "run_steps", steps)
+    monkeypatch.setattr(type(training.state), "device", torch.device("cpu"))
+    settings = step_settings(training.config)
+    _, costs = memory.rehearse(training.state, training.plan, settings, 64)
+    last = training.plan.stages[-1].open_blocks
+    assert {*tried} == {(0, 6), (last, 4)}
+    assert costs[0].seconds_per_image == 24 / (6 * 2)
+    assert costs[last].seconds_per_image == 24 / (4 * 2)
+
+
+def test_all_processes_split_as_the_one_that_needs_the_most_parts(tiny: Config) -> None:
+    """And a stage fits where it does in all of them."""
+    training = prepare(tiny)
+
+    class Two(Ranks):
+        answer: tuple[bool, int] = (True, 8)
+
+        def gather(self, value: Any) -> list[Any]:
+            return [value, self.answer]
+
+    state, settings = training.state, step_settings(training.config)
+    state.open_blocks(4)
+    state.ranks = Two()
+    assert memory._fit(state, settings, 64, 2)
+    assert state.parts_per_batch == 8
+    Two.answer = (False, 1)
+    assert not memory._fit(state, settings, 64, 2)
+
+
+def test_what_pytorch_keeps_for_itself_is_free_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 GiB are free and 30 of the 50 taken are PyTorch's own: nine tenths of 50 fit."""
+    gpu = FakeGpu(monkeypatch, total=70 * GIB, taken=20 * GIB)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * GIB, 70 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30 * GIB)
+    assert measure_limit(gpu.step, WHOLE, torch.device("cuda"), most=64).batch == 45
+
+
 def test_a_rehearsal_says_when_nothing_fits(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     training = prepare(tiny)
     room_for(monkeypatch, {False: 4, True: 0})
@@ -227,3 +278,30 @@ def _batches(training: Any) -> Any:
     from camoxpert_nb.training.prepare import Loaders
 
     return Loaders(training).epoch(training.plan.stages[0], 0)
+
+
+def test_advice_halves_the_batch_and_keeps_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 images, added up twice: 4 images four times."""
+    (first, *_) = advice(COST, {"--batch-size": 8}, accumulation=2, size=320, checkpointing=True)
+    assert first.startswith("--batch-size 4 --accumulation-steps 4 (same effective batch; ")
+    unknown = advice(None, {"--batch-size": 8}, accumulation=1, size=320, checkpointing=False)
+    assert len(unknown) == 3 and not any("saves" in tip for tip in unknown)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "stage", "flags"),
+    [
+        (0, "one with 6", "--batch-size 3 --stage2-batch-size 2 --accumulation-steps 2"),
+        (1, "two (all) with 4", "--stage2-batch-size 2 --batch-size 3 --accumulation-steps 2"),
+    ],
+)
+def test_the_stage_that_is_short_is_advised_first(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch, epoch: int, stage: str, flags: str
+) -> None:
+    monkeypatch.setattr(memory, "measure_step", lambda *how: COST)
+    training = prepare(tiny.replace(batch_size=6, stage2_batch_size=4))
+    training.state.epoch = epoch
+    said = memory.memory_advice(training)
+    assert f"out of memory in stage {stage} images per device at 64 px" in said
+    assert f"try: {flags} (same effective batch" in said
+    assert f"`camoxpert resume {training.config.checkpoint_dir}`" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import random
 import shlex
 from pathlib import Path
 
@@ -75,6 +76,28 @@ def test_nothing_is_left_of_it_bit_for_bit(tiny: Config, way: dict[str, object])
     assert epoch_of(searched) == epoch_of(other)
     one, two = (each.state.state_dict() for each in (searched, other))
     assert_equal({**one, "seconds": 0, "sums": 0}, {**two, "seconds": 0, "sums": 0})
+
+
+def test_whatever_is_drawn_and_split_meanwhile_is_as_before(tiny: Config) -> None:
+    """All three sources of random numbers, the rates, and how batches are split."""
+    training = prepare(tiny)
+    training.state.parts, training.state.rates = {0: 2}, [0.25] * len(training.state.rates)
+
+    def numbers() -> list[object]:
+        return [random.random(), np.random.rand(), torch.rand(1).item()]  # noqa: NPY002
+
+    def report(done: int, total: int) -> None:
+        numbers()
+        training.state.parts[0] = 4
+
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(3)
+    expected = numbers()
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(3)
+    search(training, steps=10, report=report)  # type: ignore[arg-type]
+    assert numbers() == expected
+    assert training.state.parts == {0: 2} and {*training.state.rates} == {0.25}
 
 
 def test_a_run_that_stands_in_the_middle_is_left_as_it_is(tiny: Config) -> None:

@@ -25,7 +25,7 @@ from camoxpert_nb.training.banner import banner
 from camoxpert_nb.training.estimate import estimate
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import Training, prepare
-from camoxpert_nb.training.resume import as_saved, restore, resumed_config
+from camoxpert_nb.training.resume import SHAPE, as_saved, restore, resumed_config
 
 
 def stop_at(config: Config, step: int, **how: Any) -> Run:
@@ -288,6 +288,34 @@ def test_what_changes_nothing_from_now_on_leaves_the_schedule(tiny: Config) -> N
     assert [after.lr(t, None) for t in times] == [before.lr(t, None) for t in times]
 
 
+SHAPES = {
+    "epochs": 12,
+    "stage1_epochs": 7,
+    "scheduler": "onecycle",
+    "warmup_epochs": 3,
+    "t_mult": 3,
+    "min_lr": 1e-3,
+    "progressive_unfreeze": True,
+}
+
+
+def test_whatever_shapes_the_rate_is_taken_up_where_the_run_stands(tiny: Config) -> None:
+    """Without a jump, whichever setting is changed, and with what was open then."""
+    config = tiny.replace(epochs=8, stage1_epochs=0, scheduler="cosine_restart", min_lr=1e-6)
+    config = config.replace(warmup_epochs=1, progressive_unfreeze=False)
+    run = stop_at(config.replace(batch_size=8, stage2_batch_size=4), 11)
+    state, before = run.load("last"), taken_up(run)
+    assert before.state.origin is None and {*SHAPES} == SHAPE
+    now = before.plan.time(state["epoch"], state["samples"])
+    for name, value in SHAPES.items():
+        if name == "stage1_epochs":  # it is over
+            continue
+        after = taken_up(run, **{name: value})
+        assert after.state.origin is not None, name
+        assert after.state.origin.time == now and after.state.origin.open_blocks == 4
+        assert after.plan.lr(now, None) == pytest.approx(before.plan.lr(now, None)), name
+
+
 def test_a_stage_that_is_over_keeps_its_length(tiny: Config) -> None:
     run = stop_at(tiny.replace(epochs=4, stage1_epochs=1), 14)
     training = taken_up(run, stage1_epochs=3)
@@ -348,7 +376,7 @@ def test_the_best_of_other_validation_images_is_not_shown(own: Config) -> None:
     first, *_, last = run.records("epoch")
     assert first["validation"] != last["validation"]
     assert run.load_json("summary")["performance"]["best_epoch"] > 2
-    assert int(Watch(run).best().partition("(epoch ")[2].partition(")")[0]) > 2
+    assert int(Watch(run).best().partition("(epoch ")[2].partition(",")[0].rstrip(")")) > 2
 
 
 def test_a_new_rate_counts_for_both_stages_where_one_follows_the_other(tiny: Config) -> None:
@@ -360,9 +388,11 @@ def test_a_new_rate_counts_for_both_stages_where_one_follows_the_other(tiny: Con
 def test_the_dry_run_of_a_resume_refuses_as_it_would_and_costs_what_is_left(tiny: Config) -> None:
     run = stop_at(tiny.replace(epochs=4, stage1_epochs=1), 14)
     history = (run.folder / "history.jsonl").read_bytes()
-    with pytest.raises(InputError, match="--img-size"):
-        taken_up(run, img_size=32)
-    told = estimate(taken_up(run))
+    with pytest.raises(InputError, match="--img-size 64 -> 32"):
+        resumed_config(run.folder, {"img_size": 32})  # before anything is read
+    goes_on = taken_up(run)
+    assert "goes on           in epoch 3, 8 of its images done; 14 steps in all" in banner(goes_on)
+    told = estimate(goes_on)
     left = sum(row["epochs"] for row in told["stages"])
     assert 1 < left < 2 and "one" not in [row["name"] for row in told["stages"]]
     assert told["decoding_seconds"] == 0

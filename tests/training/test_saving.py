@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,58 @@ def test_what_is_written_is_what_was_handed_over(tmp_path: Path) -> None:
     found = run.load("last")
     assert found["net"]["w"].tolist() == found["list"][0].tolist() == [1, 1, 1]
     saver.close()
+
+
+def slow(run: Run, begun: threading.Event) -> None:
+    """Let each checkpoint take a moment."""
+    whole = run.save
+
+    def save(*args: Any) -> None:
+        begun.set()
+        time.sleep(0.2)
+        whole(*args)
+
+    run.save = save  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("way", ["finish", "close"])
+def test_what_was_begun_is_written_before_the_end(tmp_path: Path, way: str) -> None:
+    run, begun = Run(tmp_path), threading.Event()
+    slow(run, begun)
+    saver = Saver(run, beside=True)
+    saver.save("last", {"step": 1})
+    begun.wait(10)
+    getattr(saver, way)()
+    assert run.load("last") == {"step": 1}
+    saver.close()
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_save_is_told_when_it_is_there_and_its_failure_is_raised(
+    tmp_path: Path, beside: bool
+) -> None:
+    """By the next save of that name, or at the end; one that failed is not told."""
+    run, told = Run(tmp_path), list[str]()
+    saver = Saver(run, beside=beside)
+    saver.save("last", {"step": 1}, lambda: told.append(f"there: {run.has('last')}"))
+    saver.finish()
+    assert told == ["there: True"]
+
+    def fail(state: dict[str, Any]) -> None:
+        raise TrainingError("the disk is full")
+
+    for again in (lambda: saver.save("last", {}), saver.finish):
+        with pytest.raises(TrainingError, match="is full"):
+            saver.save("last", {}, lambda: told.append("never"), fail)
+            again()
+    assert told == ["there: True"]
+    saver.close()
+
+
+def test_the_processes_beside_the_first_keep_no_epoch(tmp_path: Path) -> None:
+    for run, count in ((Onlooker(tmp_path), 3), (Run(tmp_path), 0)):
+        Saver(run, beside=False).keep(count, 1, 0.5, {"net": {}})
+        assert [*tmp_path.iterdir()] == []
 
 
 def test_trainings_that_save_beside_are_the_same(

@@ -121,7 +121,7 @@ def test_no_group_ever_rises_above_its_base_or_falls_below_its_share_of_the_mini
 
 
 @pytest.mark.parametrize("warmup", [0, 10])
-@pytest.mark.parametrize("growth", [1, 2, 3])
+@pytest.mark.parametrize("growth", [1, 2, 3, 5])
 @pytest.mark.parametrize("part", [1, 2])
 @pytest.mark.parametrize("scheduler", ["cosine", "onecycle", "cosine_restart"])
 def test_each_part_rises_once_to_its_rate_and_ends_at_the_floor(
@@ -134,7 +134,7 @@ def test_each_part_rises_once_to_its_rate_and_ends_at_the_floor(
     rises = [i for i, (a, b) in enumerate(itertools.pairwise(found)) if b > a * (1 + 1e-9)]
     climbs = sum(b - a > 1 for a, b in itertools.pairwise([-2, *rises]))
     first = int(scheduler == "onecycle" or warmup > 0)
-    periods = {1: 4, 2: 2, 3: 2}[growth] if scheduler == "cosine_restart" else 1
+    periods = {1: 4, 2: 2, 3: 2, 5: 2}[growth] if scheduler == "cosine_restart" else 1
     assert climbs == first + periods - 1
 
 
@@ -179,6 +179,37 @@ def test_more_epochs_neither_jump_nor_close_a_block(time: float) -> None:
     path = [after.lr(t, None) for t in np.linspace(time, end, 200, endpoint=False)]
     assert all(a >= b for a, b in itertools.pairwise(path))
     assert path[-1] == pytest.approx(1e-5, rel=0.05)
+
+
+def test_a_block_that_a_change_opens_rises_from_there() -> None:
+    """Two blocks were open at 120.25 of a stage that, by the new table, had opened all at 103."""
+    plan = make_plan(origin=Origin(120.25, 0.4, 2))
+    assert plan.lr(120.75, 4) == pytest.approx(0.5 * plan.lr(120.75, 1))
+    assert plan.lr(120.75, 2) == plan.lr(120.75, 1) == pytest.approx(0.1 * plan.lr(120.75, None))
+    assert plan.lr(121.25, 4) == plan.lr(121.25, 1)
+
+
+@pytest.mark.parametrize(
+    ("time", "warmup", "peak"),
+    [
+        (34.0, 10, 40.0),  # the peak is still to come
+        (45.0, 10, 46.0),  # it is over: one epoch is left to rise in
+        (139.0, 10, 139.5),  # or half of what is left, where that is less
+    ],
+)
+def test_a_rate_that_was_rising_goes_on_to_its_peak(time: float, warmup: int, peak: float) -> None:
+    plan = make_plan(warmup_epochs=warmup, origin=Origin(time, 0.2, 4, rising=True))
+    assert plan.factor(time) == pytest.approx(0.2)
+    assert plan.factor((time + peak) / 2) == pytest.approx(0.6)
+    assert plan.factor(peak) == pytest.approx(1)
+    assert plan.rises(peak - 1e-6) and not plan.rises(peak)
+    assert plan.factor(peak + 0.1) < 1
+
+
+def test_a_warm_up_takes_half_a_part_at_the_most() -> None:
+    plan = make_plan(epochs=34, warmup_epochs=10)  # four epochs of stage two
+    assert plan.factor(31) == pytest.approx(0.5)
+    assert plan.factor(32) == pytest.approx(1)
 
 
 class Net(nn.Module):
@@ -266,6 +297,51 @@ def test_scale_lr_scales_the_whole_schedule() -> None:
         assert scaled.lr(time, None) == pytest.approx(plain.lr(time, None) / 2)
         assert scaled.lr(time, 1) == pytest.approx(plain.lr(time, 1) / 2)
     assert "is scaled to" in lr_warnings(BALANCED.replace(scale_lr=True), 1)[0]
+
+
+def test_each_part_has_what_the_settings_give_to_it() -> None:
+    """All numbers differ: 8 x 2 x 3 images meant for 24, and 4 x 2 x 3 meant for 96."""
+    config = BALANCED.replace(
+        lr=1e-3,
+        stage2_lr=4e-4,
+        lr_batch=24,
+        stage2_lr_batch=96,
+        min_lr=1e-6,
+        batch_size=8,
+        stage2_batch_size=4,
+        accumulation_steps=3,
+        t_mult=3,
+        epochs=9,
+        stage1_epochs=3,
+        warmup_epochs=2,
+        backbone_lr_factor=0.3,
+        scheduler="cosine_restart",
+        scale_lr=True,
+    )
+    plan = build_plan(config, 500, 2)
+    table = [(s.part, s.open_blocks, s.batch, s.effective, s.steps) for s in plan.stages]
+    assert table == [(1, 0, 8, 48, 10), *((2, blocks, 4, 24, 20) for blocks in (1, 2, 4))]
+    rates = [stage.lr for stage in plan.stages]
+    assert rates == pytest.approx([1e-3 * 48 / 24, *[4e-4 * 24 / 96] * 3])
+    assert plan.min_lr == pytest.approx(1e-6 / 4)  # the lower of the two factors
+    assert (plan.images, plan.devices, plan.warmup_epochs, plan.t_mult) == (500, 2, 2, 3)
+    assert (plan.backbone_factor, plan.scheduler, plan.origin) == (0.3, "cosine_restart", None)
+    assert plan.in_rows()[1] == {
+        "name": "two (block 4)",
+        "first_epoch": 3,
+        "epochs": 2,
+        "steps": 20,
+        "open_blocks": 1,
+        "batch": 4,
+    }
+    ends = [plan.lr(end - 1e-9, None) for end in (3, 9)]
+    assert ends == pytest.approx([1e-6 / 4] * 2, rel=1e-3)
+
+
+@pytest.mark.parametrize(("first", "second"), [(8, 4), (4, 8)])
+def test_the_larger_batch_of_the_two_must_fit(first: int, second: int) -> None:
+    with pytest.raises(InputError, match="a batch of 8 images"):
+        build_plan(BALANCED.replace(batch_size=first, stage2_batch_size=second), 6, 1)
 
 
 def test_a_rate_that_was_given_is_meant_for_the_batch_at_hand() -> None:

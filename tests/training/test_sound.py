@@ -19,7 +19,7 @@ from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.prepare import prepare
-from camoxpert_nb.training.sound import why_unsound
+from camoxpert_nb.training.sound import _gentler, why_spoiled, why_unsound
 
 EXPLODES = {"lr": 1.0, "weight_decay": 100.0, "warmup_epochs": 0, "scheduler": "none"}
 
@@ -90,6 +90,45 @@ def test_a_run_that_explodes_says_what_to_do_and_that_works(tiny: Config, which:
     went_on = Run(run.folder if which == 0 else run.folder.with_name("run-2"))
     assert len(went_on.records("epoch")) == 8
     assert all(is_finite(state) and state for state in checkpoints(went_on).values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "gentler"),
+    [
+        ({}, {"lr": 6.5e-5}),  # a tenth; the rest is known to work
+        ({"lr": 1e-1, "min_lr": 1e-3}, {"lr": 6.5e-4, "min_lr": 6.5e-6}),
+        (  # below the lower of the two
+            {"lr": 1e-3, "stage2_lr": 1e-4, "min_lr": 2e-5},
+            {"lr": 1e-4, "stage2_lr": 1e-5, "min_lr": 1e-7},
+        ),
+        ({"lr": 1e-3, "stage2_lr": 1e-1}, {"lr": 1e-4, "stage2_lr": 1.5e-4}),
+        ({"clip": 5.0, "deep_weight": 3.0}, {"lr": 6.5e-5, "clip": 1.0, "deep_weight": 1.0}),
+        ({"balance": 1.0, "uncertainty": 0.5}, {"lr": 6.5e-5, "balance": 0.1, "uncertainty": 0.0}),
+        ({"weight_decay": 2.0}, {"lr": 6.5e-5, "weight_decay": 1e-4}),
+        ({"weight_decay": 1.0, "clip": 0.5}, {"lr": 6.5e-5}),
+    ],
+)
+def test_gentler_settings_are_those_that_are_known_to_work(
+    settings: dict[str, float], gentler: dict[str, float]
+) -> None:
+    found = _gentler(Config(**settings))  # type: ignore[arg-type]
+    assert found == pytest.approx(gentler)
+    Config(**settings).replace(**found)  # and they fit together
+
+
+def test_a_scaler_may_skip_more_steps_to_find_its_scale(tiny: Config) -> None:
+    state = prepare(tiny).state
+    state.scaler = torch.amp.GradScaler("cpu")
+    for skipped, ends, wrong in ((3, False, False), (11, True, False), (12, False, True)):
+        state.skipped_in_row = skipped
+        assert bool(why_unsound(state, epoch_ends=ends)) == wrong
+    assert why_spoiled(state, all_skipped=True) == ""  # one more epoch tells
+    state.scaler = torch.amp.GradScaler("cpu", enabled=False)
+    assert "all steps" in why_spoiled(state, all_skipped=True)
+    assert why_spoiled(state, all_skipped=False) == ""
+    state.skipped_in_row = 0
+    next(state.net.parameters()).data.fill_(float("nan"))
+    assert "weights" in why_spoiled(state, all_skipped=False)
 
 
 def test_a_good_run_that_is_lost_later_keeps_its_good_state(tiny: Config) -> None:

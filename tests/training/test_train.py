@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import json
 import math
 from typing import Any
@@ -12,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from camoxpert_nb.data.augment import K
+from camoxpert_nb.machine.distributed import ALONE, Ranks
 from camoxpert_nb.network.losses import total
 from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training.epoch import EpochSteps, end_epoch
 from camoxpert_nb.training.prepare import prepare, step_settings
 from camoxpert_nb.training.state import TrainState, backbone_blocks
-from camoxpert_nb.training.train import MOST_SKIPPED, Batch, ramp, train_step
+from camoxpert_nb.training.train import Batch, loss_weights, ramp, train_step
 
 WEIGHTS = {"deep": 1.0, "balance": 0.01, "uncertainty": 0.0}
 
@@ -177,7 +180,7 @@ def test_under_a_scaler_an_infinite_step_is_skipped_and_the_scale_halves(
     state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     values = train_step(state, [make_batch(4)], settings, WEIGHTS)
     assert values["skipped"] == 0
-    assert state.skipped_in_row == 0 < MOST_SKIPPED
+    assert state.skipped_in_row == 0
 
 
 def test_scaled_and_plain_steps_move_the_weights_alike(state: TrainState, settings: Any) -> None:
@@ -282,3 +285,127 @@ def test_the_router_gets_a_gradient_from_the_structure_loss_alone(
     assert routers
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in routers if p.ndim > 1)
     assert len(backbone_blocks(state.net)) == 4
+
+
+def test_a_step_draws_from_its_seed_its_number_and_its_process(
+    state: TrainState, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each pass anew, so that one that is taken again in parts draws the same."""
+    import camoxpert_nb.training.train as module
+
+    seeded: list[tuple[int, ...]] = []
+    monkeypatch.setattr(module, "seed_step", lambda *place: seeded.append(place))
+    state.ranks = dataclasses.replace(ALONE, rank=2)
+    for number in (7, 8):
+        state.step = number
+        train_step(state, [make_batch(2)], settings, WEIGHTS)
+    assert {*seeded} == {(settings.seed, 7, 2), (settings.seed, 8, 2)}
+
+
+def test_dropout_is_the_same_for_the_same_step_whatever_was_drawn_before(
+    state: TrainState, settings: Any
+) -> None:
+    state.net.reduce[0] = nn.Sequential(state.net.reduce[0], nn.Dropout(0.5))  # type: ignore[index, operator]
+    losses = []
+    for drawn, number in ((1, 5), (2, 5), (1, 6)):
+        twin = copy.deepcopy(state)
+        twin.step = number
+        torch.manual_seed(drawn)
+        losses.append(train_step(twin, [make_batch(4)], settings, WEIGHTS)["structure"])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_gradients_are_exchanged_with_the_last_part_of_the_last_batch(
+    state: TrainState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import camoxpert_nb.training.train as module
+
+    state.parts[state.opened] = 2
+    parts = [*module._parts(state, [make_batch(4), make_batch(3, 1)], 0.0, None)]
+    assert [len(image) for image, _, _ in parts] == [2, 2, 2, 1]
+    assert [last for *_, last in parts] == [False, False, False, True]
+    waited: list[str] = []
+
+    class Wrapped(nn.Module):
+        def no_sync(self) -> Any:
+            waited.append("waits")
+            return contextlib.nullcontext()
+
+    monkeypatch.setattr(module, "DistributedDataParallel", Wrapped)
+    for last in (False, True):
+        with module._in_step(Wrapped(), last), module._in_step(nn.Linear(1, 1), last):
+            pass
+    assert waited == ["waits"]
+
+
+class Alike(Ranks):
+    """One of three processes that all have the same images."""
+
+    def total(self, values: Tensor) -> Tensor:
+        return 3 * values
+
+
+def test_what_is_told_of_a_step_is_the_mean_over_processes(
+    state: TrainState, settings: Any
+) -> None:
+    """Losses, usage and shares are those of one; counts are those of three."""
+    twin = copy.deepcopy(state)
+    twin.ranks = Alike(0, 3)
+    one, three = (train_step(each, [make_batch(4)], settings, WEIGHTS) for each in (state, twin))
+    assert one == pytest.approx(three, rel=1e-5)
+    torch.testing.assert_close(state.usage, twin.usage)
+    torch.testing.assert_close(3 * state.shares, twin.shares)  # type: ignore[operator]
+
+
+def test_usage_follows_a_tenth_of_the_way_after_its_first_step(
+    state: TrainState, settings: Any
+) -> None:
+    """And the balance looks at what it was before the step."""
+    seen: list[Tensor] = []
+    usage, shares = [], []
+    for seed in range(3):
+        before = None if state.shares is None else state.shares.clone()
+        train_step(state, [make_batch(4, seed)], settings, WEIGHTS)
+        assert state.usage is not None and state.shares is not None
+        usage.append(state.usage.clone())
+        gates = state.shares - (0 if before is None else before)  # all seven are chosen
+        shares.append(gates / 4)
+        seen.append(state.counted.clone())
+    torch.testing.assert_close(usage[0], shares[0])
+    torch.testing.assert_close(usage[1], 0.9 * usage[0] + 0.1 * shares[1])
+    torch.testing.assert_close(usage[2], 0.9 * usage[1] + 0.1 * shares[2])
+    assert [int(each) for each in seen] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e6])
+def test_gradients_are_clipped_at_the_settings_norm(
+    state: TrainState, settings: Any, clip: float
+) -> None:
+    """After they were divided by the scale; what is told is the norm before."""
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    twin = copy.deepcopy(state)
+    twin.scaler = torch.amp.GradScaler("cpu", enabled=False)
+    settings = dataclasses.replace(settings, clip=clip)
+    told = [train_step(each, [make_batch(4)], settings, WEIGHTS) for each in (state, twin)]
+    assert told[0]["gradient_norm"] == pytest.approx(told[1]["gradient_norm"], rel=1e-4)
+    for each in (state, twin):
+        norm = torch.stack([gradient.norm() for gradient in gradients(each)]).norm().item()
+        assert norm == pytest.approx(min(clip, told[0]["gradient_norm"]), rel=1e-3)
+
+
+def test_skipped_steps_in_a_row_are_counted_anew_after_a_good_one(
+    state: TrainState, settings: Any
+) -> None:
+    bad = WEIGHTS | {"deep": math.inf}
+    counts = []
+    for weights in (bad, bad, WEIGHTS, bad):
+        train_step(state, [make_batch(2)], settings, weights)
+        counts.append((state.skipped_in_row, state.averaged, int(state.counted)))
+    assert counts == [(1, 0, 0), (2, 0, 0), (0, 1, 1), (1, 1, 1)]
+
+
+def test_weights_of_the_losses_are_those_of_the_settings(settings: Any) -> None:
+    own = dataclasses.replace(settings, deep=0.3, balance=0.2, uncertainty=0.8)
+    assert loss_weights(own, 0.2) == {"deep": 0.3, "balance": 0.2, "uncertainty": 0.0}
+    assert loss_weights(own, 0.65)["uncertainty"] == pytest.approx(0.4)
+    assert loss_weights(own, 1.0)["uncertainty"] == pytest.approx(0.8)

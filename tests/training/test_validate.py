@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from camoxpert_nb.evaluation.metrics import measure
 from camoxpert_nb.machine.distributed import Ranks
 from camoxpert_nb.network.losses import Supervised
-from camoxpert_nb.training.validate import Validation, average_batch_norm, validate
+from camoxpert_nb.training.validate import Validation, average_batch_norm, preview, validate
 
 
 class Known(nn.Module):
@@ -101,3 +101,112 @@ def test_statistics_are_shared_before_validation() -> None:
     assert net.running_mean is not None and net.running_var is not None
     assert net.running_mean.tolist() == [0.5] * 3 and net.running_var.tolist() == [1.5] * 3
     assert average.running_mean is not None and average.running_mean.tolist() == [7] * 3
+
+
+class Moody(Known):
+    """A network whose answers hang on its mode: dropout, and a norm that learns its statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.norm = nn.Dropout(0.5), nn.BatchNorm2d(3)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        even = torch.full((len(image), 1, 2), 0.5)
+        return {**super().forward(self.drop(self.norm(image))), "gates": even}
+
+
+class Set:
+    """Images by position, as PairDataset gives them."""
+
+    def __init__(self, count: int) -> None:
+        masks = torch.zeros(count, 1, 16, 16)
+        for index in range(count):
+            masks[index, :, : 1 + index % 15, :5] = 1
+        self.whole = batch(masks)
+
+    def __len__(self) -> int:
+        return len(self.whole["index"])
+
+    def __getitem__(self, places: list[int]) -> dict[str, Tensor]:
+        return {name: values[places] for name, values in self.whole.items()}
+
+
+def test_a_network_is_scored_in_evaluation_mode_and_goes_on_in_its_own() -> None:
+    net, images = Moody(), Set(4)
+    net.drop.eval()  # as frozen parts are
+    before = {name: value.clone() for name, value in net.named_buffers()}
+    found = validate(net, [images.whole])
+    shown = preview(net, images)  # type: ignore[arg-type]
+    assert validate(net, [images.whole]) == found
+    assert all(torch.equal(value, before[name]) for name, value in net.named_buffers())
+    assert net.training and net.norm.training and not net.drop.training
+    expected = net.eval()(images.whole["image"] / 255)["logits"].sigmoid()
+    assert shown["probability"].tolist() == (expected[:, 0] * 255).round().int().tolist()
+    ious = [
+        measure(one[0].detach().numpy(), mask[0].numpy()).values["iou"]
+        for one, mask in zip(expected, images.whole["mask"], strict=True)
+    ]
+    assert found.ious == pytest.approx(ious)
+
+
+def test_every_image_of_every_process_counts_once_and_in_order() -> None:
+    """Three processes hold every third of 20 images, in batches of two."""
+    images = Set(20)
+    parts: dict[int, list[Any]] = {}
+
+    class Rank(Ranks):
+        def gather(self, value: Any) -> list[Any]:
+            parts[self.rank] = value
+            return [*parts.values()]
+
+    for rank in (2, 1, 0):
+        mine = list(range(20))[rank::3]
+        batches = [images[mine[place : place + 2]] for place in range(0, len(mine), 2)]
+        found = validate(Known(), batches, ranks=Rank(rank, 3))
+    whole = validate(Known(), [images.whole])
+    assert len(found.ious) == 20
+    assert found.ious == pytest.approx(whole.ious) and found.loss == pytest.approx(whole.loss)
+    assert found.mae == pytest.approx(whole.mae)
+
+
+@pytest.mark.parametrize(("broken", "finite"), [({1}, True), ({0, 1, 2}, False)])
+def test_a_network_is_lost_when_it_gives_no_number_for_any_image(
+    broken: set[int], finite: bool
+) -> None:
+    class Broken(Known):
+        def forward(self, image: Tensor) -> dict[str, Tensor]:
+            logits = super().forward(image)["logits"]
+            logits[list(broken)] = float("nan")
+            return {"logits": logits}
+
+    assert validate(Broken(), [Set(3).whole]).finite is finite
+
+
+def test_a_loss_of_ones_own_is_told_what_counts() -> None:
+    masks = torch.zeros(2, 2, 16, 16)
+    masks[:, 0, :4], masks[0, 1, 8:] = 1, 1
+
+    class Own(nn.Module):
+        def forward(self, logits: Tensor, object_: Tensor, counted: Tensor) -> Tensor:
+            return counted.mean((1, 2, 3)) + 10 * object_.mean((1, 2, 3))
+
+    whole = batch(masks[:, :1]) | {"mask": masks.to(torch.uint8)}
+    found = validate(WithLevels(), [whole], own=Own())
+    assert found.loss == pytest.approx((0.5 + 2.5 + 1.0 + 2.5) / 2)
+
+
+def test_the_images_shown_are_from_all_over_the_set() -> None:
+    found = preview(Moody(), Set(34))  # type: ignore[arg-type]
+    assert found["index"].tolist() == list(range(0, 34, 3))
+    assert len(preview(Moody(), Set(5))["index"]) == 5  # type: ignore[arg-type]
+
+
+def test_whole_numbers_are_not_averaged_over_processes() -> None:
+    """How many batches a norm has seen is the same in all."""
+    net, average = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    assert net.num_batches_tracked is not None and average.weight is not None
+    net.num_batches_tracked.fill_(4)
+    average.weight.data.fill_(0.5)
+    average_batch_norm(net, average, TwoRanks(0, 2))
+    assert net.num_batches_tracked == 4
+    assert average.weight.tolist() == [0.5] * 3  # the weights are the same already
