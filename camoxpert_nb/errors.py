@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .outside.terminal import paged
+
 STOPPED = 130  # exit code of what was stopped before its end, as shells report Ctrl-C
 
 
@@ -20,7 +22,7 @@ class KitError(Exception):
 
     def _render_traceback_(self, *_: Any, **__: Any) -> list[str]:
         """Return what a notebook shows of it: the sentence, without our lines of code."""
-        return str(self).splitlines() or [type(self).__name__]
+        return paged(str(self)).splitlines() or [type(self).__name__]
 
 
 class InputError(KitError, ValueError):

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..machine.devices import choose_precision, pick_devices
 from ..network.build import load_run
 from ..outside.paths import given
+from ..outside.terminal import paged
 from ..runs.place import check_run
 from ..runs.run import Run
 from ..settings.config import Config
@@ -76,7 +77,7 @@ class Judged(Scored):
                 f"(IoU {self.threshold.iou:.3f} there)"
                 + (": these very images, so a bound" if self.split == "validation" else "")
             )
-        return "\n".join(line for line in lines if line)
+        return paged("\n".join(line for line in lines if line))
 
     @property
     def gain(self) -> str:

@@ -30,6 +30,7 @@ from ..evaluation.predict import Kept, Predictor
 from ..evaluation.routing import Dependence, by_place, dependence, object_shares
 from ..evaluation.scoring import evaluate
 from ..evaluation.which_images import choose_pairs
+from ..outside.terminal import paged
 from ..runs.run import Run
 from ..settings.config import EXPERTS, MIXED
 from .canvas import stage_names
@@ -69,7 +70,7 @@ class Explored:
         self.experts = EXPERTS[: self.gates.shape[2]]
 
     def __repr__(self) -> str:
-        return f"Explored({len(self.pairs)} images: {self.note})"
+        return paged(f"Explored({len(self.pairs)} images: {self.note})")
 
     def map_of(self, image: str | int) -> Array:
         """Return the map of an image at its mask's size, (H, W) uint8 of 0...255, as it counts."""

@@ -24,6 +24,7 @@ from ..data.layouts import ImageSet, find_datasets
 from ..data.selection import input_root, select
 from ..data.synthetic import make_synthetic
 from ..errors import InputError
+from ..outside.terminal import paged
 from ..runs.latest import LATEST
 from ..runs.place import enter_kit
 from ..runs.process import other_settings
@@ -58,7 +59,7 @@ class Session:
         self.notes.append(text)
 
     def __repr__(self) -> str:
-        return "\n".join(self.lines)
+        return paged("\n".join(self.lines))
 
     @property
     def goes_on(self) -> bool:

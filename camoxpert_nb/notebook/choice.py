@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..data.reading import Reading
 from ..data.selection import find_data
 from ..errors import InputError
+from ..outside.terminal import PAGE, kernel_shell
 from ..runs.run import NEXT
 from ..settings.config import OPEN, Config, as_flags, make_config
 from ..settings.decide import FOLLOWING, decisions, open_settings, told
@@ -136,9 +137,29 @@ def rates(plan: Plan) -> tuple[Floats, dict[str, Floats]]:
 
 
 def command_line(config: Config) -> str:
-    """Return the shell command that trains with these settings: what differs from the preset."""
+    """Return the shell command that trains with these settings: what differs from the preset.
+
+    In a notebook a long one stands on several lines, as a shell takes them too.
+    """
+    words, lines = words_of(config), [""]
+    for word in words:
+        if kernel_shell() is not None and len(f"{lines[-1]} {word}") > PAGE - 2:
+            lines.append(f"   {word}")
+        else:
+            lines[-1] += f" {word}"
+    return " \\\n".join(lines)[1:]
+
+
+def words_of(config: Config) -> list[str]:
+    """Return the words of the shell command, quoted, each flag with its value."""
     given = told(config, usual_here(config.preset, device=config.device))
-    return shlex.join(["camoxpert", "train", "--preset", config.preset, *as_flags(given)])
+    words: list[str] = []
+    for word in ("--preset", config.preset, *as_flags(given)):
+        if word.startswith("--") or not words:
+            words.append(shlex.quote(word))
+        else:
+            words[-1] += f" {shlex.quote(word)}"
+    return ["camoxpert train", *words]
 
 
 def marks(config: Config, usual: Mapping[str, Any], photos: int, devices: int) -> dict[str, str]:

@@ -20,13 +20,14 @@ from ..errors import InputError, TrainingError
 from ..figures.curves import panels
 from ..figures.live_images import live_images
 from ..figures.style import loss_name
+from ..outside.terminal import kernel_shell, paged
 from ..runs import process
 from ..runs.process import Status
 from ..runs.records import Watch
 from ..runs.run import Record, Run
 from .kept import Keeping, Parts
 from .panel_text import BOX, head_of, log_of, table_of
-from .shown import cell_name, close_all, kernel_shell, take_place, unattended, view_of
+from .shown import cell_name, close_all, take_place, unattended, view_of
 
 FASTEST, SLOWEST = 1.0, 5.0  # seconds between two looks at the folder
 BUTTONS = {  # description: icon, help, and when it makes sense
@@ -75,7 +76,7 @@ class Dashboard(Parts):
 
     def __str__(self) -> str:
         self.refresh()
-        return self._watch.line()
+        return paged(self._watch.line())
 
     @property
     def status(self) -> Status:

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..outside.terminal import folded
+from ..outside.terminal import PAGE, folded
 from ..runs.process import status, tail
 from ..runs.records import Watch
 from ..runs.run import Run
@@ -19,7 +19,6 @@ from .panel_text import COLUMNS, HEADS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS_OF_A_PAGE = 100  # of a notebook; its page would break longer lines within words
 Bundle = dict[str, Any]
 
 
@@ -131,7 +130,7 @@ def figure_bundle(run: Run) -> Bundle:
 
 def log_bundle(run: Run, lines: int) -> Bundle:
     """Return the end of the log."""
-    shown = [folded(line, COLUMNS_OF_A_PAGE) for line in tail(run.folder / "log.txt", lines)]
+    shown = [folded(line, PAGE) for line in tail(run.folder / "log.txt", lines)]
     return _text("\n".join(shown) or "No log yet.")
 
 

@@ -25,7 +25,7 @@ from ..settings.config import GROUPS, PRESETS, Config, make_config
 from ..settings.decide import told
 from ..settings.recipe import IN_PROPORTION
 from . import choice
-from .choice import command_line, count_devices, on_this_machine, propose, unsaved
+from .choice import command_line, count_devices, on_this_machine, propose, unsaved, words_of
 from .estimating import Estimate
 from .outlook import look_ahead
 from .picker_fields import (
@@ -273,7 +273,7 @@ class ConfigPicker:
         named = ", ".join(f"<b>{name}</b> {html.escape(as_text(v))}" for name, v in changes.items())
         self.changed.value = f"differs from <b>{config.preset}</b> in: {named or 'nothing'}"
         self.outlook.value = self._seen.as_html()
-        self.command.value = self.command_line()
+        self.command.value = " ".join(words_of(config))  # the field breaks it itself
 
     def _note_changes(self) -> dict[str, Any]:
         """Say beside each field what it means and what holds without it; return what differs."""

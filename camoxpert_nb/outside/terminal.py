@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple, TextIO
 GAP = "  "  # between the parts of a line
 USUAL = 80  # columns of a terminal that does not tell its width
 UNBROKEN = "\0"  # stands for a blank at which no line is broken
+PAGE = 100  # columns of a notebook's cell; its page would break longer lines within words
 HANG = 10  # columns before what is left of a line of many parts
 
 # What begins a line that is to be typed: a program's name, a call, a path of a file.
@@ -207,6 +208,13 @@ def folded(line: str, most: int) -> str:
         replace_whitespace=False,
     )
     return "\n".join(lines).replace(UNBROKEN, " ")
+
+
+def paged(text: str) -> str:
+    """Return lines as a notebook's page shows them best, folded; as they are where this is none."""
+    if kernel_shell() is None:
+        return text
+    return "\n".join(folded(line, PAGE) for line in text.split("\n"))
 
 
 def width(text: str) -> int:

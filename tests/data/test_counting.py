@@ -83,9 +83,15 @@ def test_what_is_counted_is_told_in_rows() -> None:
         ("of these", "32 CAM (an object is there), 4 NonCAM (none is)"),
         ("test sets", "T 8"),
         ("left out", "2 copies"),
+        (
+            "look at",
+            "6 images validate: which epoch is the best is mostly chance. Hold out more "
+            "(--val-share 0.2), or add images",
+        ),
         ("look at", "d"),
         ("look at", "n"),
     ]
+    assert replace(found, validation=8).rows()[6] == ("look at", "d")
     assert replace(found, exact=False).rows()[1] == ("train on", "about 30 images")
 
 

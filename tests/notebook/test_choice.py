@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from camoxpert_nb.notebook import choice
-from camoxpert_nb.notebook.choice import presets_table
+from camoxpert_nb.notebook.choice import command_line, presets_table
+from camoxpert_nb.settings.config import make_config
+
+
+def test_in_a_notebook_a_long_command_is_broken_between_its_flags(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(choice, "_listed_gpus", list)
+    config = make_config("tiny", dataset_path="/a b/" + 40 * "c", weights="/" + 60 * "w", epochs=9)
+    (line,) = command_line(config).split("\n")
+    monkeypatch.setattr(choice, "kernel_shell", object)
+    lines = command_line(config).split("\n")
+    assert lines[0] == f"camoxpert train --preset tiny --dataset-path '/a b/{40 * 'c'}' \\"
+    assert lines[1] == f"    --weights /{60 * 'w'} --epochs 9"
+    assert shlex.split(" ".join(lines).replace(" \\ ", " ")) == shlex.split(line)
+    assert command_line(make_config("tiny")) == "camoxpert train --preset tiny"
 
 
 def test_the_presets_stand_side_by_side_as_they_are_here(monkeypatch: pytest.MonkeyPatch) -> None:

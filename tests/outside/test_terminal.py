@@ -12,7 +12,18 @@ import pytest
 from PIL import Image
 
 import camoxpert_nb
-from camoxpert_nb.outside.terminal import Part, columns, fitted, folded, harmless, room, tell, width
+from camoxpert_nb.outside import terminal
+from camoxpert_nb.outside.terminal import (
+    Part,
+    columns,
+    fitted,
+    folded,
+    harmless,
+    paged,
+    room,
+    tell,
+    width,
+)
 
 HOME = str(Path(camoxpert_nb.__file__).parents[1])
 
@@ -147,6 +158,16 @@ def test_a_part_stays_whole() -> None:
     for most in range(30, 90):
         assert "IoU 0.413 (EMA 0.412) best" in folded(LINES[1], most)
         assert "lr 1e-05/0" in folded(LINES[1], most)
+
+
+def test_a_page_gets_lines_of_a_hundred_columns_and_a_pipe_gets_them_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = "word " * 30 + "end"
+    assert paged(line) == line
+    monkeypatch.setattr(terminal, "kernel_shell", object)
+    lines = paged(f"{line}\nshort").split("\n")
+    assert lines == ["word " * 19 + "word", "word " * 10 + "end", "short"]  # 5 columns a word
 
 
 def test_what_is_to_be_typed_stays_whole() -> None:
