@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..machine.devices import choose_precision, pick_devices
 from ..network.build import load_run
 from ..outside.paths import given
+from ..outside.spelling import alike
 from ..outside.terminal import paged
 from ..runs.place import check_run
 from ..runs.run import Run
@@ -253,11 +254,20 @@ def data_of(run: Run, wanted: str = "", attached: str = "") -> str:
         return find_data(attached)
     if not known:
         lost = not run.folder.exists()
+        near = _near(run.folder) if lost else ""
         why = "is not there" if lost else "has no summary.json"
         wait = "it was deleted or moved" if lost else "it is still going on"
         raise InputError(
             f"{run.folder} {why}: nothing was trained there, or {wait}. "
             f"{'Train' if lost else 'Wait until it ends'}, name another run, or say where the "
-            "images are."
+            f"images are.{near}"
         )
     return str(known)
+
+
+def _near(folder: Path) -> str:
+    """Return a question for the folder that was meant; "" where none beside is like it."""
+    beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
+    near = alike(folder.name, [each.name for each in beside if each.is_dir()])
+    named = " or ".join(str(folder.parent / name) for name in near)
+    return f" Did you mean {named}?" if near else ""

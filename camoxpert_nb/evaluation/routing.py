@@ -33,9 +33,10 @@ class Dependence(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"the place tells {self.place:.3f} of {np.log2(self.weights.shape[1]):.2f} bits of the "
-            f"expert's choice, object or background {self.object:.4f} (with the masks of other "
-            f"images {self.chance:.4f}, at most {self.highest_chance:.4f})"
+            f"how much the choice of the expert depends on the place: {self.place:.3f} bits (0: "
+            f"not at all; at most {np.log2(self.weights.shape[1]):.2f}); on object or background: "
+            f"{self.object:.4f} bits (by chance, with masks of other images: {self.chance:.4f}, at "
+            f"most {self.highest_chance:.4f})"
         )
 
 

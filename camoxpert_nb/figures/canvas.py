@@ -10,6 +10,7 @@ import io
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,6 +61,19 @@ class Picture(Figure):
         return buffer.getvalue()
 
 
+class Sentence(Picture):
+    """A picture that is nothing but a sentence: a notebook shows that as text."""
+
+    said: tuple[str, str] = "", ""  # title and sentence
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        title, text = self.said
+        page = f"<p><b>{escape(title)}</b><br>{escape(text)}</p>"
+        display({"text/plain": f"{title}\n{text}", "text/html": page}, raw=True)
+
+
 def save(figure: Figure, path: str | Path) -> Path:
     """Write the figure, by the path's suffix as PNG, PDF or SVG, else as PNG; return the path."""
     path = Path(path)
@@ -96,7 +110,8 @@ def _printable(letter: str) -> bool:
 
 def empty_picture(title: str, text: str) -> Figure:
     """Return a figure of one sentence, for when there is nothing to draw."""
-    figure = Picture(figsize=(WIDTH, 2), layout="constrained")
+    figure = Sentence(figsize=(WIDTH, 2), layout="constrained")
+    figure.said = title, text
     ax = figure.subplots()
     ax.set_axis_off()
     write_note(ax, text)

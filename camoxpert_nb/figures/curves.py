@@ -25,6 +25,7 @@ Values = NDArray[np.float64]
 
 IOUS = {"iou": "raw weights", "iou_ema": "averaged (EMA)"}
 SPEED, WAITS = "images_per_second", "data_wait_percent"
+TRACE = 1e-5  # of the largest value of a panel: a hundredth of a pixel
 MOST = 300  # points a line: a panel is not much wider in pixels
 WIDTH, HEIGHT = 440, 230
 LEFT, RIGHT, BOTTOM = 46, 12, 34  # margins in pixels; title and legend make the one at the top
@@ -131,6 +132,7 @@ def plot(panel: Panel, right: float) -> str:
     value, or with `log` from below the lowest positive one.
     """
     lines = [_thin(_seen(line), panel.log) for line in panel.lines]
+    lines = lines if panel.log else without_traces(lines)
     legend, above = _legend(lines, panel.stacked)
     frame = _frame(lines, above, right, panel.top, panel.log)
     if frame is None:
@@ -332,6 +334,12 @@ def _legend(lines: Sequence[Line], stacked: bool) -> tuple[list[str], int]:
         parts.append(_text(x + 14, y, escape(text)))
         x += int(26 + LETTER * len(text))
     return parts, y + 10
+
+
+def without_traces(lines: Sequence[Line]) -> list[Line]:
+    """Return the lines with 0 for what is nothing beside the others: arithmetic left it over."""
+    most = max((np.nanmax(np.abs(each.y), initial=0.0) for each in lines), default=0.0)
+    return [each._replace(y=np.where(np.abs(each.y) < TRACE * most, 0.0, each.y)) for each in lines]
 
 
 def with_value(line: Line) -> str:

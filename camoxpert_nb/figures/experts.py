@@ -70,7 +70,8 @@ def show_removed(
         shown = ax.imshow(change, cmap="PuOr", vmin=-most / 255, vmax=most / 255)
         outline(ax, mask, BLACK)
         after = cut(other, mask)
-        step = round((after.iou or 0.0) - (before.iou or 0.0), 2) + 0.0
+        # Of the rounded ones, so that what is shown adds up.
+        step = round(round(after.iou or 0.0, 2) - round(before.iou or 0.0, 2), 2) + 0.0
         result = f"{verdict(after)} ({step:+.2f})" if change.any() else "map unchanged"
         ax.set_title(f"no {expert}: {result}", fontsize=8)
     figure.colorbar(shown, ax=axes, label="change of the probability; orange: less without it")

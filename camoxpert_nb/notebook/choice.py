@@ -141,13 +141,14 @@ def command_line(config: Config) -> str:
 
     In a notebook a long one stands on several lines, as a shell takes them too.
     """
-    words, lines = words_of(config), [""]
+    first, *words = words_of(config)
+    lines = [first]
     for word in words:
         if kernel_shell() is not None and len(f"{lines[-1]} {word}") > PAGE - 2:
-            lines.append(f"   {word}")
+            lines.append(f"    {word}")
         else:
             lines[-1] += f" {word}"
-    return " \\\n".join(lines)[1:]
+    return " \\\n".join(lines)
 
 
 def words_of(config: Config) -> list[str]:

@@ -56,14 +56,15 @@ class Gallery(Panel):
             for name in GROUPS
             if len(choices := table[name].sort_values().unique()) > 1
         }
-        back, on = widgets.Button(description="previous"), widgets.Button(description="next")
-        back.on_click(lambda _: self.turn(-1))
-        on.on_click(lambda _: self.turn(1))
+        self.back = widgets.Button(description="previous")
+        self.on = widgets.Button(description="next")
+        self.back.on_click(lambda _: self.turn(-1))
+        self.on.on_click(lambda _: self.turn(1))
         controls = [self.by, self.ascending, *self.filters.values()]
         for control in controls:
             control.observe(lambda _: self.turn(-self.page), "value")
         super().__init__(controls)
-        self.box.children = (*self.box.children, widgets.HBox([back, on]))
+        self.box.children = (*self.box.children, widgets.HBox([self.back, self.on]))
         self.draw()
 
     def __repr__(self) -> str:
@@ -89,6 +90,8 @@ class Gallery(Panel):
 
         every, by = self.chosen(), self.by.value
         rows = every[self.page * self.rows :][: self.rows]
+        self.back.disabled = self.page == 0
+        self.on.disabled = (self.page + 1) * self.rows >= len(every)
         files = [read_pair(self.pairs[row]) for row in rows]
         preview = {
             "names": self.table["name"][rows].tolist(),

@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from ..figures.style import BLUE, GREEN, ORANGE, RED
+from ..outside.terminal import PAGE, folded
 from ..runs.process import tail
 from ..runs.records import Watch
 from ..runs.run import Run
@@ -56,7 +57,7 @@ def head_of(watch: Watch, notes: Sequence[str], buttons: bool = True) -> str:
 
 def log_of(run: Run) -> str:
     """The last lines of the log."""
-    lines = tail(run.folder / "log.txt", LOG_LINES)
+    lines = [folded(line, PAGE) for line in tail(run.folder / "log.txt", LOG_LINES)]
     text = escape("\n".join(lines))
     shape = "margin:0;font:11px/1.4 monospace;white-space:pre;overflow-x:auto;background:none"
     return f'<div style="{BOX}"><b>Log</b><pre style="{shape}">{text}</pre></div>' if lines else ""

@@ -194,6 +194,10 @@ def curve(plan: Plan) -> str:
     """Return the learning rates over the epochs, drawn."""
     epochs, lines = rates(plan)
     colours = (BLUE, ORANGE)
-    drawn = [Line(name, epochs, rate, colours[i]) for i, (name, rate) in enumerate(lines.items())]
-    panel = picture(Panel("Learning rate", "no line while 0", drawn, log=True), plan.epochs)
+    drawn = [
+        Line(f"{name}, in the end", epochs, rate, colours[i])  # its last value follows
+        for i, (name, rate) in enumerate(lines.items())
+    ]
+    unit = "log scale, no line while it is 0"
+    panel = picture(Panel("Learning rate", unit, drawn, log=True), plan.epochs)
     return f"<div>{panel}</div>"

@@ -14,9 +14,11 @@ def alike(word: str, known: Iterable[str], most: int = 2, *, least: float = _LIK
 
     least: how like it they must be, 0 to 1.
     """
-    near = difflib.get_close_matches(word, list(known), most, least)
-    ratios = [difflib.SequenceMatcher(None, each, word).ratio() for each in near]
-    return [name for name, ratio in zip(near, ratios, strict=True) if ratio > ratios[0] - _BEHIND]
+    names = list(known)
+    near = difflib.get_close_matches(word, names, len(names) or 1, least)
+    ratios = {each: difflib.SequenceMatcher(None, each, word).ratio() for each in near}
+    first = sorted(ratios, key=lambda each: (-ratios[each], each))[:most]  # of equals as in a list
+    return [name for name in first if ratios[name] > ratios[first[0]] - _BEHIND]
 
 
 def counted(number: int, noun: str, several: str = "") -> str:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation import judge as judging
-from camoxpert_nb.evaluation.judge import judge, validation_threshold
+from camoxpert_nb.evaluation.judge import data_of, judge, validation_threshold
 from camoxpert_nb.evaluation.metrics import MEASURES
 from camoxpert_nb.evaluation.predict import Views
 from camoxpert_nb.evaluation.which_images import choose_pairs
@@ -41,7 +42,9 @@ def copy(camouflage: Path, tmp_path: Path) -> Path:
     return tmp_path / "pond"
 
 
-def test_the_test_split_is_scored_and_named(run: Run, camouflage: Path) -> None:
+def test_the_test_split_is_scored_and_named(
+    run: Run, camouflage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (one,) = judge(run, camouflage, device="cpu")
     assert (one.split, one.trained, one.scores.n) == ("test", 0, 7)  # one of 8 is NonCAM
     assert one.plain is None and one.threshold is None and one.gain == ""
@@ -49,9 +52,23 @@ def test_the_test_split_is_scored_and_named(run: Run, camouflage: Path) -> None:
     assert set(values["mean"]) == set(MEASURES)
     said = " ".join(text.get_text() for text in show_published(one).axes[0].texts)
     assert "no test set with published numbers" in said.replace("\n", " ")
+    shown: list[dict[str, str]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+        assert DisplayFormatter().format(show_published(one)) == ({}, {})  # no picture
+    assert shown[0].keys() == {"text/plain", "text/html"}
+    assert "no test set with published numbers" in shown[0]["text/plain"].replace("\n", " ")
     assert sum(row["n"] for row in values["by_size"]) == values["n"] == len(values["per_image"])
     assert values["seconds_per_image"] > 0
     assert one.summary().startswith(f"{one.name}: test split")
+
+
+def test_a_run_that_is_not_there_is_answered_with_the_name_that_was_meant(tmp_path: Path) -> None:
+    (tmp_path / "latest").mkdir()
+    with pytest.raises(InputError, match=rf"is not there.*Did you mean {tmp_path / 'latest'}\?"):
+        data_of(Run(tmp_path / "lastest"))
+    with pytest.raises(InputError, match=r"say where the images are\.$"):
+        data_of(Run(tmp_path / "another"))
 
 
 def test_validation_and_whole_folders_say_what_they_are(run: Run, camouflage: Path) -> None:

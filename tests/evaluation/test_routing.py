@@ -35,7 +35,8 @@ def test_an_expert_for_objects_tells_all_there_is() -> None:
     assert found.object == pytest.approx(quarter, abs=1e-6)
     assert found.chance <= found.highest_chance < 0.5 * found.object
     np.testing.assert_allclose(found.weights, [[1, 0], [0, 1]])
-    assert "of 1.00 bits" in str(found)
+    assert "place: 0.811 bits (0: not at all; at most 1.00)" in str(found)
+    assert "on object or background: 0.8113 bits (by chance" in str(found)
 
 
 def test_gates_that_ignore_the_object_tell_what_chance_tells() -> None:

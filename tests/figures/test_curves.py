@@ -54,6 +54,17 @@ def numbers(svg: ElementTree.Element, tag: str, key: str) -> list[list[float]]:
     return [[float(x) for x in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", text)] for text in texts]
 
 
+def test_what_is_nothing_beside_the_others_is_shown_as_0() -> None:
+    x = np.array([0.0, 1.0])
+    lines = [
+        Line("sum", x, np.array([2.0, 1.0]), "red"),
+        Line("balance", x, np.array([1e-3, -5.96e-9]), "blue"),
+    ]
+    assert "balance 0<" in plot(Panel("Loss", "", lines), 1.0)
+    rates = [line._replace(y=np.abs(line.y)) for line in lines]
+    assert "balance 5.96e-09<" in plot(Panel("Rate", "", rates, log=True), 1.0)
+
+
 def test_every_panel_is_whole_and_can_be_read_aloud() -> None:
     found = drawn(fabricated(50))
     assert list(found) == [

@@ -29,6 +29,19 @@ def test_each_level_has_its_map_and_its_iou() -> None:
     np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), coarse)
 
 
+def test_what_an_expert_changed_adds_up_as_shown() -> None:
+    """0.2445 and 0.2455 of 2000 pixels round to 0.24 and 0.25."""
+    mask = np.ones((40, 50), np.uint8)
+    maps = []
+    for found in (489, 491):
+        probability = np.zeros(2000, np.uint8)
+        probability[:found] = 255
+        maps.append(probability.reshape(40, 50))
+    image = np.zeros((40, 50, 3), np.uint8)
+    said = words(experts.show_removed(image, mask, maps[0], {"edge": maps[1]}, "bird"))
+    assert "all experts: IoU 0.24" in said and "no edge: IoU 0.25 (+0.01)" in said
+
+
 def test_removing_an_expert_shows_where_the_map_changes() -> None:
     before = MASK * np.uint8(255)
     half = before.copy()

@@ -7,6 +7,7 @@ import html
 import json
 import os
 import platform
+import re
 import shutil
 import threading
 import time
@@ -331,6 +332,9 @@ def test_a_log_begins_with_a_whole_line_and_is_folded_between_words(tmp_path: Pa
     assert " ".join(shown) == f"{long} {long} last line"
     assert "word-break:normal" in dashboard.log().bundle()["text/html"]
     assert tail(tmp_path / "log.txt", 2) == [long, "last line"]
+    dashboard.refresh()
+    panel = re.findall(r">([^<]*)</pre>", dashboard._parts["log"])[0]
+    assert max(map(len, panel.split("\n"))) <= 100 and "word149" in panel
 
 
 def test_plain_text_has_no_marks_of_code(tmp_path: Path) -> None:

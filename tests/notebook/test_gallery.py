@@ -94,6 +94,17 @@ def test_it_is_sorted_by_measures_that_people_know(shown: gallery.Gallery) -> No
     assert not {"intersection", "union", "raw_mae", "MAE, not stretched"} & set(offered)
 
 
+def test_only_buttons_that_turn_can_be_pressed(shown: gallery.Gallery) -> None:
+    def usable() -> tuple[bool, bool]:
+        return not shown.back.disabled, not shown.on.disabled
+
+    assert usable() == (False, True)
+    shown.turn(1)
+    assert usable() == (True, True)
+    shown.turn(1)  # the last: five images on pages of two
+    assert usable() == (True, False)
+
+
 def test_the_buttons_turn_the_page(shown: gallery.Gallery) -> None:
     back, on = shown.box.children[-1].children
     on.click()

@@ -23,9 +23,14 @@ FLAGS = ("--epochs", "--stage1-epochs", "--warmup-epochs", "--image-folder", "--
         ("--image-size", FLAGS, ["--img-size"]),
         ("something", COMMANDS, []),
         ("--zzz", FLAGS, []),
-        ("run-a", ("run-b", "run-c", "run-d"), ["run-d", "run-c"]),
+        ("run-a", ("run-b", "run-c", "run-d"), ["run-b", "run-c"]),
         ("x", (), []),
     ],
 )
 def test_only_near_names_are_guessed(word: str, known: tuple[str, ...], meant: list[str]) -> None:
     assert sorted(alike(word, known)) == sorted(meant)
+
+
+def test_of_equally_near_names_the_first_in_the_alphabet_are_named() -> None:
+    known = [f"net_lite{number}" for number in (3, 4, 0, 2, 1)]
+    assert alike("net_lit", known) == ["net_lite0", "net_lite1"]
