@@ -105,7 +105,7 @@ def test_the_form_answers_while_one_types(page: Lab) -> None:
     complaint = form.get_by_text("Until then the last good settings stay")
     complaint.wait_for()
     assert "'image size'" in complaint.inner_text()
-    assert "--img-size is 9" in form.inner_text() and "32" in form.inner_text()
+    assert "'image size' is 9" in form.inner_text() and "32" in form.inner_text()
     type_in("image size", "96")
     until(lambda: "--img-size 96" in terminal.input_value(), "the mended value")
     assert not complaint.is_visible()

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from ..data.counting import Images, count_images
 from ..errors import InputError
+from ..outside.weights import find_weights, hub_cache
 from ..settings.config import Config
 from ..settings.decide import lr_warnings, short_run
 from ..training.schedule import Plan, build_plan
-from .picker_fields import alarm, curve, table
+from .picker_fields import alarm, curve, in_the_form, table
 from .usable import unusable
 
 COLUMNS = {  # heading: width in plain text
@@ -31,6 +32,7 @@ class Outlook(NamedTuple):
     warnings: list[str]
     gpus: int = 1
     accumulated: int = 1
+    start: str = ""  # where the network's weights come from
 
     def stages(self) -> Iterator[Sequence[str]]:
         """Yield a row for each stage, below their headings; nothing without a plan."""
@@ -48,11 +50,13 @@ class Outlook(NamedTuple):
     def plain(self) -> list[str]:
         """Return the lines of it."""
         lines = ["".join(map(str.ljust, row, COLUMNS.values())).rstrip() for row in self.stages()]
-        return [*([str(self.images)] if self.images else []), *lines, *self.warnings]
+        seen = [*([str(self.images)] if self.images else []), *lines, *self.warnings]
+        return [*seen, f"starts from {self.start}"] if self.start else seen
 
     def as_html(self) -> str:
         """Return it for a page: the curve beside the images where there is room."""
-        parts = [table(self.images.rows())] if self.images else []
+        start = [("starts from", self.start)] if self.start else []
+        parts = [table([*self.images.rows(), *start])] if self.images else []
         stages = ""
         if self.plan:
             head, *rows = self.stages()
@@ -60,12 +64,29 @@ class Outlook(NamedTuple):
             stages = table(rows, head)
         parts = [f'<div style="flex:0 1 auto;max-width:100%">{part}</div>' for part in parts]
         row = f'<div style="display:flex;flex-wrap:wrap;gap:24px">{"".join(parts)}</div>'
-        return row + stages + "".join(map(alarm, self.warnings))
+        warnings = "".join(alarm(in_the_form(text, groups=True)) for text in self.warnings)
+        return row + stages + warnings
+
+
+def starts_from(config: Config) -> str:
+    """Say where the weights of the network come from, without asking the hub."""
+    if config.init_from:
+        return f"the weights of {config.init_from}"
+    if config.weights:
+        return f"the backbone's weights in {config.weights}"
+    if not config.pretrained:
+        return "random weights, as ImageNet weights are not wanted: a much lower IoU"
+    if found := find_weights(config.backbone) or hub_cache(config.backbone):
+        return f"the backbone's weights in {found}"
+    return (
+        "ImageNet weights of the hub, fetched at the start. Without internet from random weights, "
+        "for a much lower IoU, unless a file of weights is named"
+    )
 
 
 def look_ahead(config: Config, gpus: int) -> Outlook:
     """Return what a training of these settings on so many devices will do."""
-    images, about = None, (gpus, config.accumulation_steps)
+    images, about = None, (gpus, config.accumulation_steps, starts_from(config))
     told = [text for name, text in unusable(config).items() if name != "dataset_path"]
     try:
         images = count_images(config)

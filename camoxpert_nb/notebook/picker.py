@@ -34,6 +34,7 @@ from .picker_fields import (
     alarm,
     as_text,
     help_of,
+    in_the_form,
     make_field,
     muted,
     names_of,
@@ -254,8 +255,8 @@ class ConfigPicker:
             self._note_changes()
             wrong = [name for name in self.helps if f"{flag_of(name)} " in self.problem]
             for name in wrong:  # said where it is wrong, and once
-                self.helps[name].value = alarm(self.problem)
-            self.message.value = alarm(until_mended(self.problem, wrong))
+                self.helps[name].value = alarm(in_the_form(self.problem))
+            self.message.value = alarm(until_mended(in_the_form(self.problem, True), wrong))
             self._note_saved()
 
     def _refuse_unusable(self, config: Config) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import html
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -165,6 +166,20 @@ def muted(text: str) -> str:
 def alarm(text: str) -> str:
     """Return a sentence that must not be overlooked, as HTML."""
     return f'<div style="color:{RED}">{html.escape(text)}</div>'
+
+
+def in_the_form(text: str, groups: bool = False) -> str:
+    """Return a sentence that speaks of flags with what their fields are called.
+
+    groups: also the page of the form on which each stands.
+    """
+
+    def called(found: re.Match[str]) -> str:
+        name = found[1].replace("-", "_")
+        page = f" ({ITEMS[name].metadata['group']})" if groups and name in ITEMS else ""
+        return f"'{label_of(name)}'{page}" if name in ITEMS else found[0]
+
+    return re.sub(r"(?<![\w-])--([a-z][a-z0-9-]*)", called, text)
 
 
 def until_mended(problem: str, wrong: Sequence[str]) -> str:

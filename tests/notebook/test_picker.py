@@ -22,7 +22,7 @@ from camoxpert_nb.machine.devices import Devices
 from camoxpert_nb.notebook import choice
 from camoxpert_nb.notebook.choice import chosen, command_line, count_devices
 from camoxpert_nb.notebook.picker import ConfigPicker
-from camoxpert_nb.notebook.picker_fields import ITEMS, label_of, until_mended
+from camoxpert_nb.notebook.picker_fields import ITEMS, in_the_form, label_of, until_mended
 from camoxpert_nb.notebook.usable import networks
 from camoxpert_nb.settings.config import PRESETS, Config, make_config
 from camoxpert_nb.settings.decide import decide
@@ -234,9 +234,12 @@ def test_a_bad_value_is_answered_and_the_last_good_settings_stay(
     picker = ConfigPicker(preset="balanced-2gpu")
     good, shown = picker.config, picker.fields[name].value
     picker.fields[name].value = typed
-    assert said in picker.problem and said.split("'")[0] in picker.helps[name].value
-    below = picker.message.value  # which field, and not the same sentence again
-    assert html.escape(f"'{label_of(name)}'") in below and said.split("'")[0] not in below
+    called = f"'{label_of(name)}'"
+    beside = said.split(" ", 1)[1].split("'")[0]  # what follows the flag, up to a value
+    assert said in picker.problem and f"--{name}".replace("_", "-") not in picker.helps[name].value
+    assert html.unescape(picker.helps[name].value).partition(">")[2].startswith(called)
+    below = html.unescape(picker.message.value)  # which field, and not the same sentence again
+    assert called in below and f"{called} {beside}" not in below
     assert ". Until then the last good settings stay." in below
     assert picker.config == good
     picker.fields[name].value = shown
@@ -395,8 +398,8 @@ def test_what_cannot_be_used_here_is_answered_beside_its_field(
     picker = ConfigPicker(preset="tiny")
     good = picker.config
     picker.fields[name].value = typed
-    flag = f"--{name.replace('_', '-')} "
-    assert said in picker.problem and flag in picker.helps[name].value
+    assert said in picker.problem
+    assert f"'{label_of(name)}' " in html.unescape(picker.helps[name].value)
     assert picker.config == good and "not saved" in picker.saved.value
 
 
@@ -408,6 +411,39 @@ def test_a_value_out_of_bounds_names_what_the_preset_has(preset: str) -> None:
             make_config(preset, **{name: float(typed) if name == "lr" else int(typed)})
         assert "says nothing" not in str(refused.value)
         assert (f"; preset {preset}: {usual})" in str(refused.value)) == (usual is not None)
+
+
+def test_the_form_speaks_of_its_fields_and_not_of_flags() -> None:
+    text = "--lr 0.1 is meant for 8; --scale-lr applies it, --no-ema too; `run --out x`"
+    assert in_the_form(text) == (
+        "'learning rate' 0.1 is meant for 8; 'scale rate with batch' applies it, --no-ema too; "
+        "`run --out x`"
+    )
+    assert in_the_form("give --lr.", groups=True) == "give 'learning rate' (schedule)."
+    picker = ConfigPicker(preset="balanced-2gpu", devices=1)
+    shown = html.unescape(picker.outlook.value)
+    assert "'scale rate with batch' (schedule) applies it" in shown and "--" not in shown
+    assert "head, in the end " in shown  # the legend's number is the last one
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "starts from ImageNet weights of the hub, fetched at the start. Without internet"),
+        ({"pretrained": False}, "starts from random weights"),
+        ({"weights": "a.pth"}, "starts from the backbone's weights in a.pth"),
+        ({"init_from": "runs/a"}, "starts from the weights of runs/a"),
+        ({"backbone": "resnet18"}, "starts from the backbone's weights in /in/resnet18.pth"),
+    ],
+)
+def test_where_the_weights_come_from_is_told(
+    settings: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("CAMOXPERT_WEIGHTS", "/in/resnet18.pth")
+    picker = ConfigPicker(make_config("balanced-2gpu", **settings))
+    assert said in repr(picker)
+    assert said.removeprefix("starts from ") in html.unescape(picker.outlook.value)
 
 
 def test_a_problem_of_no_field_is_said_whole_and_ends_before_the_next_sentence() -> None:
@@ -426,7 +462,7 @@ def test_gpus_are_those_that_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settings_that_came_with_the_form_are_told_and_do_not_lock_it() -> None:
     picker = ConfigPicker(make_config("tiny", weights="gone.pth"))
-    assert "--weights gone.pth: no such file" in picker.outlook.value and not picker.problem
+    assert "(network) gone.pth: no such file" in picker.outlook.value and not picker.problem
     picker.fields["epochs"].value = "3"
     assert picker.config.epochs == 3 and "no such file" in picker.outlook.value
     picker.fields["weights"].value = "none"
