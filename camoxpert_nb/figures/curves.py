@@ -25,7 +25,6 @@ Values = NDArray[np.float64]
 
 IOUS = {"iou": "raw weights", "iou_ema": "averaged (EMA)"}
 SPEED, WAITS = "images_per_second", "data_wait_percent"
-TRACE = 1e-5  # of the largest value of a panel: a hundredth of a pixel
 MOST = 300  # points a line: a panel is not much wider in pixels
 WIDTH, HEIGHT = 440, 230
 LEFT, RIGHT, BOTTOM = 46, 12, 34  # margins in pixels; title and legend make the one at the top
@@ -131,8 +130,7 @@ def plot(panel: Panel, right: float) -> str:
     The horizontal axis runs from 0 to `right` epochs; the vertical one from 0 to the highest
     value, or with `log` from below the lowest positive one.
     """
-    lines = [_thin(_seen(line), panel.log) for line in panel.lines]
-    lines = lines if panel.log else without_traces(lines)
+    lines = _without_traces([_thin(_seen(line), panel.log) for line in panel.lines], panel.log)
     legend, above = _legend(lines, panel.stacked)
     frame = _frame(lines, above, right, panel.top, panel.log)
     if frame is None:
@@ -294,8 +292,7 @@ def _axes(frame: _Frame) -> list[str]:
 
 
 def _curve(line: Line, frame: _Frame, wide: float) -> str:
-    finite = np.isfinite(line.y)
-    x, y = frame.place(line.x, line.y)
+    finite, (x, y) = np.isfinite(line.y), frame.place(line.x, line.y)
     shape = f'r="{6 if line.ring else 2.2}" fill="{"none" if line.ring else line.colour}"'
     dots = [
         f'<circle cx="{cx}" cy="{cy}" {shape} stroke="{line.colour}"/>'
@@ -336,10 +333,10 @@ def _legend(lines: Sequence[Line], stacked: bool) -> tuple[list[str], int]:
     return parts, y + 10
 
 
-def without_traces(lines: Sequence[Line]) -> list[Line]:
-    """Return the lines with 0 for what is nothing beside the others: arithmetic left it over."""
-    most = max((np.nanmax(np.abs(each.y), initial=0.0) for each in lines), default=0.0)
-    return [each._replace(y=np.where(np.abs(each.y) < TRACE * most, 0.0, each.y)) for each in lines]
+def _without_traces(lines: list[Line], log: bool) -> list[Line]:
+    """Return the lines with 0 for what is far less than a pixel: arithmetic left it over."""
+    most = max((np.nanmax(np.abs(each.y), initial=0.0) for each in lines if not log), default=0.0)
+    return [x._replace(y=np.where(np.abs(x.y) < 1e-5 * most, 0.0, x.y)) for x in lines]
 
 
 def with_value(line: Line) -> str:

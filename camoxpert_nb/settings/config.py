@@ -114,9 +114,7 @@ class Config:
     stage1_epochs: int = schedule(
         30, "epochs with the backbone frozen", low=0, high=MANY, open=True
     )
-    lr: float = schedule(
-        6.5e-4, "learning rate; of stage one where there are two", above=0.0, high=1.0, open=True
-    )
+    lr: float = schedule(6.5e-4, "learning rate (of stage one)", above=0.0, high=1.0, open=True)
     stage2_lr: float | None = schedule(
         None,
         "learning rate of stage two; none: as in stage one, or as --lr by the recipe",
@@ -177,9 +175,7 @@ class Config:
     )
     clip: float = loss(1.0, "largest gradient norm", above=0.0, high=1e6)
 
-    batch_size: int = memory(
-        BATCH_SIZE, "images per GPU; in stage one where there are two", low=1, high=MANY
-    )
+    batch_size: int = memory(BATCH_SIZE, "images per GPU (in stage one, if any)", low=1, high=MANY)
     stage2_batch_size: int | None = memory(
         None, "images per GPU in stage two; none: as in stage one", low=1, high=MANY
     )
