@@ -135,8 +135,8 @@ def plot(panel: Panel, right: float) -> str:
     frame = _frame(lines, above, right, panel.top, panel.log)
     if frame is None:
         return ""
-    title, unit = escape(panel.title), escape(panel.unit)
-    head = f'<tspan font-weight="600">{title}</tspan>, {unit}'
+    title = escape(panel.title)
+    head = f'<tspan font-weight="600">{title}</tspan>, {escape(panel.unit)}'
     parts = [_text(8, 16, head, size=13), *legend, *_axes(frame)]
     ground = lines[0]._replace(y=np.zeros(len(lines[0].x)))
     for line, below in zip(lines, [ground, *lines], strict=False):
@@ -300,7 +300,7 @@ def _curve(line: Line, frame: _Frame, wide: float) -> str:
     ]
     dash = ' stroke-dasharray="5 3"' * line.dashed
     stroke = f'fill="none" stroke="{line.colour}" stroke-width="{wide}"{dash}'
-    path = "" if line.ring else f'<path d="{_path(x, y)}" {stroke}/>'
+    path = f'<path d="{_path(x, y)}" {stroke}/>' * (not line.ring)
     return path + "".join(dots) * (len(dots) <= 15 and not line.dashed)
 
 
@@ -335,14 +335,13 @@ def _legend(lines: Sequence[Line], stacked: bool) -> tuple[list[str], int]:
 
 def _without_traces(lines: list[Line], log: bool) -> list[Line]:
     """Return the lines with 0 for what is far less than a pixel: arithmetic left it over."""
-    most = max((np.nanmax(np.abs(each.y), initial=0.0) for each in lines if not log), default=0.0)
+    most = max((np.nanmax(np.abs(x.y), initial=0.0) for x in lines if not log), default=0.0)
     return [x._replace(y=np.where(np.abs(x.y) < 1e-5 * most, 0.0, x.y)) for x in lines]
 
 
 def with_value(line: Line) -> str:
     """Return a line's label with its last value."""
-    finite = line.y[np.isfinite(line.y)]
-    return f"{line.label} {finite[-1]:.3g}" if len(finite) else line.label
+    return " ".join([line.label, *(f"{y:.3g}" for y in line.y[np.isfinite(line.y)][-1:])])
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 11) -> str:
