@@ -163,10 +163,9 @@ def _lines(x: Values, records: Records, colours: Mapping[str, str], label: str =
 
 def _groups(x: Values, records: Records, key: str) -> list[Line]:
     """A line for each name, or each GPU, that the values of a key belong to."""
-    values = [record.get(key) or {} for record in records]
     rows = [
         each if isinstance(each, Mapping) else {f"GPU {i}": value for i, value in enumerate(each)}
-        for each in values
+        for each in (record.get(key) or {} for record in records)
     ]
     names = dict.fromkeys(name for row in rows for name in row)
     return _lines(x, rows, dict(zip(names, (BLUE, RED, GREEN, *COLOURS), strict=False)))

@@ -79,10 +79,10 @@ def _lost(
 
 
 def slow_down(folder: Path, random: Random) -> None:
-    """Have each write to files below `folder` take its time, one in thirty long."""
+    """Have each write to files below `folder` take its time, one in sixty long."""
 
     def before(path: str, raw: Any, data: memoryview) -> None:
-        time.sleep(0.5 if random.random() < 1 / 30 else random.uniform(0, 0.01))
+        time.sleep(0.4 if random.random() < 1 / 60 else random.uniform(0, 0.003))
 
     write_by(folder, before)
 
