@@ -175,6 +175,11 @@ class Parser(argparse.ArgumentParser):
             found.paths = [each for each in self._actions if isinstance(each.type, PathKind)]
         return found, rest
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if arg_strings == ["--"] and action.nargs is None:  # Python before 3.13 loses this value
+            return self._get_value(action, "--")
+        return super()._get_values(action, arg_strings)
+
     def format_help(self) -> str:
         """Return the help. Where there are many flags, the first line does not list them."""
         if self.usage is None and len(self._flags()) > MANY:

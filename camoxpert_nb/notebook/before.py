@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..outside.terminal import tell
 from ..runs.place import unfinished
 from ..runs.process import going_on, other_settings, status
 from ..runs.run import NEXT, Run
@@ -161,7 +162,10 @@ def _expect(told: WhatTrains, left: float) -> str:
     if not left:
         return "none: the run is finished"
     try:
-        found = measured(config) or measure(config, limit=PATIENCE)
+        found = measured(config)
+        if found is None:
+            tell(f"measuring a real step of each stage, for {duration(PATIENCE)} at most ...")
+            found = measure(config, limit=PATIENCE)
     except TimeoutError as error:
         told.too_slow = True
         return f"not known: {error}"

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from properties import tried
 
@@ -64,6 +64,7 @@ def test_a_file_gives_them_back(changes: dict[str, Any]) -> None:
 
 @tried(60)
 @given(CHANGES)
+@example({"dataset_path": "--"})
 def test_a_command_line_gives_them_back(changes: dict[str, Any]) -> None:
     if config := config_of(changes):
         changed = differences(config, Config())
