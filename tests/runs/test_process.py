@@ -56,7 +56,7 @@ def press(dashboard: Dashboard, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def live(
+def shared(
     camouflage: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Dashboard]:
     """A training that the next tests share, one after the other."""
@@ -72,6 +72,16 @@ def live(
     for child in process._children:
         child.kill()
         child.wait()
+
+
+@pytest.fixture
+def live(shared: Dashboard) -> Dashboard:
+    """That training, which goes on where an earlier test ended it."""
+    shared.refresh()
+    if shared.status.ended:
+        press(shared, "Resume")
+        until(shared, lambda: shared.status.name == "running")
+    return shared
 
 
 def test_a_second_launch_finds_the_first(live: Dashboard) -> None:
@@ -97,7 +107,9 @@ def test_pause_holds_the_step_and_resume_moves_it(live: Dashboard) -> None:
     until(live, lambda: steps(live) > held)
 
 
-def test_save_writes_and_stop_leaves_everything_saved(live: Dashboard) -> None:
+def test_a_stopped_run_is_saved_and_goes_on_and_a_killed_one_is_found_dead(
+    live: Dashboard,
+) -> None:
     saved = live.run.folder / "last.pt"
     press(live, "Pause")
     time.sleep(0.5)
@@ -111,8 +123,6 @@ def test_save_writes_and_stop_leaves_everything_saved(live: Dashboard) -> None:
     assert "camoxpert resume" in str(live)
     assert live.run.load("last")["step"] >= steps(live)
 
-
-def test_a_stopped_run_goes_on_and_a_killed_one_is_found_dead(live: Dashboard) -> None:
     reached = steps(live)
     press(live, "Resume")
     until(live, lambda: steps(live) > reached)
