@@ -110,9 +110,10 @@ def _left(config: Config, go_on: bool, busy: Run | None) -> tuple[Config, list[s
     if go_on and busy is None:
         return config.replace(checkpoint_dir=str(run.folder)), []
     where = "Another training is going on" if busy else "A new run begins beside it"
+    first = "stop what trains, " if busy else ""
     return config, [
-        f"{left_in_words(run)} {where}. To go on with that one: stop what trains, set "
-        "GO_ON = True at the top, and run all cells again."
+        f"{left_in_words(run)} {where}. To go on with that one, {first}set GO_ON = True at the top "
+        "and run all cells again."
     ]
 
 
