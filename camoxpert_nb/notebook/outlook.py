@@ -75,7 +75,7 @@ def starts_from(config: Config) -> str:
     if config.weights:
         return f"the backbone's weights in {config.weights}"
     if not config.pretrained:
-        return "random weights, as ImageNet weights are not wanted: a much lower IoU"
+        return "random weights, as was chosen: a much lower IoU"
     if found := find_weights(config.backbone) or hub_cache(config.backbone):
         return f"the backbone's weights in {found}"
     return (
