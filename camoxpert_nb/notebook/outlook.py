@@ -62,7 +62,8 @@ class Outlook(NamedTuple):
             head, *rows = self.stages()
             parts.append(curve(self.plan))
             stages = table(rows, head)
-        parts = [f'<div style="flex:0 1 auto;max-width:100%">{part}</div>' for part in parts]
+        look = "flex:0 1 auto;max-width:min(100%,38em)"
+        parts = [f'<div style="{look}">{part}</div>' for part in parts]
         row = f'<div style="display:flex;flex-wrap:wrap;gap:24px">{"".join(parts)}</div>'
         warnings = "".join(alarm(in_the_form(text, groups=True)) for text in self.warnings)
         return row + stages + warnings

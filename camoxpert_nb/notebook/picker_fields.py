@@ -192,12 +192,15 @@ def until_mended(problem: str, wrong: Sequence[str]) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
-    """Return rows of text as an HTML table."""
+    """Return rows of text as an HTML table, whose first column is not broken."""
     lines = [("th", head)] * bool(head) + [("td", row) for row in rows]
+    look = "text-align:left;vertical-align:top"
+    looks = [f"{look};white-space:nowrap", *[look] * max((len(row) for _, row in lines), default=0)]
     body = "".join(
         "<tr>"
         + "".join(
-            f'<{tag} style="text-align:left">{html.escape(cell)}&emsp;</{tag}>' for cell in cells
+            f'<{tag} style="{look}">{html.escape(cell)}&emsp;</{tag}>'
+            for cell, look in zip(cells, looks, strict=False)
         )
         + "</tr>"
         for tag, cells in lines
