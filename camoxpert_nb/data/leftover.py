@@ -137,7 +137,7 @@ def nothing_found(tree: Folder, rows: Sequence[str], reading: Reading) -> InputE
 
 
 def _place(folder: Folder, tree: Folder) -> str:
-    return str(folder.path.relative_to(tree.path))
+    return "this folder itself" if folder is tree else str(folder.path.relative_to(tree.path))
 
 
 def _kinds(folder: Folder) -> str:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from camoxpert_nb.data.folders import not_taken
+from camoxpert_nb.data.layouts import find_datasets
+from camoxpert_nb.errors import InputError
 
 
 def test_what_is_passed_over_is_named_with_what_mends_it(tmp_path: Path) -> None:
@@ -17,3 +21,12 @@ def test_what_is_passed_over_is_named_with_what_mends_it(tmp_path: Path) -> None
         "readme.txt": "",
         "x.zip": "unpack the archive",
     }
+
+
+def test_images_of_the_folder_itself_are_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    for name in ("a.png", "b.png", "more/c.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError) as caught:
+        find_datasets(tmp_path)
+    assert "Found: this folder itself (2), more (1)." in str(caught.value)
