@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ..errors import few
 from ..outside.paths import with_ending
 from ..outside.spelling import counted
 from ..outside.terminal import tell
@@ -19,7 +18,7 @@ def predict(options: Options) -> int:
 
     Of a folder what cannot be read is named; the exit code is then 1.
     """
-    from ..data.folders import not_taken
+    from ..data.folders import named, not_taken
     from ..evaluation.ensemble import open_ensemble
     from ..evaluation.judge import open_predictor
     from ..evaluation.predict import images_to_predict, predict_folder
@@ -50,11 +49,8 @@ def predict(options: Options) -> int:
         if drawn:
             console.say(f"{counted(drawn, 'overlay')} written to {place}")
     if source.is_dir() and (rest := not_taken(source)):
-        reasons = "; ".join(dict.fromkeys(filter(None, rest.values())))
-        console.say(
-            f"NOTE: {counted(len(rest), 'file')} of {source} not read as pictures: "
-            f"{few([each.name for each in rest])}" + (f" ({reasons})" if reasons else "")
-        )
+        files = counted(len(rest), "file")
+        console.say(f"NOTE: {files} of {source} not read as pictures: {named(rest)}")
     if unread:
         names = "\n".join(f"  {unread[path]}" for path in images if path in unread)
         tell(f"camoxpert: {counted(len(unread), 'image')} left out:\n{names}", sys.stderr)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from ..errors import InputError
+from ..errors import InputError, few
 from ..outside.spelling import alike
 
 _WANTED = (
@@ -88,6 +88,12 @@ def not_taken(folder: Path) -> dict[Path, str]:
     shown = [each for each in files if not each.name.lower().startswith(HIDDEN)]
     kinds = {each: each.suffix.lower() for each in shown}
     return {each: advice_for(kind) for each, kind in kinds.items() if kind not in SUFFIXES}
+
+
+def named(files: Mapping[Path, str]) -> str:
+    """Return the names of files with why they are not taken, each reason once."""
+    reasons = "; ".join(dict.fromkeys(filter(None, files.values())))
+    return few([each.name for each in files]) + (f" ({reasons})" if reasons else "")
 
 
 def _scan(path: Path, real: str, above: tuple[str, ...], depth: int) -> Folder:

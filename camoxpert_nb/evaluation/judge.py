@@ -16,8 +16,7 @@ from ..data.selection import find_data
 from ..errors import InputError
 from ..machine.devices import choose_precision, pick_devices
 from ..network.build import load_run
-from ..outside.paths import given
-from ..outside.spelling import alike
+from ..outside.paths import given, meant
 from ..outside.terminal import paged
 from ..runs.place import check_run
 from ..runs.run import Run
@@ -254,7 +253,7 @@ def data_of(run: Run, wanted: str = "", attached: str = "") -> str:
         return find_data(attached)
     if not known:
         lost = not run.folder.exists()
-        near = _near(run.folder) if lost else ""
+        near = meant(run.folder) if lost else ""
         why = "is not there" if lost else "has no summary.json"
         wait = "it was deleted or moved" if lost else "it is still going on"
         raise InputError(
@@ -263,11 +262,3 @@ def data_of(run: Run, wanted: str = "", attached: str = "") -> str:
             f"images are.{near}"
         )
     return str(known)
-
-
-def _near(folder: Path) -> str:
-    """Return a question for the folder that was meant; "" where none beside is like it."""
-    beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
-    near = alike(folder.name, [each.name for each in beside if each.is_dir()])
-    named = " or ".join(str(folder.parent / name) for name in near)
-    return f" Did you mean {named}?" if near else ""

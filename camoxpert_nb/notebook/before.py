@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..outside.spelling import brief
 from ..outside.terminal import tell
 from ..runs.place import unfinished
 from ..runs.process import going_on, other_settings, status
@@ -46,7 +47,7 @@ class WhatTrains:
         hours = self.too_slow or (self.seconds or 0.0) > HOUR
         if long_on_cpu or not hours or self.busy or not on_cpu(self.config):
             return self.config
-        how = "far longer than an hour" if self.too_slow else duration(self.seconds or 0.0)
+        how = "far longer than an hour" if self.too_slow else brief(self.seconds or 0.0)
         raise InputError(
             f"nothing was started: without a GPU this training takes {how}. Expected was at most "
             "an hour. Take a machine with a GPU, or choose fewer epochs, smaller images or the "
@@ -117,13 +118,6 @@ def _left(config: Config, go_on: bool, busy: Run | None) -> tuple[Config, list[s
     ]
 
 
-def duration(seconds: float) -> str:
-    """Return a time as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _rows(config: Config, settings: Path | str, lives: bool) -> list[tuple[str, str]]:
     path = Path(settings)
     source = f"proposed: nothing is saved in {path}"
@@ -165,7 +159,7 @@ def _expect(told: WhatTrains, left: float) -> str:
     try:
         found = measured(config)
         if found is None:
-            tell(f"measuring a real step of each stage, for {duration(PATIENCE)} at most ...")
+            tell(f"measuring a real step of each stage, for {brief(PATIENCE)} at most ...")
             found = measure(config, limit=PATIENCE)
     except TimeoutError as error:
         told.too_slow = True
@@ -175,4 +169,4 @@ def _expect(told: WhatTrains, left: float) -> str:
     told.seconds = found["seconds"] * left
     end = time.strftime("%a %H:%M", time.localtime(time.time() + told.seconds))
     fits = f"; {found['fits']}" if found.get("fits") else ""
-    return f"about {duration(told.seconds)}, until {end} if it starts now{fits}"
+    return f"about {brief(told.seconds)}, until {end} if it starts now{fits}"

@@ -14,9 +14,9 @@ import ipywidgets as widgets
 import numpy as np
 from PIL import Image
 
-from ..data.folders import SUFFIXES, not_taken
+from ..data.folders import SUFFIXES, named, not_taken
 from ..data.images import Array, read_image
-from ..errors import InputError, few
+from ..errors import InputError
 from ..outside.paths import readable
 from .picker_fields import alarm
 from .viewer import Panel
@@ -156,15 +156,10 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def passed_over(folder: Path) -> str:
     """Return a sentence on what a folder holds besides its pictures; "" where it is nothing."""
-    rest = not_taken(folder)
-    named = [each for each in folder.iterdir() if each.is_dir()]
-    named = [each for each in named if each.name.lower().endswith(SUFFIXES)]
-    reasons = [*filter(None, rest.values()), *(f"{each.name} is a folder" for each in named)]
-    names = [each.name for each in (*rest, *sorted(named))]
-    if not names:
-        return ""
-    why = f" ({'; '.join(dict.fromkeys(reasons))})" if reasons else ""
-    return f" Not read as pictures: {few(names)}{why}."
+    alike = [each for each in sorted(folder.iterdir()) if each.name.lower().endswith(SUFFIXES)]
+    folders = {each: f"{each.name} is a folder" for each in alike if each.is_dir()}
+    rest = not_taken(folder) | folders
+    return f" Not read as pictures: {named(rest)}." if rest else ""
 
 
 def why_no_picture(text: str, path: Path, name: str) -> str:

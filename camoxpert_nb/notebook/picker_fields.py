@@ -194,13 +194,12 @@ def until_mended(problem: str, wrong: Sequence[str]) -> str:
 def table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
     """Return rows of text as an HTML table, whose first column is not broken."""
     lines = [("th", head)] * bool(head) + [("td", row) for row in rows]
-    look = "text-align:left;vertical-align:top"
-    looks = [f"{look};white-space:nowrap", *[look] * max((len(row) for _, row in lines), default=0)]
+    look, whole = "text-align:left;vertical-align:top", ";white-space:nowrap"
     body = "".join(
         "<tr>"
         + "".join(
-            f'<{tag} style="{look}">{html.escape(cell)}&emsp;</{tag}>'
-            for cell, look in zip(cells, looks, strict=False)
+            f'<{tag} style="{look}{whole * (not i)}">{html.escape(cell)}&emsp;</{tag}>'
+            for i, cell in enumerate(cells)
         )
         + "</tr>"
         for tag, cells in lines

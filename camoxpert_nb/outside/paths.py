@@ -211,16 +211,32 @@ def _reason(error: OSError, path: Path) -> str:
     return f"{error.strerror or error}" + (f": {where}" if str(where) != str(path) else "")
 
 
+def meant(path: Path) -> str:
+    """Return a question for what is there and like a path that is not; "" where nothing is."""
+    try:
+        return _look(path)[1]
+    except (OSError, StopIteration):
+        return ""
+
+
 def _near(path: Path) -> str:
     """Say where it was looked for, and what is there."""
     try:
-        parent = next(each for each in path.absolute().parents if each.is_dir())
-        missing = path.absolute().relative_to(parent).parts[0]
-        names = [each.name for each in parent.iterdir() if not each.name.startswith(".")]
+        parent, question = _look(path)
     except (OSError, StopIteration):
         return "Check its spelling."
-    # In the user's own words, so that it can be typed.
+    return f"Looked in {parent}.{question}"
+
+
+def _look(path: Path) -> tuple[Path, str]:
+    """Return the last folder of a path that is there, and a question for what in it was meant.
+
+    That holds the whole path in the user's own words, so that it can be typed.
+    """
+    parent = next(each for each in path.absolute().parents if each.is_dir())
+    missing = path.absolute().relative_to(parent).parts[0]
+    names = [each.name for each in parent.iterdir() if not each.name.startswith(".")]
     rest = path.absolute().relative_to(parent / missing)
     beside = Path(*path.parts[: len(path.parts) - len(rest.parts) - 1])
     near = [str(beside / name / rest) for name in alike(missing, names, least=0.7)]
-    return f"Looked in {parent}." + (f" Did you mean {' or '.join(near)}?" if near else "")
+    return parent, f" Did you mean {' or '.join(near)}?" if near else ""

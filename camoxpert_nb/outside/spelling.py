@@ -26,6 +26,13 @@ def counted(number: int, noun: str, several: str = "") -> str:
     return f"{number:,} {noun if number == 1 else several or noun + 's'}"
 
 
+def brief(seconds: float) -> str:
+    """Return a time as tables have it: 45 s, 12 min, 1.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def duration(seconds: float) -> str:
     """Return a time in seconds, from two minutes on in minutes, and from 90 on in hours."""
     if seconds < 120:

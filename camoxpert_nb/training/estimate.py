@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..data.counting import doubts_about
+from ..outside.spelling import brief
 from ..settings.config import Config
 from ..settings.decide import told
 from .banner import auto_preset
@@ -113,18 +114,10 @@ def _estimate_text(found: dict[str, Any]) -> str:
     for row in found["stages"]:
         gib = f"{row['gib_per_device']:.1f} GiB" if row["gib_per_device"] else "memory not measured"
         lines.append(
-            f"  {'stage ' + row['name']:<22}  {_duration(row['seconds_per_epoch'])} an epoch, "
-            f"{_duration(row['seconds'])} in all, {gib} per device"
+            f"  {'stage ' + row['name']:<22}  {brief(row['seconds_per_epoch'])} an epoch, "
+            f"{brief(row['seconds'])} in all, {gib} per device"
         )
     if found["decoding_seconds"]:
-        lines.append(f"  {'images':<22}  {_duration(found['decoding_seconds'])} to decode, once")
-    lines.append(f"  in all about {_duration(found['seconds'])}")
+        lines.append(f"  {'images':<22}  {brief(found['decoding_seconds'])} to decode, once")
+    lines.append(f"  in all about {brief(found['seconds'])}")
     return "\n".join([*lines, *([f"  {found['fits']}"] if found["fits"] else [])])
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
