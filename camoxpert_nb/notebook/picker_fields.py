@@ -18,6 +18,7 @@ from ..settings.checks import BOUNDS, NONE, flag_of
 from ..settings.config import AUTO, OPEN, PATHS, Config, plain_type
 from ..training.schedule import Plan
 from .choice import BY_RECIPE, rates
+from .usable import networks
 
 ITEMS = {item.name: item for item in dataclasses.fields(Config) if item.name != "preset"}
 LABEL = {"description_width": "160px"}
@@ -91,6 +92,9 @@ def make_field(name: str) -> widgets.ValueWidget:
         field = widgets.Dropdown(options=choices, **look)
     elif kind is bool:
         field = widgets.Checkbox(**look)
+    elif name == "backbone":  # any part of a name lists those that hold it
+        names = sorted(networks())
+        field = widgets.Combobox(options=names, continuous_update=False, **look)
     else:  # a number field of the browser would make 965 of 96.5, and 12 of 1e2
         field = widgets.Text(continuous_update=False, **look)
     tip = "tooltip" if field.has_trait("tooltip") else "description_tooltip"  # ipywidgets 8, 7

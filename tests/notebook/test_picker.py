@@ -496,3 +496,9 @@ def until(true: Callable[[], bool], patience: float = 20.0) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_backbone_is_found_by_any_part_of_its_name() -> None:
+    field = ConfigPicker(dataset_path="").fields["backbone"]
+    assert {"edgenext_base", "tf_efficientnet_lite0", "pvt_v2_b2"} <= {*field.options}
+    assert field.ensure_option is False  # a name with its weights' tag may be typed, too
