@@ -5,20 +5,22 @@ for a quarter of an hour gives what there was time for. Needs nothing but the ki
 segmentation_models_pytorch and pytest. `--small` goes through all of it on a CPU in a minute, to
 see that it works; its numbers say nothing.
 
-    python benchmarks/gpu.py --out build/gpu [steps fit half doctor tests]
+    python benchmarks/gpu.py --out build/gpu [steps unseen fit start half doctor tests]
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from camoxpert_nb.data.synthetic import make_synthetic
 from camoxpert_nb.machine.devices import Precision, choose_precision, pick_devices
 from camoxpert_nb.network.build import build_net
 from camoxpert_nb.network.losses import structure_loss
+from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training.cost import noise
 from camoxpert_nb.training.fit import fit
@@ -44,15 +47,22 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done: what users train, or the least that goes through all of it."""
+    """How much is done: what users train, or the least that goes through all of it.
+
+    `light` is a backbone whose launches take longer than its kernels; `unseen` are backbones, and
+    the sizes and batches of their steps, that the forecast's constants were not fitted to.
+    """
 
     backbone: str
     pixels: int
     batch: int
+    light: tuple[str, int, int]
+    unseen: tuple[tuple[str, ...], tuple[tuple[int, int], ...]]
     steps: int  # timed
     half_steps: int
-    images: int
+    images: int  # generated, without `data`
     device: str
+    data: Path | None = None
 
     def config(self, **values: Any) -> Config:
         """Return settings of this size, without pretrained weights."""
@@ -68,8 +78,27 @@ class Size:
         return make_config("balanced-2gpu", **chosen | values)
 
 
-REAL = Size("edgenext_base", 320, 16, 20, 300, 800, "cuda")
-SMALL = Size("test_convnext", 64, 4, 2, 6, 24, "cpu")
+REAL = Size(
+    *("edgenext_base", 320, 16),
+    light=("tf_efficientnet_lite0", 256, 8),
+    unseen=(
+        ("convnext_tiny", "pvt_v2_b2", "resnet50", "tf_efficientnet_lite2"),
+        ((352, 12), (448, 8)),
+    ),
+    steps=20,
+    half_steps=200,
+    images=400,
+    device="cuda",
+)
+SMALL = Size(
+    *("test_convnext", 64, 4),
+    light=("test_resnet", 64, 2),
+    unseen=(("test_resnet",), ((64, 2), (96, 2))),
+    steps=2,
+    half_steps=6,
+    images=24,
+    device="cpu",
+)
 
 
 def steps(size: Size, folder: Path) -> Values:
@@ -78,13 +107,31 @@ def steps(size: Size, folder: Path) -> Values:
     A peer's step is forward, structure loss, backward, clip and fused AdamW, on one batch that
     stays on the device; ours is the kit's whole step, with augmentation, average and records.
     """
-    found = {}
-    for name in ("FPN", "Unet"):
-        found[name] = _measure(_peer_step(name, size), size)
+    return {"heavy": _all_steps(size), "light": _all_steps(_light(size))}
+
+
+def _all_steps(size: Size) -> Values:
+    found = {name: _measure(_peer_step(name, size), size) for name in ("FPN", "Unet")}
     for graphed in (False, True):
         found["CamoXpert, graph" if graphed else "CamoXpert"] = _measure(
             _own_step(size.config(cuda_graph=graphed)), size
         )
+    return found
+
+
+def _light(size: Size) -> Size:
+    backbone, pixels, batch = size.light
+    return replace(size, backbone=backbone, pixels=pixels, batch=batch)
+
+
+def unseen(size: Size, folder: Path) -> Values:
+    """Steps that the forecast was not fitted to; `fit_forecast.py --unseen` compares them."""
+    found = {}
+    backbones, shapes = size.unseen
+    for backbone in backbones:
+        for pixels, batch in shapes:
+            each = replace(size, backbone=backbone, pixels=pixels, batch=batch)
+            found[f"{backbone}, {pixels} px x {batch}"] = _measure(_own_step(each.config()), each)
     return found
 
 
@@ -156,24 +203,63 @@ def _measure(step: Callable[[], Any], size: Size) -> Values:
 
 
 def fit_speed(size: Size, folder: Path) -> Values:
-    """Images a second in `fit` after each stage's first epoch, where the time went, first step."""
-    data = make_synthetic(folder / "data", train=size.images, test=1, size=size.pixels)
-    config = size.config(
-        dataset_path=str(data),
+    """Images a second in `fit`, where the time of each epoch went, and what lay between epochs."""
+    found = {}
+    for name, each in (("heavy", size), ("light", _light(size))):
+        config = _with_photos(each, folder, f"run-{name}")
+        began = time.perf_counter()
+        run = fit(config)
+        found[name] = {"seconds": round(time.perf_counter() - began, 1), "epochs": _epochs(run)}
+    return found
+
+
+def _with_photos(size: Size, folder: Path, run: str) -> Config:
+    """Return settings of two epochs of stage one and three of stage two."""
+    return size.config(
+        dataset_path=str(size.data or _generated(size, folder)),
         cache_dir=str(folder / "cache"),
-        checkpoint_dir=str(folder / f"run-{time.time():.0f}"),
+        checkpoint_dir=str(folder / f"{run}-{time.time():.0f}"),
         epochs=5,
         stage1_epochs=2,
         progressive_unfreeze=False,
     )
-    began = time.perf_counter()
-    run = fit(config)
-    keys = ("images_per_second", "data_wait", "time_percent", "graph_percent", "gpu_use", "verdict")
-    epochs = [
-        {key: record.get(key) for key in ("epoch", "stage", "seconds", *keys)}
-        for record in run.records("epoch")
+
+
+def _generated(size: Size, folder: Path) -> Path:
+    data = folder / f"data-{size.images}"
+    return data if data.exists() else make_synthetic(data, train=size.images, size=size.pixels)
+
+
+def _epochs(run: Run) -> list[Values]:
+    keys = ("epoch", "stage", "seconds", "images_per_second", "data_wait_percent", "time_percent")
+    keys += ("graph_percent", "gpu_use", "verdict")
+    ends = [record["time"] for record in run.records("epoch")]
+    return [
+        {key: record.get(key) for key in keys} | {"since_the_last": round(end - before, 2)}
+        for record, end, before in zip(run.records("epoch"), ends, [ends[0], *ends], strict=False)
     ]
-    return {"seconds": round(time.perf_counter() - began, 1), "epochs": epochs}
+
+
+def start(size: Size, folder: Path) -> Values:
+    """Seconds from the command to the numbers of a first step, and of the imports alone."""
+    config = _with_photos(replace(size, images=8 * size.batch), folder, "start")
+    config.replace(epochs=1, stage1_epochs=0).save(folder / "start.json")
+    imports = _command("-c", "import torch, timm")["seconds"]
+    began = time.time()
+    done = _command("-m", "camoxpert_nb", "train", "--config", str(folder / "start.json"))
+    first = Run(config.checkpoint_dir).records("step")[:1]
+    return done | {
+        "import torch, timm": imports,
+        "to the first step": first and round(first[0]["time"] - began, 1),
+    }
+
+
+def _command(*words: str) -> Values:
+    """Run Python with these words; return its seconds, exit status and last words."""
+    with _timed(on_gpu=False) as seconds:
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    said = (done.stdout + done.stderr)[-400:]
+    return {"seconds": round(seconds[0], 1), "exit": done.returncode, "says": said}
 
 
 def half(size: Size, folder: Path) -> Values:
@@ -193,23 +279,15 @@ def half(size: Size, folder: Path) -> Values:
 
 
 def doctor(size: Size, folder: Path) -> Values:
-    """Seconds of `camoxpert doctor --quick`, and of the imports alone in a process of its own."""
-    commands = {
-        "import torch, timm": ["-c", "import torch, timm"],
-        "doctor --quick": ["-m", "camoxpert_nb", "doctor", "--quick"],
-    }
-    found: Values = {}
-    for name, words in commands.items():
-        with _timed(on_gpu=False) as seconds:
-            done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
-        found[name] = {"seconds": round(seconds[0], 1), "exit": done.returncode}
-        found[name]["says"] = done.stdout[-300:]
-    return found
+    """Seconds of `camoxpert doctor --quick`."""
+    return _command("-m", "camoxpert_nb", "doctor", "--quick")
 
 
 def tests(size: Size, folder: Path) -> Values:
-    """The tests that need a GPU; on a CPU they are skipped."""
-    words = ["-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", "tests/test_gpu.py", "-s"]
+    """The tests that need a GPU, several at a time where pytest-xdist is; a CPU skips them."""
+    words = ["-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", "tests/test_gpu.py", "-rA"]
+    if importlib.util.find_spec("xdist"):
+        words += ["-n", str(min((os.cpu_count() or 1) // 2, 8))]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
     (folder / "tests.txt").write_text(done.stdout + done.stderr)
     return {"exit": done.returncode, "last": done.stdout.strip().splitlines()[-1:]}
@@ -217,7 +295,9 @@ def tests(size: Size, folder: Path) -> Values:
 
 PHASES: dict[str, Callable[[Size, Path], Values]] = {
     "steps": steps,
+    "unseen": unseen,
     "fit": fit_speed,
+    "start": start,
     "half": half,
     "doctor": doctor,
     "tests": tests,
@@ -249,7 +329,7 @@ def _machine(size: Size) -> Values:
         "camoxpert_nb": __version__,
         "torch": torch.__version__,
         "timm": timm.__version__,
-        "size": vars(size),
+        "size": vars(size) | {"data": size.data and size.data.name},
     }
 
 
@@ -258,13 +338,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("phases", nargs="*", default=[*PHASES], help=f"of {', '.join(PHASES)}")
     parser.add_argument("--out", type=Path, default=Path("build/gpu"))
+    parser.add_argument("--data", type=Path, help="photos for fit; without, some are generated")
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
     if unknown := set(options.phases) - set(PHASES):
         parser.error(f"no phase {', '.join(sorted(unknown))}; there are {', '.join(PHASES)}")
     if not options.small and not torch.cuda.is_available():
         parser.error("PyTorch finds no CUDA GPU here; --small shows that the script works")
-    size = SMALL if options.small else REAL
+    size = replace(SMALL if options.small else REAL, data=options.data)
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.phases:
         file = options.out / f"{name}.json"

@@ -120,6 +120,26 @@ def test_ddp_over_all_gpus(on_gpu: Config, tmp_path: Path) -> None:
     assert len(summary["devices"]) == torch.cuda.device_count()
 
 
+@pytest.mark.parametrize("backbone", ["test_convnext", "edgenext_xx_small"])
+def test_two_processes_share_one_card_over_gloo(
+    on_gpu: Config, tmp_path: Path, backbone: str
+) -> None:
+    """Convolutions of one place once made DDP warn of strides, in each process."""
+    config = on_gpu.replace(parallel="ddp", backbone=backbone, epochs=2)
+    config.save(tmp_path / "config.json")
+    script, torchrun = Path(__file__).with_name("one_card.py"), "torch.distributed.run"
+    command = [sys.executable, "-m", torchrun, "--standalone", "--nproc-per-node", "2", script]
+    command += ["train", "--config", tmp_path / "config.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = Run(config.checkpoint_dir)
+    summary = run.load_json("summary")
+    assert (summary["parallel"], summary["finished"]) == ("ddp", True)
+    assert all(math.isfinite(record["loss"]) for record in run.records("epoch"))
+    assert all(len(record["gpu_memory_gib"]) == 2 for record in run.records("epoch"))
+    assert "strides" not in done.stdout + done.stderr
+
+
 def test_a_batch_that_does_not_fit_is_computed_in_parts(on_gpu: Config) -> None:
     """The memory of this process is limited to what a few images need."""
     config = on_gpu.replace(img_size=256, batch_size=16, stage2_batch_size=16)

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
 from ..settings.config import Config
@@ -20,7 +19,7 @@ from .masks import look
 from .pairs import Pair, is_noncam
 from .reading import Reading
 from .selection import choose, hold_out, share_of, without_copies
-from .synthetic import make_synthetic
+from .synthetic import IMAGES, NONCAM
 
 SAMPLE = 24  # masks looked at
 AT_ONCE = 1500  # pictures whose looks are taken in a few seconds
@@ -145,18 +144,17 @@ def _found(root: str, reading: Reading) -> Found:
 
 def _to_be_generated(config: Config) -> Images:
     """Count as `make_synthetic` will, but for the split, which follows from each name's hash."""
-    made: dict[str, Any] = make_synthetic.__kwdefaults__ or {}
-    empty = {split: int(made[split] * made["noncam"]) for split in ("train", "test")}
+    empty = {split: int(images * NONCAM) for split, images in IMAGES.items()}
     gone = {"train": 0, "test": 0} if config.noncam else empty
     left_out = {"NonCAM training images": empty["train"], "NonCAM test images": empty["test"]}
-    used = made["train"] - gone["train"]
+    used = IMAGES["train"] - gone["train"]
     validation = max(round(used * share_of(config)), 1)
     return Images(
         source=f"generated camouflage of {config.img_size} px, made before the training",
         train=used - validation,
         validation=validation,
         noncam=empty["train"] - gone["train"],
-        test={"generated": made["test"] - gone["test"]},
+        test={"generated": IMAGES["test"] - gone["test"]},
         left_out={} if config.noncam else left_out,
         exact=False,
     )

@@ -29,6 +29,8 @@ Field = NDArray[np.float32]  # (H, W)
 LAYOUTS = ("COD10K-v3", "flat")
 RECORD = "generated.json"  # lies beside the images and says what made them
 RECIPE = 1  # raised when the same seed would give other images
+IMAGES = {"train": 400, "test": 100}  # unless asked otherwise
+NONCAM = 0.2  # of them show no object
 MOST, SMALLEST = 10_000, 32  # images in a split; pixels on the short side
 
 FAMILIES = ("Ripple", "Spot", "Bark", "Leaf", "Grass", "Pebble")
@@ -53,10 +55,10 @@ class Texture(NamedTuple):
 def make_synthetic(
     root: str | Path,
     *,
-    train: int = 400,
-    test: int = 100,
+    train: int = IMAGES["train"],
+    test: int = IMAGES["test"],
     size: int = 96,
-    noncam: float = 0.2,
+    noncam: float = NONCAM,
     seed: int = 0,
     layout: str = "COD10K-v3",
     progress: Callable[[int, int], None] | None = None,
