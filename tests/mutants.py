@@ -31,7 +31,7 @@ ALSO = {
     "runs": ["tests/training/test_resume.py"],
 }
 NOTICED = ("killed", "timeout", "suspicious", "caught by type check")
-RUN = ("run", "--max-children", str(os.cpu_count() or 1))
+RUN = ("run", "--max-children", str(len(os.sched_getaffinity(0))))
 TEXT = re.compile(r'"([^"]*)"')
 ASIDE = ("wording", "equivalent")
 
