@@ -5,7 +5,7 @@ BIN := .venv/bin
 QUIET := OMP_NUM_THREADS=1 PYDEVD_DISABLE_FILE_VALIDATION=1 CAMOXPERT_CACHE=$(CURDIR)/build/cache
 NBVAL := -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout=180
 
-.PHONY: demo test faults mutants notebooks browser gallery kaggle kaggle-notebooks kaggle-check ready-check lab check lint fix bench gpu clean
+.PHONY: demo test faults mutants notebooks browser gallery kaggle kaggle-notebooks kaggle-check all-check ready-check lab check lint fix bench gpu clean
 
 demo: .venv/ready      ## train the main job on generated images, score it, draw it (4 to 8 minutes)
 	$(BIN)/camoxpert demo
@@ -39,13 +39,14 @@ kaggle: .venv/ready    ## what to upload to Kaggle, into kaggle/build; KAGGLE_US
 kaggle-notebooks: .venv/ready ## the code in kaggle/*.ipynb, made anew after a change of the package
 	$(BIN)/camoxpert kaggle renew
 
-kaggle-check: build/venv-kaggle/ready  ## the same with Kaggle's older Jupyter, as HTML
+kaggle-check: all-check ready-check   ## every notebook in Kaggle's older Jupyter, as HTML
+
+all-check: build/venv-kaggle/ready     ## those that hand over to each other
 	rm -rf build/kaggle && mkdir -p build/kaggle && cp notebooks/*.ipynb build/kaggle
 	cd build/kaggle && $(QUIET) ../venv-kaggle/bin/python -m nbconvert --log-level WARN --to html \
 	  --execute --ExecutePreprocessor.timeout=180 0*.ipynb
-	$(MAKE) ready-check
 
-ready-check: build/venv-kaggle/ready   ## the two ready notebooks there, one after the other, as HTML
+ready-check: build/venv-kaggle/ready   ## the two ready ones, one after the other
 	rm -rf build/ready && mkdir -p build/ready && cp kaggle/camoxpert_*.ipynb build/ready
 	$(BIN)/python -c "from camoxpert_nb import make_synthetic as make; make('build/ready/input/zoo', size=96)"
 	cd build/ready && for name in train predict; do $(QUIET) ../venv-kaggle/bin/python -m nbconvert \
