@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from camoxpert_nb.errors import InputError
 from camoxpert_nb.runs.place import (
     check_run,
     enter_kit,
+    in_words,
     list_runs,
+    listed,
     runs_below,
     unfinished,
     usual_places,
@@ -129,3 +132,92 @@ def test_the_run_to_go_on_with_is_the_furthest_of_these_settings_that_ended_too_
     assert again is not None and again.folder == Path("runs/others")
     left_over("whole", epochs=12, end="end")  # since then: nothing is left to do
     assert unfinished(config) is None
+
+
+def test_a_run_in_a_list_is_a_row_of_texts(tmp_path: Path) -> None:
+    moment = time.mktime((2026, 3, 4, 5, 6, 7, 0, 0, -1))
+    made(tmp_path / "a", epochs=2, end="end", moment=moment)
+    assert in_words(listed(Run(tmp_path / "a"))) == {
+        "run": str(tmp_path / "a"),
+        "state": "finished",
+        "epochs": "2 of 2",
+        "best IoU": "0.200",
+        "backbone": "test_resnet",
+        "size": "64 px",
+        "when": "2026-03-04 05:06",
+        "data": "/photos",
+    }
+    Run(tmp_path / "b").folder.mkdir()
+    (tmp_path / "b" / "config.json").write_text("{}")
+    row = listed(Run(tmp_path / "b"))
+    assert row["data"] == "generated images" and row["epochs"] is None and row["epochs_done"] == 0
+    assert in_words(row) | {"when": ""} == {
+        "run": str(tmp_path / "b"),
+        "state": "empty",
+        "epochs": "0 of ?",
+        "best IoU": "",
+        "backbone": "",
+        "size": "",
+        "when": "",
+        "data": "generated images",
+    }
+    (tmp_path / "b" / "config.json").write_text("{")
+    broken = in_words(listed(Run(tmp_path / "b")))
+    assert (broken["state"], broken["epochs"], broken["data"]) == ("unreadable", "", "")
+    assert listed(Run(tmp_path / "none"))["when"] == 0.0
+
+
+def test_runs_are_looked_for_so_deep_and_not_in_hidden_folders(tmp_path: Path) -> None:
+    for name in ("1/2/3/4", "1/2/3/x/5", ".hidden/a", "only-settings", "1/latest", "last"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").touch()
+    for name in ("1/2/3/4", "1/2/3/x/5", ".hidden/a", "1/latest"):
+        (tmp_path / name / "history.jsonl").touch()
+    (tmp_path / "last" / "last.pt").touch()
+    inner = tmp_path / "last" / "inner"  # what lies in a run is part of it
+    inner.mkdir()
+    (inner / "config.json").touch()
+    (inner / "process.json").touch()
+    found = {run.folder.relative_to(tmp_path).as_posix() for run in runs_below(tmp_path)}
+    assert found == {"1/2/3/4", "last"}
+
+
+def test_a_folder_that_is_no_run_is_refused_with_what_it_holds(tmp_path: Path) -> None:
+    see = "`camoxpert runs FOLDER` lists the runs below a folder."
+
+    def said(folder: Path, flag: str = "") -> str:
+        with pytest.raises(InputError) as error:
+            check_run(Run(folder), flag)
+        return str(error.value)
+
+    none, empty, some = (tmp_path / name for name in ("none", "empty", "some"))
+    assert said(none, "--run") == f"--run {none}: no such folder, expected that of a run. {see}"
+    empty.mkdir()
+    (empty / ".hidden").touch()
+    assert said(empty) == (
+        f"{empty} is no run: it has no config.json, and holds nothing. Give a run's folder. {see}"
+    )
+    made(some / "a")
+    assert said(some) == (
+        f"{some} is no run: it has no config.json, and holds a. There is a run in it: {some}/a."
+    )
+    for weights in ("best.pt", "last.pt"):
+        (empty / weights).touch()
+        check_run(Run(empty))  # weights alone predict
+        (empty / weights).unlink()
+    check_run(Run(some / "a"))
+
+
+def test_of_those_that_ended_only_the_later_ones_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was killed after another of the same settings was finished is to go on."""
+    monkeypatch.chdir(tmp_path)
+    config = make_config("tiny", dataset_path="/photos", epochs=12)
+    left_over("whole", epochs=12, end="end")
+    left_over("later", epochs=3, end="stop")
+    found = unfinished(config)
+    assert found is not None and found.folder == Path("runs/later")
+    left_over("as-far", epochs=3, end="stop")
+    again = unfinished(config)
+    assert again is not None and again.folder == Path("runs/as-far")  # of equals the newest
