@@ -3,6 +3,7 @@
     python benchmarks/fit_forecast.py            # measured against forecast, by the counts on file
     python benchmarks/fit_forecast.py --fit      # the constants of forecast/on_card.py, fitted anew
     python benchmarks/fit_forecast.py --count    # count the networks of others again, and compare
+    python benchmarks/fit_forecast.py --unseen build/gpu/unseen.json    # steps that `make gpu` took
 
 `measured_steps.json` says where each row comes from. Constants are fitted to the rows marked so, by
 least squares of relative errors, none below what a card can reach. Two are not fitted: numbers that
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +23,13 @@ import numpy as np
 import segmentation_models_pytorch as smp
 import timm
 import torch
+from gpu import REAL
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
 from camoxpert_nb.forecast.as_cuda import META
-from camoxpert_nb.forecast.count import Work, count
+from camoxpert_nb.forecast.count import Steps, Work, count
 from camoxpert_nb.forecast.on_card import (
     ARITHMETIC,
     CROWDED,
@@ -34,7 +38,9 @@ from camoxpert_nb.forecast.on_card import (
     gib_on,
     kernel_seconds,
 )
-from camoxpert_nb.machine.cards import CARDS
+from camoxpert_nb.machine.cards import CARDS, find_card
+from camoxpert_nb.machine.devices import precision_of
+from camoxpert_nb.network.build import build_net
 from camoxpert_nb.network.losses import structure_loss
 
 FILE = Path(__file__).with_name("measured_steps.json")
@@ -47,7 +53,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--count", action="store_true")
+    parser.add_argument("--unseen", type=Path, help="steps of the kit, as `make gpu` took them")
+    parser.add_argument("--card", help="whose steps they are, where its own name says too little")
     options = parser.parse_args()
+    if options.unseen:
+        return compare_unseen(json.loads(options.unseen.read_text(encoding="utf-8")), options.card)
     rows = json.loads(FILE.read_text(encoding="utf-8"))["rows"]
     if options.fit:
         found = fit([row for row in rows if row["fitted"]])
@@ -60,6 +70,22 @@ def main() -> None:
         work = recount(row) if options.count else Work(**row["work"])
         if work:
             print(line(row, work))
+
+
+def compare_unseen(found: dict[str, Any], card: str | None) -> None:
+    """Print how near the forecast comes to the kit's whole steps in a result of `gpu.py`."""
+    known, _ = find_card(card or found["machine"]["card"])
+    print(f"{'':<34}{'ms':>7}{'forecast':>9}{'ratio':>6}   {'GiB':>5}{'forecast':>9}{'ratio':>6}")
+    for name, measured in found["found"].items():
+        backbone, pixels, batch = re.fullmatch(r"(\w+), (\d+) px x (\d+)", name).groups()
+        size = replace(REAL, backbone=backbone, pixels=int(pixels), batch=int(batch))
+        taken = Steps(size.config(), build_net(size.config()), precision_of(known.capability))
+        work = taken.count(4, int(batch))
+        ms, gib = 1e3 * sum(kernel_seconds(known, work)), gib_on(work, context=0)
+        text = f"{name:<34}{measured['kernel_ms']:7.1f}{ms:9.1f}{ms / measured['kernel_ms']:6.2f}"
+        if peak := measured["peak_gib"]:
+            text += f"   {peak:5.2f}{gib:9.2f}{gib / peak:6.2f}"
+        print(text, flush=True)
 
 
 def line(row: dict[str, Any], work: Work) -> str:

@@ -36,6 +36,26 @@ def test_the_phases_for_a_gpu_write_what_they_found_once(tmp_path: Path) -> None
     assert (tmp_path / "half.json").read_bytes() == before
 
 
+def test_steps_of_a_card_are_compared_with_their_forecast(tmp_path: Path) -> None:
+    """The file is as `gpu.py` writes it; the kernel times are made up."""
+    measured = {"kernel_ms": 10.0, "peak_gib": 0.5}
+    steps = {"test_resnet, 64 px x 4": measured, "test_convnext, 96 px x 2": measured}
+    result = {"machine": {"card": "NVIDIA H100 80GB HBM3"}, "found": steps}
+    (tmp_path / "unseen.json").write_text(json.dumps(result))
+    words = [sys.executable, str(GPU.with_name("fit_forecast.py")), "--unseen"]
+    done = subprocess.run([*words, str(tmp_path / "unseen.json")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert [row[:4] for row in rows] == [name.split()[:4] for name in steps]
+    for row in rows:
+        ms, forecast, ratio, gib, likely, share = map(float, row[5:])
+        assert (ms, gib) == (10.0, 0.5) and forecast > 0.1 and likely > 0.05
+        assert (ratio, share) == (
+            pytest.approx(forecast / 10, abs=0.01),
+            pytest.approx(likely / 0.5, abs=0.02),
+        )
+
+
 def test_an_unknown_phase_and_no_gpu_are_said(tmp_path: Path) -> None:
     assert "there are steps, fit" in small(tmp_path, "step").stderr
 

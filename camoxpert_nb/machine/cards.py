@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from ..errors import InputError
 
 MOST = 16  # of one card in a machine
+# What drivers add to a card's name: NVIDIA A100-SXM4-80GB, Tesla P100-PCIE-16GB, H100 80GB HBM3.
+BUILD = re.compile(r"(?:-?(?:sxm\d?|pcie|hbm\w*|\d+gb))+")
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,13 @@ CARDS = {
 def find_card(text: str) -> tuple[Card, int]:
     """Return the card that a text such as "t4x2", "RTX 3090" or "a100" names, and how many.
 
-    Raises InputError with all names, the near ones first.
+    A name as its driver tells it will do. Raises InputError with all names, the near ones first.
     """
     plain = re.sub(r"[\s_]|nvidia|tesla|geforce", "", text.lower())
+    name, count = _without_build(plain), 1
     several = re.fullmatch(r"(.+)x(\d+)", plain)
-    name, count = plain, 1
-    if several and plain not in CARDS and several[1] in CARDS:
-        name, count = several[1], int(several[2])
+    if several and name not in CARDS and _without_build(several[1]) in CARDS:
+        name, count = _without_build(several[1]), int(several[2])
     if name in CARDS and 1 <= count <= MOST:
         return CARDS[name], count
     if name in CARDS:
@@ -83,3 +85,12 @@ def find_card(text: str) -> tuple[Card, int]:
         f"--on {text}: no such card is known.{hint} Known: {', '.join(CARDS)}; for several write "
         "how many, as in t4x2."
     )
+
+
+def _without_build(plain: str) -> str:
+    """Return a card's name without what says how it was built, but for a larger memory."""
+    name = max((name for name in CARDS if plain.startswith(name)), key=len, default="")
+    if not name or not BUILD.fullmatch(plain.removeprefix(name)):
+        return plain
+    larger = f"{name}-80"
+    return larger if larger in CARDS and "80gb" in plain else name

@@ -109,8 +109,8 @@ def test_what_is_still_to_be_generated_is_counted_as_it_will_be(
     monkeypatch: pytest.MonkeyPatch, noncam: bool
 ) -> None:
     """Of 40 and 20 a fifth shows nothing; a quarter of those that are used validates."""
-    made = {"train": 40, "test": 20, "noncam": 0.2}
-    monkeypatch.setattr(counting.make_synthetic, "__kwdefaults__", made)
+    monkeypatch.setattr(counting, "IMAGES", {"train": 40, "test": 20})
+    monkeypatch.setattr(counting, "NONCAM", 0.2)
     found = count_images(make_config("tiny", noncam=noncam, val_share=0.25))
     assert (found.train, found.validation) == ((30, 10) if noncam else (24, 8))
     assert (found.noncam, found.test) == (

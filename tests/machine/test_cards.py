@@ -17,6 +17,12 @@ from camoxpert_nb.machine.cards import CARDS, Card, find_card
         ("rtx3090", "rtx3090", 1),  # its own x is no number of cards
         ("NVIDIA GeForce RTX 4090x8", "rtx4090", 8),
         ("a100-80x4", "a100-80", 4),
+        ("NVIDIA H100 80GB HBM3", "h100", 1),  # as drivers tell them
+        ("NVIDIA H200", "h200", 1),
+        ("NVIDIA A100-SXM4-40GB", "a100", 1),
+        ("NVIDIA A100-SXM4-80GB x4", "a100-80", 4),
+        ("Tesla P100-PCIE-16GB", "p100", 1),
+        ("Tesla V100-SXM2-16GB x2", "v100", 2),
     ],
 )
 def test_a_card_is_found_as_people_write_it(text: str, name: str, count: int) -> None:
@@ -30,7 +36,7 @@ def test_an_unknown_card_gets_the_near_names_and_all() -> None:
     for text in ("t4x0", "t4x99"):
         with pytest.raises(InputError, match="a machine has 1 to 16"):
             find_card(text)
-    for text in ("", "x2", "t4y2"):
+    for text in ("", "x2", "t4y2", "RTX 3060 Ti", "t4-", "l40", "H100 80 GB NVLx"):
         with pytest.raises(InputError, match="no such card"):
             find_card(text)
 
