@@ -26,7 +26,7 @@ TELLING = {  # the first and the last cell of the part that is shown, by a piece
     "01_gpu_check": ("check_machine(", "print(report.advice"),
     "02_configure": ("ConfigPicker(", "ConfigPicker("),
     "03_train": ("launch(plan", "launch(plan"),
-    "04_evaluate": ("judge(run, data)", 'means.set_index("set")'),
+    "04_evaluate": ("judge(run, data", 'means.set_index("set")'),
     "05_visualize": ('"levels"', "seen.usage"),
     "06_python_api": ("own = fit(", "predict(own"),
 }

@@ -23,7 +23,7 @@ from ..runs.run import Run
 from ..settings.config import Config
 from .compare import paired_differences
 from .judgement import Judgement, Scored
-from .predict import PLAIN, Kept, Predictor, Views
+from .predict import MIRRORING, PLAIN, Kept, Predictor, Views
 from .scores import Scores, number
 from .scoring import evaluate, score_maps
 from .which_images import Chosen, choose_pairs, reading_for
@@ -69,7 +69,7 @@ class Judged(Scored):
 
     def summary(self) -> str:
         """Return name, note and all results as text."""
-        lines = [f"{self.name}: {self.note}", self.scores.summary(), self.gain]
+        lines = [f"{self.name}: {self.note}", self.scores.summary(), self.gain or self.offer]
         if self.threshold:
             lines.append(
                 f"  IoU {number(self.scores.iou_at(self.threshold.value))} at threshold "
@@ -94,6 +94,13 @@ class Judged(Scored):
             f"{row['low']:+.4f} to {row['high']:+.4f}), network {once:.4f} to {now:.4f} seconds "
             f"per image ({now / once if once else 1:.1f} times as long)"
         )
+
+    @property
+    def offer(self) -> str:
+        """What mirrored images would bring and cost, in a sentence; empty where they were seen."""
+        if self.views != PLAIN or self.scores.seconds_per_image is None:
+            return ""
+        return f"  seen mirrored too (--flip, MIRRORED in 04): {MIRRORING}"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values that `json` can write."""

@@ -147,8 +147,8 @@ def _one_set(run: Run, one: Judged, say: Say) -> Iterable[str]:
     ):
         if groups:
             yield _table(pd.DataFrame([_group(title, row) for row in groups]))
-    if one.gain:
-        yield _tag("p", f"Test-time augmentation: {one.gain.strip()}.")
+    if views := one.gain or one.offer:
+        yield _tag("p", f"Test-time augmentation: {views.strip()}.")
     yield _figure(
         lambda: show_test(one), say, f"Images of {one.name}, from the best to the worst IoU."
     )
