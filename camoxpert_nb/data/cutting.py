@@ -14,11 +14,10 @@ from itertools import accumulate
 from pathlib import Path
 
 from ..errors import InputError
+from ..settings.decide import ENOUGH
 from .copies import Look, groups
 from .identity import digests
 from .pairs import Pair
-
-ENOUGH = 8  # pairs that validate, from which on chance may decide how many there are
 
 
 def cut(pairs: Sequence[Pair], looks: Mapping[Path, Look], count: int) -> dict[Pair, int]:

@@ -9,7 +9,7 @@ from ..outside.spelling import counted
 from .config import Config, differences, make_config
 from .recipe import DECIDED, IN_PROPORTION, advice, in_words, recipe
 
-FEW = 8  # validation images, with fewer of which a mean IoU says little
+ENOUGH = 8  # validation images, with fewer of which a mean IoU says little
 LONG = 100  # epochs that the guide's presets have, and more
 STAGES = (*IN_PROPORTION, "progressive_unfreeze")
 FOLLOWING = ("lr_batch", "stage2_lr_batch", *IN_PROPORTION)  # settings that follow from others
@@ -69,7 +69,7 @@ def short_run(config: Config) -> list[str]:
 
 def few_validate(held: int) -> list[str]:
     """Return a sentence where so few images validate that the best epoch is mostly chance."""
-    if held >= FEW:
+    if held >= ENOUGH:
         return []
     return [
         f"{counted(held, 'image')} validate{'s' * (held == 1)}: which epoch is the best is mostly "

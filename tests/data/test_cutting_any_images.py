@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import tried
 
-from camoxpert_nb.data.cutting import ENOUGH, cut, split_validation
+from camoxpert_nb.data.cutting import cut, split_validation
 from camoxpert_nb.data.pairs import Pair
+from camoxpert_nb.settings.decide import ENOUGH
 
 NAMES = st.lists(st.text("abcé01_ ", min_size=1, max_size=6), min_size=2, max_size=40, unique=True)
 SHARES = st.floats(0.01, 0.5)
