@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 HOME = Path(__file__).parents[1]
 ROOMS = ("settings", "data", "network", "training", "evaluation", "runs")
@@ -41,8 +42,10 @@ source_paths = ["camoxpert_nb/"]
 only_mutate = {files}
 also_copy = {copied}
 pytest_add_cli_args_test_selection = {tests}
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-x", "-m", "not gpu and not shared"]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-x", "-m", "not gpu and not shared", {own}]
 """
+# What one run leaves is never another's to remove: a quarrel over it would look like a failed test.
+OWN = ["-o", "tmp_path_retention_policy=none", "-o", "tmp_path_retention_count=1000000"]
 
 
 def main() -> int:
@@ -87,8 +90,9 @@ def _tree(room: str) -> Path:
     mutated = [f"camoxpert_nb/{room}.py" if "/" in room else f"camoxpert_nb/{room}/*.py"]
     tests = [f"tests/{room.split('/')[0]}", *ALSO.get(room.split("/")[0], [])]
     lists = {"files": mutated, "copied": copied, "tests": tests}
+    words = {name: json.dumps(each) for name, each in lists.items()}
     with (tree / "pyproject.toml").open("a") as file:
-        file.write(SETTINGS.format(**{name: json.dumps(each) for name, each in lists.items()}))
+        file.write(SETTINGS.format(**words, own=json.dumps(OWN)[1:-1]))
     return tree
 
 
@@ -134,8 +138,11 @@ def _is_a_guard(lines: list[str]) -> bool:
 
 def _mutmut(tree: Path, *words: str) -> str:
     command = [sys.executable, "-m", "mutmut", *words]
+    scratch = tree / "scratch"
+    scratch.mkdir(exist_ok=True)
+    how: dict[str, Any] = {"cwd": tree, "env": {**os.environ, "TMPDIR": str(scratch)}}
     with (tree / "mutmut.log").open("a") as log:
-        done = subprocess.run(command, cwd=tree, stdout=subprocess.PIPE, stderr=log, check=False)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, check=False, **how)
         said = done.stdout.decode(errors="replace")
         log.write(said)
     return said
