@@ -8,13 +8,19 @@ import pytest
 from PIL import Image
 
 from camoxpert_nb.data.images import (
+    Header,
+    binary,
+    grey_of,
     image_size,
+    is_ours,
     read_grey,
     read_image,
     read_map,
+    refuse_foreign,
     resize_image,
     resize_mask,
     same_shape,
+    turned,
     write_map,
 )
 from camoxpert_nb.data.masks import read_mask
@@ -172,3 +178,78 @@ def test_a_map_with_colours_and_alpha_is_not_called_damaged(tmp_path: Path) -> N
     with pytest.raises(InputError, match="Save it without alpha") as caught:
         read_map(tmp_path / "map.png")
     assert "damaged" not in str(caught.value)
+
+
+# 1 2 3
+# 4 5 6, turned as each orientation of EXIF says (TIFF 6.0: where row 0 and column 0 are shown).
+TURNED = {
+    1: [[1, 2, 3], [4, 5, 6]],
+    2: [[3, 2, 1], [6, 5, 4]],
+    3: [[6, 5, 4], [3, 2, 1]],
+    4: [[4, 5, 6], [1, 2, 3]],
+    5: [[1, 4], [2, 5], [3, 6]],
+    6: [[4, 1], [5, 2], [6, 3]],
+    7: [[6, 3], [5, 2], [4, 1]],
+    8: [[3, 6], [2, 5], [1, 4]],
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_each_orientation_turns_pixels_and_sizes(orientation: int) -> None:
+    stored, wanted = np.array(TURNED[1]), np.array(TURNED[orientation])
+    assert np.array_equal(turned(stored, orientation), wanted)
+    colours = np.stack([stored, 10 * stored], -1)
+    assert np.array_equal(turned(colours, orientation), np.stack([wanted, 10 * wanted], -1))
+    assert Header((2, 3), orientation).shown == wanted.shape
+
+
+def test_a_mask_of_zero_and_one_and_one_of_grey_have_their_own_thresholds() -> None:
+    def read(*values: int) -> list[int]:
+        return binary(np.array([values], np.uint8))[0].tolist()
+
+    assert read(0, 1, 1) == [0, 1, 1] and read(0, 0) == [0, 0]
+    assert read(1, 2, 128) == [0, 0, 0] and read(0, 128, 129) == [0, 0, 1]
+    assert binary(np.zeros((0, 3), np.uint8)).shape == (0, 3)
+
+
+def test_what_this_kit_did_not_write_is_not_replaced(tmp_path: Path) -> None:
+    ours, theirs, text = (tmp_path / name for name in ("ours.png", "theirs.png", "text.png"))
+    write_map(ours, np.full((2, 3), 0.5))
+    write_map(theirs, np.full((2, 3), 0.5), ours=False)
+    text.write_text("no picture")
+    assert [is_ours(path) for path in (ours, theirs, text, tmp_path / "none")] == [
+        *(True, False, False, False)
+    ]
+    refuse_foreign([ours, tmp_path / "none"], "Elsewhere.")
+    with pytest.raises(InputError) as error:
+        refuse_foreign([ours, theirs, text], "Elsewhere.")
+    assert str(error.value) == (
+        f"2 files that this kit did not write would be replaced by maps: {theirs}, {text}. "
+        "Elsewhere."
+    )
+
+
+def test_sixteen_bits_become_eight_and_a_map_in_alpha_is_read_from_there(tmp_path: Path) -> None:
+    wide = Image.fromarray(np.array([[0, 257, 65535]], np.uint16))
+    assert grey_of(wide).tolist() == [[0, 1, 255]]
+    narrow = Image.fromarray(np.array([[0, 5, 255]], np.uint16))
+    assert grey_of(narrow).tolist() == [[0, 5, 255]]
+    rgba = np.zeros((1, 3, 4), np.uint8)
+    rgba[..., 3] = [[0, 7, 255]]
+    Image.fromarray(rgba).save(tmp_path / "alpha.png")
+    assert read_map(tmp_path / "alpha.png").tolist() == [[0, 7, 255]]
+    rgba[0, 1, :3] = 9
+    Image.fromarray(rgba).save(tmp_path / "both.png")
+    with pytest.raises(InputError) as error:
+        read_map(tmp_path / "both.png")
+    assert str(error.value) == (
+        f"{tmp_path}/both.png has values in its colours and in its alpha channel. A map is grey: "
+        "0 background, 255 object. Save it without alpha."
+    )
+    grey = np.repeat(np.array([[0, 7, 255]], np.uint8)[..., None], 3, 2)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert read_map(tmp_path / "grey.png").tolist() == [[0, 7, 255]]
+    grey[0, 2, 1] = 254
+    Image.fromarray(grey).save(tmp_path / "colour.png")
+    with pytest.raises(InputError, match=r"colour\.png is coloured\. A map is grey: 0 background"):
+        read_map(tmp_path / "colour.png")
