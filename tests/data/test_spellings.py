@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from camoxpert_nb.data.layouts import find_datasets
-from camoxpert_nb.data.spellings import is_plain, said, words
+from camoxpert_nb.data.spellings import is_plain, said, split_of, words
 
 SPELLED = {
     "test": (
@@ -109,3 +109,30 @@ def test_several_test_folders_are_scored_apart(tmp_path):
         fill(tmp_path / "set", f"{name}/images", f"{name}/masks")
     (one,) = find_datasets(tmp_path / "set")
     assert {pair.dataset for pair in one.test} == {"set test_A", "set testB", "set Test-Dev"}
+
+
+@pytest.mark.parametrize(
+    ("above", "split"),
+    [
+        ("my training", "train"),  # a short name that ends so
+        ("training camp of 2019", "train"),  # what says nothing trains
+        ("test of many things and more", "test"),  # a long word for it, wherever it stands
+        ("dev-ops", "train"),  # a short one that the name does not end with
+        ("benchmark", "test"),
+        ("train and validation of many", "train"),
+    ],
+)
+def test_a_folder_far_above_counts_where_it_says_its_split_clearly(above: str, split: str) -> None:
+    assert split_of(("Imgs",), "animals", (above,), ("data", "me")) == split
+
+
+def test_the_folder_that_says_nothing_else_speaks_first() -> None:
+    """From the images up; then what is told by a part of a name, held out before trained."""
+    assert split_of(("test", "images"), "train", (), ("", "")) == "test"
+    assert split_of(("images",), "animals_test", ("train",), ("", "")) == "train"
+    assert split_of(("images",), "animals_test", ("animals_train",), ("", "")) == "test"
+    assert split_of(("images",), "animals_val", ("animals_train",), ("", "")) == "validation"
+    assert split_of(("images",), "NC4K", (), ("", "")) == "test"  # holds no training images
+    assert split_of(("images",), "", (), ("CHAMELEON", "me")) == "test"
+    assert split_of(("images",), "animals", (), ("data", "my_test")) == "train"
+    assert split_of(("images",), "animals", (), ("my_test", "data")) == "test"
