@@ -66,7 +66,7 @@ class FoundInPictures:
     def write_csv(self, path: Path | str = "") -> Path:
         """Write the table, by default as found.csv beside the maps, and return the file."""
         path = Path(path or self.folder / "found.csv")
-        self.table.to_csv(path, index=False)
+        self.table.to_csv(path, index=False, errors="backslashreplace")  # names of any bytes
         return path
 
     def write_zip(self, path: Path | str = "") -> Path:
@@ -75,13 +75,14 @@ class FoundInPictures:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as files:  # PNGs are compressed already
             for each in sorted(self.folder.rglob("*")):
                 if each.is_file():
-                    files.write(each, f"{self.folder.name}/{each.relative_to(self.folder)}")
+                    name = f"{self.folder.name}/{each.relative_to(self.folder)}"
+                    files.write(each, name.encode("utf-8", "backslashreplace").decode())
         return path
 
 
 def predict_pictures(
     run: Run | Path | str,
-    pictures: Sequence[Path],
+    pictures: Sequence[Path | str],
     folder: Path | str = "maps",
     *,
     which: str = "best",
@@ -100,8 +101,8 @@ def predict_pictures(
     if isinstance(threshold, bool) or not 0 < threshold < 1:
         raise InputError(f"threshold {threshold!r}: expected a number between 0 and 1, as 0.5.")
     folder = Path(folder)
-    pictures = [*dict.fromkeys(pictures)]
-    names = dict(zip(pictures, distinct_names(pictures), strict=True))
+    paths = [*dict.fromkeys(map(Path, pictures))]
+    names = dict(zip(paths, distinct_names(paths), strict=True))
     targets = [folder / part / f"{n}.png" for n in names.values() for part in ("", "overlays")]
     refuse_foreign(targets, "Name another folder for the maps.")
     predictor, unread = open_predictor(run, device, which), dict[Path, str]()
@@ -114,19 +115,19 @@ def predict_pictures(
         write_overlay(target, read_image(path), found.probability > threshold)
         return _row(names[path], path, found, threshold)
 
-    left = iter(pictures)
+    left = iter(paths)
     maps = (  # what cannot be read is known before the next map comes
         (next(path for path in left if path not in unread), found)
-        for found in predictor.predict(pictures, views, unread=unread)
+        for found in predictor.predict(paths, views, unread=unread)
     )
     rows = []
     for done, row in enumerate(in_order(write, maps, workers=cores()), 1):
         rows.append(row)
         if progress:
-            progress(done, len(pictures) - len(unread))
+            progress(done, len(paths) - len(unread))
     if not rows:
-        refuse_all(pictures, unread)
-    told = [unread[path] for path in pictures if path in unread]
+        refuse_all(paths, unread)
+    told = [unread[path] for path in paths if path in unread]
     return FoundInPictures(folder, pd.DataFrame(rows), threshold, told)
 
 

@@ -31,7 +31,7 @@ from .tally import Fault, Tally
 
 BATCH = 40  # files in a folder
 MOST = SIDE**2 / (SIDE**2 - 1) + 1e-9  # of the E-measure, as the field computes it
-SECONDS = 2.0  # a file may take so long, in the mean of its folder
+SECONDS = 10.0  # a file may take so long, in the mean of its folder, on a busy machine
 
 
 class Put(NamedTuple):

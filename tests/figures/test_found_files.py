@@ -75,6 +75,20 @@ def test_files_to_keep(tmp_path: Path) -> None:
     assert found.write_zip() == tmp_path / "maps.zip"
 
 
+def test_names_that_are_no_text_are_written_with_their_bytes_spelled(tmp_path: Path) -> None:
+    """Linux takes any bytes as a name; a path may come as text, as from a list or a table."""
+    try:
+        path = picture(tmp_path / "\udcff a.png", 0.5)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    found = predict_pictures("run", [str(path), path], tmp_path / "maps")
+    assert found.table["name"].tolist() == ["\udcff a"]
+    assert pd.read_csv(found.write_csv())["name"].tolist() == ["\\udcff a"]
+    with zipfile.ZipFile(found.write_zip()) as files:
+        spelled = ["maps/\\udcff a.png", "maps/found.csv", "maps/overlays/\\udcff a.png"]
+        assert sorted(files.namelist()) == sorted(spelled)
+
+
 def test_what_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
     good, bad = picture(tmp_path / "a.png", 0.5), tmp_path / "b.jpg"
     bad.write_text("no picture")
