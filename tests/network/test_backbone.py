@@ -205,7 +205,7 @@ def test_the_last_four_levels_must_lie_at_their_strides(
     assert str(caught.value) == f"of an image of 64 x 96 they are {found} high"
 
 
-# ---- names that are no backbone -------------------------------------------------------------------
+# ---- names that are no backbone ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_look_at_a_network_moves_no_statistics_of_it() -> None:
     assert int(net.state_dict()["bn1.num_batches_tracked"]) == 0
 
 
-# ---- the hub --------------------------------------------------------------------------------------
+# ---- the hub -------------------------------------------------------------------------------------
 
 
 class Hub:
@@ -364,7 +364,7 @@ def test_positions_are_kept_in_a_network_from_the_hub_too(monkeypatch: pytest.Mo
     assert positions(net)
 
 
-# ---- files ----------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------
 
 
 class Small(nn.Module):
@@ -470,10 +470,12 @@ def test_what_is_read_and_is_no_dictionary_is_named(
     monkeypatch.setattr(loading, "load_state_dict", lambda *of, **how: [1])
     with pytest.raises(InputError) as caught:
         loading._read_file(tmp_path / "w.pth")
-    assert str(caught.value) == f"{tmp_path / 'w.pth'}: holds a list, expected named weights. {GIVE}"
+    assert (
+        str(caught.value) == f"{tmp_path / 'w.pth'}: holds a list, expected named weights. {GIVE}"
+    )
 
 
-# ---- positions ------------------------------------------------------------------------------------
+# ---- positions -----------------------------------------------------------------------------------
 
 
 def positional(dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
