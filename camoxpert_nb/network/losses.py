@@ -69,7 +69,7 @@ def boundary_weight(mask: Tensor) -> Tensor:
     the image (at least 3), so that the weight means the same at every size. Outside the image
     counts as background, as published.
     """
-    window = max(1, round((31 / 352 * min(mask.shape[-2:]) - 1) / 2)) * 2 + 1
+    window = max(1, round((31 / 352 * min(mask.shape[2:]) - 1) / 2)) * 2 + 1
     rows = F.avg_pool2d(mask, (window, 1), 1, (window // 2, 0))  # two passes: 16 times cheaper
     surroundings = F.avg_pool2d(rows, (1, window), 1, (0, window // 2))
     return 1 + 5 * (surroundings - mask).abs()
@@ -128,7 +128,7 @@ class Supervised(nn.Module):
             out = self.net(image)
         with torch.autocast(image.device.type, enabled=False):
             deep = out["deep"]
-            small = [F.adaptive_avg_pool2d(mask.float(), logits.shape[-2:]) for logits in deep]
+            small = [F.adaptive_avg_pool2d(mask.float(), logits.shape[2:]) for logits in deep]
             heads = list(zip([out["logits"], *deep], [mask, *small], strict=True))  # soft edges
             structure, *losses = self._of_heads(heads)
             weighed = [w * loss for w, loss in zip(DEEP_WEIGHTS, losses, strict=False)]

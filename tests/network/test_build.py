@@ -207,6 +207,15 @@ def test_a_runs_weights_of_another_network_are_named_by_their_file(tmp_path: Pat
         load_run(run, "last")
 
 
+def test_a_run_is_loaded_where_the_weights_it_began_with_are_gone(tmp_path: Path) -> None:
+    """What it began with is in config.json still: a file, another run, or the hub."""
+    run, gone = Run(tmp_path), {"weights": str(tmp_path / "gone.pth"), "pretrained": True}
+    run.save("best", {"net": filled(TINY, 3.0), "config": TINY.as_dict() | gone})
+    net, config = load_run(run)
+    assert is_filled(net, 3.0) and config.weights == gone["weights"]
+    assert net.start == (False, "none: trains from scratch (no weights were asked for)")
+
+
 def test_the_best_weights_are_loaded_on_the_cpu_unless_others_are_asked_for(tmp_path: Path) -> None:
     run, config = Run(tmp_path), TINY.as_dict()
     names = {"last": 1.0, "best": 3.0, "best-epoch012-iou0.5000": 2.0}

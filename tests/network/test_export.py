@@ -42,12 +42,14 @@ def test_the_file_predicts_as_the_network_does_which_is_left_as_it_is(
 ) -> None:
     """In training, and where it saves memory, it is harder than elsewhere."""
     before = {key: value.clone() for key, value in net.state_dict().items()}
+    names = ("torch.onnx", "onnxscript", "onnx_ir")
+    for name in names:
+        logging.getLogger(name).setLevel(logging.NOTSET)
     done = export(net, tmp_path / "net", size=SIZE, images=images)
     assert all(part.training for part in net.modules())
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
     assert [*tmp_path.iterdir()] == [tmp_path / "net.onnx"]  # weights are inside
     assert done.difference <= 1e-5
-    names = ("torch.onnx", "onnxscript", "onnx_ir")
     assert {logging.getLogger(name).level for name in names} == {logging.ERROR}
     session = importlib.import_module("onnxruntime").InferenceSession(str(done.path))
     (into,), (out,) = session.get_inputs(), session.get_outputs()
