@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from camoxpert_nb.cli import main as cli
 from camoxpert_nb.data.identity import Split
 from camoxpert_nb.data.images import read_map
 from camoxpert_nb.data.layouts import find_datasets
+from camoxpert_nb.data.pairs import Pair
 from camoxpert_nb.data.reading import Reading
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation import ensemble as ensembles
@@ -314,3 +316,94 @@ def test_members_are_opened_and_images_chosen_as_asked(
     first, _ = judge_together(two, tmp_path, device="cpu", **more, **how)
     assert first[1] == Ensemble([(place, "cpu", "last") for place in places])  # type: ignore[misc]
     assert first[4] == how and told[1] == (two, tmp_path, "all", True, Reading())
+
+
+LEFT = np.zeros((4, 8), np.float32)
+LEFT[1:3, 1:5] = 1
+
+
+class Finds:
+    """Finds the left object in the images named, elsewhere nothing; slower from batch to batch."""
+
+    def __init__(self, seconds: float, *names: str) -> None:
+        self.seconds, self.names, self.asked = seconds, names, list[Any]()
+
+    def predict(self, images: Any, views: Any, seconds: Any, unread: Any = None) -> Any:
+        self.asked.append(([each.name for each in images], views, unread))
+        for place, image in enumerate(images):
+            seconds.append(self.seconds * (1, 2, 9)[place])
+            found = LEFT * (image.name in self.names)
+            yield Prediction(image.name, found, 0.0, np.empty((0, 0), np.float32), [], [])
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> list[Pair]:
+    """Three images with the same object on the left."""
+    made = []
+    for name in "abc":
+        files = [tmp_path / f"{name}.{kind}" for kind in ("jpg", "png")]
+        Image.new("RGB", (8, 4)).save(files[0])
+        Image.fromarray((255 * LEFT).astype(np.uint8)).save(files[1])
+        made.append(Pair(name, *files, "x"))
+    return made
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many threads were asked for, of 3."""
+    asked, whole = list[int](), ensembles.in_order
+
+    def ordered(function: Any, items: Any, *, workers: int) -> Any:
+        asked.append(workers)
+        return whole(function, items, workers=workers)
+
+    monkeypatch.setattr(ensembles, "in_order", ordered)
+    monkeypatch.setattr(ensembles, "cores", lambda: 3)
+    return asked
+
+
+def test_the_mean_and_each_member_are_scored_by_hand(three: list[Pair], threads: list[int]) -> None:
+    """Half of the weight suffices: stretched, the mean of one that finds and one that does not."""
+    one, two, told = Finds(0.5, "a", "b"), Finds(1.0, "b"), []
+    runs = [Run(Path("runs/one")), Run(Path("runs/two"))]
+    chosen = Chosen("pond", three, "note", "test", 2)
+    views = Views(flip=True)
+    found = ensembles._all_by_all(
+        Ensemble([one, two]),  # type: ignore[list-item]
+        chosen,
+        runs,
+        views=views,
+        progress=lambda *now: told.append(now),
+    )
+    assert (found.name, found.note, found.split, found.trained) == ("pond", "note", "test", 2)
+    assert found.scores.per_image["iou"].tolist() == [1, 1, 0]
+    ious = {name: each.per_image["iou"].tolist() for name, each in found.members.items()}
+    assert ious == {"runs/one": [1, 1, 0], "runs/two": [0, 1, 0]}
+    assert found.scores.per_image["name"].tolist() == ["a", "b", "c"]
+    assert found.seconds == {"runs/one": 1.0, "runs/two": 2.0}  # medians of 1, 2 and 9 times
+    assert found.scores.seconds_per_image == 3.0
+    assert [each.seconds_per_image for each in found.members.values()] == [1.0, 2.0]
+    assert one.asked == two.asked == [(["a", "b", "c"], views, None)]
+    assert told == [(1, 3), (2, 3), (3, 3)] and threads == [3]
+
+
+def test_each_image_is_scored_by_those_alone_that_held_it_out(
+    three: list[Pair], threads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Finds(0.5, "a", "c"), Finds(1.0, "b")
+    monkeypatch.setattr(ensembles, "holders", lambda runs, pairs: [(0,), (1,), (0,)])
+    found = ensembles._each_by_its_holders(
+        Ensemble([one, two]),  # type: ignore[list-item]
+        Chosen("pond", three, "note", "out-of-fold", 0),
+        [],
+        views=PLAIN,
+        progress=None,
+    )
+    assert one.asked == [(["a", "c"], PLAIN, None)] and two.asked == [(["b"], PLAIN, None)]
+    assert found.scores.per_image["name"].tolist() == ["a", "b", "c"]
+    assert found.scores.per_image["iou"].tolist() == [1, 1, 1]
+    assert (found.name, found.note, found.split, found.trained) == (
+        *("pond", "note", "out-of-fold", 0),
+    )
+    assert (found.members, found.seconds, found.scores.seconds_per_image) == ({}, {}, None)
+    assert threads == [3, 3]

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from camoxpert_nb.errors import InputError
+from camoxpert_nb.evaluation import predict as predicting
 from camoxpert_nb.evaluation.predict import (
     Kept,
     Prediction,
@@ -279,3 +280,19 @@ def test_a_folder_is_predicted_in_the_views_asked_for(photo: Path, tmp_path: Pat
     assert asked == [([photo], views, unread), ([photo], views, None), ([photo], Views(), None)]
     with Image.open(tmp_path / "a" / "wide.png") as image:
         assert np.asarray(image).tolist() == [[64] * 3] * 2
+
+
+@pytest.mark.parametrize(("there", "reading"), [(8, 4), (2, 2)])
+def test_at_most_four_threads_read_and_all_write(
+    there: int, reading: int, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, whole = [], predicting.in_order
+
+    def ordered(function: Any, items: Any, *, workers: int) -> Any:
+        asked.append(workers)
+        return whole(function, items, workers=workers)
+
+    monkeypatch.setattr(predicting, "in_order", ordered)
+    monkeypatch.setattr(predicting, "cores", lambda: there)
+    assert predict_folder(Predictor(Dark(), 32, "cpu"), photo, tmp_path / "out") == 1
+    assert sorted(asked) == sorted([reading, there])

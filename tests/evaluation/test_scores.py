@@ -326,6 +326,8 @@ def test_without_a_union_the_pooled_iou_is_nothing() -> None:
     rows, curves = with_values(np.array([0.5, 0.25]))
     found = build_scores(rows.assign(intersection=[1.0, 2.0], union=[3.0, 5.0]), curves)
     assert found.other["pooled_iou"] == pytest.approx(3 / 8)
+    small = build_scores(rows.assign(intersection=0.125, union=0.5), curves)
+    assert small.other["pooled_iou"] == 0.25
     empty = build_scores(rows.assign(intersection=0.0, union=0.0), curves)
     assert empty.other["pooled_iou"] == 0.0
     none = build_scores(*with_values(np.zeros(2), np.zeros(2)))

@@ -277,7 +277,8 @@ def test_progress_and_threads_are_as_asked(
     assert by_pairs.per_image["name"].tolist() == ["i0", "i1", "i2"]
     assert {*by_pairs.curves} == {*found.curves} and by_pairs.mean == found.mean
     score_folder(maps, tmp_path / "GT")
-    assert threads == [2, 3, 3]
+    evaluate(Told(), pairs)  # type: ignore[arg-type]
+    assert threads == [2, 3, 3, 3]
 
 
 def test_what_is_measured_already_is_scored_with_its_names_and_times() -> None:
