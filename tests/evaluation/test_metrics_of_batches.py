@@ -69,6 +69,8 @@ def test_measures_of_a_batch_computed_by_hand() -> None:
     nowhere = torch.tensor([1.0, 0, 0, 1]).view(1, 1, 1, 4).expand(2, -1, -1, -1)
     both = torch.cat([mask, nowhere], 1)
     assert batch_iou(levels, both).tolist() == [0, 0]
+    third = torch.tensor([0.0, 0, 1, 0]).view(1, 1, 1, 4).expand(2, -1, -1, -1)
+    assert batch_iou(levels, torch.cat([third, nowhere], 1)).tolist() == [1, 1]
     assert batch_mae(levels, both).tolist() == [1, 1]
     hidden = torch.cat([mask, torch.ones_like(mask)], 1)
     assert batch_iou(levels, hidden).tolist() == batch_mae(levels, hidden).tolist() == [0, 0]
