@@ -181,6 +181,7 @@ def test_the_mean_of_maps_has_its_own_doubt_and_nothing_of_one_network() -> None
     assert found.gates.shape == (0, 0) and found.gates.dtype == np.float32
     assert found.cells == found.deep == []
     assert together([prediction("a", 0.0, 0.0)]).uncertainty == 0.0
+    assert together([prediction("a", 0.25, 0.0)]).uncertainty == 0.75
 
 
 class Member:

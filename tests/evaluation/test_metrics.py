@@ -496,6 +496,7 @@ def test_what_is_cut_at_several_thresholds_is_counted_at_each() -> None:
     f = [1.3 * p * r / (0.3 * p + r) for p, r in ((2 / 3, 1), (1 / 2, 1 / 2), (1, 1 / 2))]
     assert found.curves["f"].tolist() == pytest.approx(f)
     assert cut(image, mask).found.tolist() == [[False, False, False, True]]
+    assert cut(image, mask, 51 / 255).found.tolist() == [[False, False, True, True]]
 
 
 def test_measures_of_a_case_computed_by_hand() -> None:

@@ -72,6 +72,9 @@ def test_measures_of_a_batch_computed_by_hand() -> None:
     third = torch.tensor([0.0, 0, 1, 0]).view(1, 1, 1, 4).expand(2, -1, -1, -1)
     assert batch_iou(levels, torch.cat([third, nowhere], 1)).tolist() == [1, 1]
     assert batch_mae(levels, both).tolist() == [1, 1]
+    first = torch.tensor([0.0, 1, 1, 1]).view(1, 1, 1, 4).expand(2, -1, -1, -1)
+    alone = batch_mae(levels + 0.2, torch.cat([mask, first], 1))  # of one pixel, as it is
+    assert alone.tolist() == pytest.approx([0.2, 0.2])
     hidden = torch.cat([mask, torch.ones_like(mask)], 1)
     assert batch_iou(levels, hidden).tolist() == batch_mae(levels, hidden).tolist() == [0, 0]
     assert batch_mae(torch.full_like(levels, 0.2), mask).tolist() == pytest.approx([0.5, 0.5])

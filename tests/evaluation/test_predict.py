@@ -162,6 +162,20 @@ def test_a_network_without_gates_predicts_in_batches_and_its_precision(
     assert Predictor(net, 32, "cpu") == Predictor(net, 32, "cpu", 8, None)
 
 
+@pytest.mark.parametrize(("logit", "doubt"), [(-9.0, 1.0), (-100.0, 0.0)])
+def test_where_next_to_nothing_is_found_it_is_still_told_how_sure(
+    photo: Path, logit: float, doubt: float
+) -> None:
+    """At -9 all of the map adds up to 1/8: p (1 - p) / p is nearly 1."""
+
+    class Faint(nn.Module):
+        def forward(self, image: Tensor) -> dict[str, Any]:
+            return {"logits": torch.full_like(image[:, :1], logit)}
+
+    (found,) = Predictor(Faint(), 32, "cpu").predict([photo])
+    assert found.uncertainty == pytest.approx(doubt, abs=1e-3)
+
+
 def test_a_batch_takes_its_share_of_the_time(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([10.0, 16.0, 20.0, 21.0])
     monkeypatch.setattr("camoxpert_nb.evaluation.predict.time.perf_counter", lambda: next(now))
