@@ -95,7 +95,7 @@ def balance_loss(router: Tensor, usage: Tensor | None = None) -> Tensor:
     share = router.float().mean(0)  # (stages, experts)
     usage = share if usage is None else usage
     uneven = 2 * (usage * share).sum(-1) - usage.square().sum(-1)
-    return (share.shape[-1] * uneven - 1).mean()
+    return (share.shape[1] * uneven - 1).mean()
 
 
 class Supervised(nn.Module):
