@@ -35,6 +35,7 @@ NOTICED = ("killed", "timeout", "suspicious", "caught by type check")
 RUN = ("run", "--max-children", str(len(os.sched_getaffinity(0))))
 TEXT = re.compile(r'"([^"]*)"')
 ASIDE = ("wording", "equivalent")
+TRUTH = ("bias", "persistent", "index")
 
 SETTINGS = """
 [tool.mutmut]
@@ -130,10 +131,16 @@ def _set_aside(tree: Path, name: str, how: str) -> str:
 
 
 def _is_a_guard(lines: list[str]) -> bool:
-    """Return whether all that differs is `strict` of a zip, which lists of one length never see."""
+    """Return whether all that differs is one of these, which nobody can see.
+
+    `strict` of a zip, where lists are of one length; `align_corners` of torch, by itself False; and
+    None in place of a False of which torch or pandas ask the truth alone.
+    """
     sides = ["".join(each[1:].strip() for each in lines if each[0] == sign) for sign in "-+"]
-    bare = [re.sub(r"strict=\w+|[\s,]", "", side) for side in sides]
-    return any("strict=" in side for side in sides) and bare[0] == bare[1]
+    plain = [re.sub(rf"({'|'.join(TRUTH)})=None", r"\1=False", side) for side in sides]
+    bare = [re.sub(r"strict=\w+|align_corners=(False|None)|[\s,]", "", side) for side in plain]
+    flags = ("strict", "align_corners", *TRUTH)
+    return any(f"{flag}=" in side for side in sides for flag in flags) and bare[0] == bare[1]
 
 
 def _mutmut(tree: Path, *words: str) -> str:

@@ -153,12 +153,13 @@ class Together:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values that `json` can write."""
-        own = {"name": self.name, "note": self.note, "split": self.split, "trained": self.trained}
+        own = {"name": self.name, "split": self.split, "trained": self.trained}
         members = {
             name: {"mean": one.mean, "seconds_per_image": self.seconds[name]}
             for name, one in self.members.items()
         }
-        return own | self.scores.to_json() | {"members": members, "gains": self.gains()}
+        values = own | self.scores.to_json() | {"note": self.note}
+        return values | {"members": members, "gains": self.gains()}
 
 
 def judge_together(

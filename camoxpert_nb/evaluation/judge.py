@@ -104,8 +104,8 @@ class Judged(Scored):
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values that `json` can write."""
-        values: dict[str, Any] = {"name": self.name, "note": self.note, "split": self.split}
-        values |= self.scores.to_json() | {"views": self.views._asdict(), "gain": self.gain.strip()}
+        values: dict[str, Any] = {"name": self.name, "split": self.split, **self.scores.to_json()}
+        values |= {"note": self.note, "views": self.views._asdict(), "gain": self.gain.strip()}
         if self.plain:
             plain = self.plain
             values["plain"] = {"mean": plain.mean, "seconds_per_image": plain.seconds_per_image}

@@ -24,7 +24,7 @@ def published(dataset: str) -> pd.DataFrame:
     """Return the published rows of a test set; InputError for one without any."""
     if dataset not in TEST_IMAGES:
         raise InputError(f"No published rows for '{dataset}'. Known: {', '.join(TEST_IMAGES)}.")
-    rows = pd.read_csv(Path(__file__).with_suffix(".csv"), keep_default_na=False, na_values={})
+    rows = pd.read_csv(Path(__file__).with_suffix(".csv"), keep_default_na=False)
     rows[list(COLUMNS)] = rows[list(COLUMNS)].apply(pd.to_numeric)
     return rows[rows["dataset"] == dataset].reset_index(drop=True)
 

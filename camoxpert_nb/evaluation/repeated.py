@@ -158,7 +158,7 @@ def held_out_pairs(run: Run) -> list[Pair]:
 def _pooled(scores: Sequence[Scores]) -> tuple[dict[str, tuple[float, Bounds | None]], int]:
     """Return mean and interval of SHOWN over the images of all members that have an object."""
     every = pd.concat([one.per_image for one in scores], ignore_index=True)
-    values = every.loc[every["object_share"] > 0, list(SHOWN)].to_numpy(float)
+    values = every.loc[every["object_share"] > 0, list(SHOWN)].to_numpy()
     if not len(values):
         return {}, 0
     drawn = bootstrap(len(values)) @ values if len(values) > 1 else None

@@ -69,7 +69,7 @@ def boundary_weight(mask: Tensor) -> Tensor:
     the image (at least 3), so that the weight means the same at every size. Outside the image
     counts as background, as published.
     """
-    window = max(1, round((31 / 352 * min(mask.shape[-2:]) - 1) / 2)) * 2 + 1
+    window = max(1, round((31 / 352 * min(mask.shape[2:]) - 1) / 2)) * 2 + 1
     rows = F.avg_pool2d(mask, (window, 1), 1, (window // 2, 0))  # two passes: 16 times cheaper
     surroundings = F.avg_pool2d(rows, (1, window), 1, (0, window // 2))
     return 1 + 5 * (surroundings - mask).abs()
@@ -95,7 +95,7 @@ def balance_loss(router: Tensor, usage: Tensor | None = None) -> Tensor:
     share = router.float().mean(0)  # (stages, experts)
     usage = share if usage is None else usage
     uneven = 2 * (usage * share).sum(-1) - usage.square().sum(-1)
-    return (share.shape[-1] * uneven - 1).mean()
+    return (share.shape[1] * uneven - 1).mean()
 
 
 class Supervised(nn.Module):
@@ -128,7 +128,7 @@ class Supervised(nn.Module):
             out = self.net(image)
         with torch.autocast(image.device.type, enabled=False):
             deep = out["deep"]
-            small = [F.adaptive_avg_pool2d(mask.float(), logits.shape[-2:]) for logits in deep]
+            small = [F.adaptive_avg_pool2d(mask.float(), logits.shape[2:]) for logits in deep]
             heads = list(zip([out["logits"], *deep], [mask, *small], strict=True))  # soft edges
             structure, *losses = self._of_heads(heads)
             weighed = [w * loss for w, loss in zip(DEEP_WEIGHTS, losses, strict=False)]

@@ -72,7 +72,7 @@ class Mixture(nn.Module):
         slices = self.spread(x).split(self.sizes, 1)  # (B, SLICE, h, w) for each expert
         views = [expert(part) for expert, part in zip(self.experts, slices, strict=True)]
         seen = F.gelu(self.norm(torch.cat(views, 1))).unflatten(1, (-1, SLICE))
-        weight = _enlarge(gates.to(seen.dtype), side, x.shape[-2:]) * self.router.top_k
+        weight = _enlarge(gates.to(seen.dtype), side, x.shape[2:]) * self.router.top_k
         return x + self.merge((seen * weight[:, :, None]).flatten(1, 2)), gates, probability
 
 
@@ -171,7 +171,7 @@ class _Context(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         side = _side(x)
-        return _enlarge(self.around(_pool(x, side)), side, x.shape[-2:])
+        return _enlarge(self.around(_pool(x, side)), side, x.shape[2:])
 
 
 ALONE: dict[str, Callable[[], nn.Module]] = {
@@ -193,7 +193,7 @@ BLURRED = {
 
 def _side(x: Tensor) -> int:
     """Return how many places a cell has on each side."""
-    return -(-max(x.shape[-2:]) // CELLS)
+    return -(-max(x.shape[2:]) // CELLS)
 
 
 def _pool(x: Tensor, side: int) -> Tensor:

@@ -94,7 +94,7 @@ class CamoXpert(nn.Module):
         logits = [head(x) for head, x in zip(self.heads, [finest, *levels], strict=False)]
         gates, router = zip(*filter(None, choices), strict=True)
         return {
-            "logits": resize(logits[0], image.shape[-2:]),
+            "logits": resize(logits[0], image.shape[2:]),
             "deep": logits[1:],
             "cells": list(gates),
             "gates": torch.stack([each.detach().mean((2, 3)) for each in gates], 1),
@@ -111,7 +111,7 @@ class CamoXpert(nn.Module):
         thin = [reduce(level) for reduce, level in zip(self.reduce, levels, strict=True)]
         fused = thin.pop()
         for finer in thin[::-1]:
-            fused = finer + resize(fused, finer.shape[-2:])
+            fused = finer + resize(fused, finer.shape[2:])
         return fused
 
     def backbone_blocks(self) -> list[list[nn.Module]]:
@@ -150,6 +150,6 @@ class Level(nn.Module):
         """
         x = self.lateral(feature)
         if above is not None:
-            x = x + resize(above, x.shape[-2:])
+            x = x + resize(above, x.shape[2:])
         x, *gates = self.mixture(x) if self.mixture else (x,)
         return F.relu(self.settle(x)), *gates

@@ -129,3 +129,10 @@ def test_ignored_pixels_are_background_for_both_outlines() -> None:
     image = np.where(ignored, np.uint8(200), found * np.uint8(255))
     values = measure(image, mask, ignored).values
     assert values["boundary_iou"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_what_is_one_half_after_stretching_is_in_neither_mask() -> None:
+    """Levels 0, 1 and 2 are stretched to 0, 1/2 and 1; of the object all is outline."""
+    image = np.array([[0, 0, 1, 2, 1, 0]], np.uint8)
+    values = measure(image, (image == 2).astype(np.uint8)).values
+    assert values["iou"] == values["boundary_iou"] == 1.0

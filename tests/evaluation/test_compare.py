@@ -12,7 +12,9 @@ import pytest
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation.compare import (
     PAIRED,
+    Comparison,
     _several,
+    _statement,
     ablation,
     ablation_text,
     aligned,
@@ -248,3 +250,184 @@ def test_statements_name_the_images_that_were_compared() -> None:
     assert "on average over 20 images in pairs" in compare(shared).statements[0]
     four = {name: table(place, n=30) for place, name in enumerate("abcd")}
     assert "98.3 % interval" in compare(four).statements[0]  # 1 - .05 / 3
+
+
+# ---- sentences, by hand --------------------------------------------------------------------------
+
+
+def row(run: str, gain: float, low: float, high: float) -> dict[str, Any]:
+    return {"run": run, "measure": "iou", "difference": gain, "low": low, "high": high}
+
+
+START = "b against a: IoU +0.0500 on average over 40 images in pairs (95 % interval "
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (
+            row("b", 0.05, 0.0, 0.1),
+            f"{START}+0.0000 to +0.1000, paired bootstrap). The interval holds 0: these images do "
+            "not tell which of the two is better.",
+        ),
+        (
+            row("b", 0.05, -0.1, 0.0),
+            f"{START}-0.1000 to +0.0000, paired bootstrap). The interval holds 0: these images do "
+            "not tell which of the two is better.",
+        ),
+        (
+            row("b", 0.05, 0.01, 0.1),
+            f"{START}+0.0100 to +0.1000, paired bootstrap). The interval is clear of 0: b is "
+            "better on images of this kind. Another seed can still move a mean as much: train both "
+            "again with --seed 1 and 2, and compare all.",
+        ),
+    ],
+)
+def test_a_statement_says_what_the_interval_tells(found: dict[str, Any], said: str) -> None:
+    assert _statement("a", found, 40, 0.95, {}) == said
+
+
+def test_a_statement_says_worse_of_what_is_worse_and_why_it_is_wider() -> None:
+    assert _statement("a", row("b", -0.05, -0.1, -0.01), 40, 0.975, {"c": 7}) == (
+        "b against a: IoU -0.0500 on average over 40 images in pairs (97.5 % interval -0.1000 to "
+        "-0.0100, paired bootstrap; wider than 95 %, so that all 2 comparisons hold at once in 95 "
+        "% of cases). The interval is clear of 0: b is worse on images of this kind. Another seed "
+        "can still move a mean as much: train both again with --seed 1 and 2, and compare all."
+    )
+
+
+def test_a_statement_warns_before_it_says_anything_else() -> None:
+    trained = {"a": 3, "b": 12, "c": 5}
+    start = "b against a: IoU +0.0500 on average over 5 images in pairs (95 % interval +0.0100 to "
+    assert _statement("a", row("b", 0.05, 0.01, 0.1), 5, 0.95, trained) == (
+        f"{start}+0.1000, paired bootstrap). WARNING: of these images 3 trained a, 12 trained b: "
+        "this says nothing about new ones."
+    )
+    assert _statement("a", row("b", 0.05, 0.01, 0.1), 5, 0.95, {"b": 0}) == (
+        f"{start}+0.1000, paired bootstrap). 5 images are too few to tell: even if all of them "
+        "agree, chance alone does so once in 16 times. Compare on 6 images or more."
+    )
+
+
+def test_a_comparison_is_told_with_its_means_and_what_was_left_out() -> None:
+    means = pd.DataFrame({"iou": {"a": 0.5, "b": 0.25}, "mae": {"a": 0.125, "b": 0.0}})
+    gone = {"a": {"new": 0, "empty": 2}, "b": {"new": 1, "empty": 2}}
+    found = Comparison(1, means, pd.DataFrame(), ["b is worse."], gone)
+    assert found.summary().split("\n") == [
+        "1 shared image",
+        "          a       b",
+        "IoU  0.5000  0.2500",
+        "MAE  0.1250  0.0000",
+        "b is worse.",
+        "left out of a: 2 empty",
+        "left out of b: 1 new",
+        "left out of b: 2 empty",
+    ]
+    assert found._replace(n=1234).summary().startswith("1,234 shared images\n")
+
+
+def test_what_was_left_out_is_counted_by_its_reason() -> None:
+    a, b = table(1, n=30), table(2, n=40)
+    a.loc[:2, "object_share"] = 0.0
+    found = compare({"a": a, "b": b})
+    new, empty = "images that another run was not scored on", "images without an object"
+    assert found.left_out == {"a": {new: 0, empty: 3}, "b": {new: 10, empty: 3}}
+    assert found.n == 27 and [*found.means.index] == ["a", "b"]
+    assert [*found.differences] == ["run", "measure", "difference", "low", "high"]
+    assert found.differences["run"].tolist() == ["b"] * len(PAIRED)
+    assert found.differences["measure"].tolist() == [*PAIRED]
+
+
+def test_two_shared_images_are_enough_to_be_compared_and_one_is_not() -> None:
+    one, two = table(1, n=1), table(1, n=2)
+    assert compare({"a": two, "b": two}).n == 2
+    with pytest.raises(InputError) as caught:
+        compare({"a": two, "b": one})
+    assert str(caught.value) == (
+        "The runs share 1 images with an object (a: image-000, image-001; b: image-000). Score "
+        "them on the same data set, and on images that none of them trained on."
+    )
+    with pytest.raises(InputError) as caught:
+        compare({"a": two})
+    assert str(caught.value) == "1 run to compare. Give two or more, by different names."
+    with pytest.raises(InputError) as caught:
+        compare({"a": pd.concat([two, two, two]), "b": two})
+    assert str(caught.value) == (
+        "a has 2 image names twice (image-000, image-001): compare one set at a time."
+    )
+
+
+def test_a_difference_is_after_less_before_with_bounds_as_wide_as_asked() -> None:
+    """Half of 100 images gain 0.2, half lose 0.1: the error of the mean 0.05 is 0.15 / 10."""
+    before = table(1, n=100)
+    after = before.copy()
+    after["iou"] += np.where(np.arange(100) % 2, 0.2, -0.1)
+    iou, *others = paired_differences(before, after)
+    assert iou["measure"] == "iou" and iou["difference"] == pytest.approx(0.05)
+    assert (iou["low"], iou["high"]) == pytest.approx((0.05 - 0.0294, 0.05 + 0.0294), abs=0.004)
+    assert {each["difference"] for each in others} == {0.0} and len(others) == len(PAIRED) - 1
+    wide = paired_differences(before, after, 0.99)[0]
+    assert (wide["low"], wide["high"]) == pytest.approx((0.05 - 0.0386, 0.05 + 0.0386), abs=0.006)
+
+
+def test_paths_of_one_place_are_one_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = {"dataset_path": "data", "seed": 1, "lr": 1, "fold": ""}
+    other = {**base, "dataset_path": str(tmp_path / "data"), "seed": 2}
+    third = {**base, "dataset_path": "", "lr": 2}
+    rows = ablation({"a": base, "b": other, "c": third}, {"a": 0.5, "b": 0.25, "c": None})
+    assert rows["settings"].tolist() == [
+        f"dataset_path {tmp_path / 'data'}, lr 1",
+        "dataset_path , lr 2",
+    ]
+    assert [*rows] == [
+        *("settings", "runs", "without a score", "seeds", "mean", "sd", "lowest", "highest")
+    ]
+    assert rows.iloc[0].tolist()[1:5] == [2, 0, "1, 2", 0.375]
+    assert rows.iloc[1].tolist()[1:4] == [1, 1, "1"]
+
+
+def groups() -> pd.DataFrame:
+    known = {"runs": [2, 1], "without a score": [0, 1], "seeds": ["1, 2", "1"]}
+    nothing = float("nan")
+    numbers = {"mean": [0.375, nothing], "sd": [0.125, nothing]}
+    return pd.DataFrame(
+        {"settings": ["lr 1", "lr 2"], **known, **numbers}
+        | {"lowest": [0.25, nothing], "highest": [0.5, nothing]}
+    )
+
+
+def test_groups_are_told_in_words() -> None:
+    assert ablation_text(groups()).split("\n") == [
+        "settings  runs  without a score  seeds      mean  standard deviation    lowest   highest",
+        "lr 1         2                0   1, 2    0.3750              0.1250    0.2500    0.5000",
+        "lr 2         1                1      1  none yet             one run  none yet  none yet",
+    ]
+    assert ablation_text(groups()[:1]).split("\n") == [
+        "settings  runs  seeds    mean  standard deviation  lowest  highest",
+        "lr 1         2   1, 2  0.3750              0.1250  0.2500   0.5000",
+    ]
+
+
+@pytest.mark.parametrize(("most", "listed"), [(0, False), (9, False), (8, True)])
+def test_settings_that_take_half_of_the_terminal_are_listed_above(
+    most: int, listed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camoxpert_nb.evaluation.compare.room", lambda: most)
+    lines = ablation_text(groups()).split("\n")
+    assert (lines[:2] == ["1: lr 1", "2: lr 2"]) is listed
+    if listed:
+        assert lines[2].startswith("settings") and lines[3].startswith("1 ")
+
+
+def test_a_table_has_four_digits_and_texts_as_they_are() -> None:
+    frame = pd.DataFrame({"x": [0.5, 2.0], "y": ["many", 3]}, index=pd.Index(["a", "b"], name="n"))
+    assert aligned(frame).split("\n") == ["n       x     y", "a  0.5000  many", "b  2.0000     3"]
+
+
+def test_a_run_that_never_began_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        run_performance(Run(tmp_path))
+    assert str(caught.value) == f"{tmp_path}: no training has begun here. Give a run folder."

@@ -15,7 +15,12 @@ from scipy.ndimage import distance_transform_edt
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.evaluation.metrics import OF_THE_FIELD, cut, measure
 from camoxpert_nb.evaluation.metrics_of_batches import batch_iou, batch_mae
-from camoxpert_nb.evaluation.weighted_f import _reach, _squared_distance, _squared_nearby
+from camoxpert_nb.evaluation.weighted_f import (
+    _nearest_table,
+    _reach,
+    _squared_distance,
+    _squared_nearby,
+)
 
 Array = NDArray[np.uint8]
 
@@ -421,3 +426,105 @@ def test_an_image_of_ignored_pixels_alone_is_one_without_an_object() -> None:
     found = measure(mask * 200, mask, np.ones(mask.shape, bool))
     assert found.values["object_share"] == 0
     assert all(np.isfinite(value) for value in found.values.values())
+
+
+def test_of_equally_near_pixels_the_leftmost_then_the_topmost_is_taken() -> None:
+    """Steps (x, y) of each squared length; lengths without a step, and what is left over, are 0."""
+    table = _nearest_table()
+    assert table.shape == (8, 19, 2) and table.dtype == np.intp
+    by_hand = {
+        0: [(0, 0)],
+        1: [(-1, 0), (0, -1), (0, 1), (1, 0)],
+        2: [(-1, -1), (-1, 1), (1, -1), (1, 1)],
+        5: [(-2, -1), (-2, 1), (-1, -2), (-1, 2), (1, -2), (1, 2), (2, -1), (2, 1)],
+        16: [(-4, 0), (0, -4), (0, 4), (4, 0)],
+        17: [(-4, -1), (-4, 1), (-1, -4), (-1, 4), (1, -4), (1, 4), (4, -1), (4, 1)],
+        18: [(-3, -3), (-3, 3), (3, -3), (3, 3)],
+        3: [],
+        7: [],
+        11: [],
+    }
+    for squared, steps in by_hand.items():
+        padded = [*steps, *[(0, 0)] * (8 - len(steps))]
+        assert [tuple(step) for step in table[:, squared].tolist()] == padded
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "said"),
+    [
+        (
+            np.zeros((4, 5), np.uint8),
+            np.zeros((5, 4), np.uint8),
+            "The map has (height, width) (4, 5), the mask (5, 4). Resize the map to the mask's "
+            "size before measuring.",
+        ),
+        (
+            np.zeros((4, 5, 1), np.uint8),
+            np.zeros((4, 5), np.uint8),
+            "A map must be (H, W); this one has the shape (4, 5, 1).",
+        ),
+        (
+            np.full((4, 5), 1.5),
+            np.zeros((4, 5), np.uint8),
+            "A map must be uint8 or float of 0...1; this one is float64 from 1.5 to 1.5. Apply the "
+            "sigmoid to logits, and divide other ranges by their maximum.",
+        ),
+        (
+            np.zeros((4, 5), np.uint8),
+            np.full((4, 5), 2, np.uint8),
+            "A mask must be uint8 or bool of 0 and 1; this one is uint8 up to 2. Read it with "
+            "masks.read_mask.",
+        ),
+    ],
+)
+def test_unusable_input_is_told_what_it_is(image: NDArray, mask: NDArray, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        measure(image, mask)
+    assert str(caught.value) == said
+
+
+def test_what_is_cut_at_several_thresholds_is_counted_at_each() -> None:
+    """A map of 0, 1/5, 2/5 and 1 whose object is the second and last pixel."""
+    image, mask = np.array([[0, 51, 102, 255]], np.uint8), np.array([[0, 1, 0, 1]], np.uint8)
+    found = cut(image, mask, 0.1, 0.3, 0.9)
+    assert found.stretched.tolist() == [pytest.approx([0, 0.2, 0.4, 1])]
+    assert found.found.tolist() == [[False, True, True, True]]
+    assert found.iou == pytest.approx(2 / 3)
+    assert found.curves["iou"].tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 2])
+    assert found.curves["false_alarm"].tolist() == [0.25, 0.25, 0]
+    # precision 2/3, 1/2, 1 and recall 1, 1/2, 1/2
+    f = [1.3 * p * r / (0.3 * p + r) for p, r in ((2 / 3, 1), (1 / 2, 1 / 2), (1, 1 / 2))]
+    assert found.curves["f"].tolist() == pytest.approx(f)
+    assert cut(image, mask).found.tolist() == [[False, False, False, True]]
+    assert cut(image, mask, 51 / 255).found.tolist() == [[False, False, True, True]]
+
+
+def test_measures_of_a_case_computed_by_hand() -> None:
+    """Four pixels of 0, 1/5, 2/5 and 1, of which the second and the last are the object."""
+    image, mask = np.array([[0, 51, 102, 255]], np.uint8), np.array([[0, 1, 0, 1]], np.uint8)
+    values, curves = measure(image, mask)
+    assert (values["intersection"], values["union"]) == (1, 2)
+    assert values["iou"] == 0.5 and values["dice"] == pytest.approx(2 / 3)
+    assert values["mae"] == values["raw_mae"] == pytest.approx((0 + 0.8 + 0.4 + 0) / 4)
+    assert (values["object_share"], values["false_alarm"]) == (0.5, 0)
+    # above the first level 3 are found, from 52 on 2, from 103 on one alone
+    assert [curves["precision"][at] for at in (0, 1, 51, 52, 102, 103, 255)] == pytest.approx(
+        [1 / 2, 2 / 3, 2 / 3, 1 / 2, 1 / 2, 1, 1]
+    )
+    assert [curves["recall"][at] for at in (0, 51, 52, 255)] == [1, 1, 0.5, 0.5]
+    assert [curves["iou"][at] for at in (0, 1, 52, 103)] == pytest.approx([0.5, 2 / 3, 1 / 3, 0.5])
+    # The adaptive threshold is twice the mean, 0.8: only the last is found.
+    assert values["adaptive_f"] == pytest.approx(1.3 * 0.5 / (0.3 + 0.5))
+    assert values["max_f"] == pytest.approx(max(curves["f"]))
+    assert values["mean_f"] == pytest.approx(sum(curves["f"]) / 256)
+
+
+def test_a_map_above_one_half_off_the_object_is_a_false_alarm_as_it_is() -> None:
+    """128 of 255 is more than one half, 127 is not; a third of the background is above."""
+    image = np.array([[255, 128, 127, 0]], np.uint8)
+    values = measure(image, np.array([[1, 0, 0, 0]], bool)).values
+    assert values["false_alarm"] == pytest.approx(1 / 3)
+    faint = measure(image // 2, np.array([[1, 0, 0, 0]], bool)).values
+    assert faint["false_alarm"] == 0 and faint["iou"] == 0.5
+    assert faint["raw_mae"] == pytest.approx((128 + 64 + 63) / 255 / 4)
+    assert faint["mae"] == pytest.approx((0 + 64 + 63) / 127 / 4)

@@ -114,3 +114,72 @@ def test_the_fields_own_overlap_of_two_images_is_no_reason_to_refuse() -> None:
 def test_an_unknown_set_has_no_rows() -> None:
     with pytest.raises(InputError, match=r"'MAS3K'.*CAMO, CHAMELEON"):
         published("MAS3K")
+
+
+SAID = {
+    "unknown": (
+        {"dataset": "sea"},
+        "'sea' is no test set with published numbers here (CAMO, CHAMELEON, COD10K, NC4K), so "
+        "there is nothing to compare with.",
+    ),
+    "validation": (
+        {"split": "validation"},
+        "The scored images are those the run held out for validation, and it chose its best "
+        "weights on them; published numbers are of CHAMELEON's test split. Score that with --split "
+        "test.",
+    ),
+    "trained": (
+        {"trained": 1},
+        "1 of the 76 scored images trained this network, so its numbers are too good. Train "
+        "without them.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SAID)
+def test_a_reason_is_a_whole_sentence(case: str) -> None:
+    how, said = SAID[case]
+    assert why_not_comparable(scores(), **{"dataset": "CHAMELEON"} | how) == said
+
+
+def test_reasons_about_the_images_count_them() -> None:
+    assert why_not_comparable(scores(75), "CHAMELEON") == (
+        "75 images were scored, but CHAMELEON's test set has 76: means over other images cannot be "
+        "compared. Score all of the test set and nothing else."
+    )
+    assert why_not_comparable(scores(empty=4), "CHAMELEON") == (
+        "4 images without object are among the 76 scored, but the field scores CHAMELEON without "
+        "them: they change every mean. Score without --noncam."
+    )
+    found = scores(3, name="COD10K-NONCAM-1", empty=2)
+    assert why_not_comparable(found, "COD10K") == (
+        "3 NonCAM images are among the 3 scored, but the field scores COD10K without them: they "
+        "change every mean. Score without --noncam."
+    )
+    assert why_not_comparable(scores(), "CHAMELEON", trained=0) is None
+
+
+def test_the_run_is_a_row_under_its_own_name() -> None:
+    found = scores()
+    with_all = {"name": "mine", "backbone": "resnet50", "input_size": "352"}
+    for how, said in ((with_all, ("mine", "resnet50", "352")), ({}, ("this run", "", ""))):
+        table = compared_with_published(found, "CHAMELEON", **how)
+        row = table[table["source"] == "this run"].iloc[0]
+        assert (row["method"], row["backbone"], row["input_size"]) == said
+        assert row["dataset"] == "CHAMELEON"
+        assert [row[name] for name in COLUMNS] == [found.mean[name] for name in COLUMNS]
+    assert table.index.tolist() == [*range(len(published("CHAMELEON")) + 1)]
+    alone = dataclasses.replace(found, interval={"s_measure": None})
+    table = compared_with_published(alone, "CHAMELEON")
+    assert table["low"].isna().all() and table["high"].isna().all()
+
+
+def test_published_rows_are_numbered_and_unknown_sizes_are_empty_texts() -> None:
+    rows = published("CAMO")
+    assert rows.index.tolist() == [*range(len(rows))] and {*rows["dataset"]} == {"CAMO"}
+    assert all(isinstance(each, str) for each in rows["input_size"])
+    assert {str(rows[name].dtype) for name in COLUMNS} == {"float64"}
+    with pytest.raises(InputError) as caught:
+        published("sea")
+    said = "No published rows for 'sea'. Known: CAMO, CHAMELEON, COD10K, NC4K."
+    assert str(caught.value) == said

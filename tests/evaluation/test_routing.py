@@ -69,3 +69,70 @@ def test_shares_are_those_of_the_mask() -> None:
     mask = np.zeros((30, 60), np.uint8)
     mask[:15, :30] = 1
     np.testing.assert_allclose(object_shares(mask, 2), [[1, 0], [0, 0]])
+
+
+def halves() -> tuple[np.ndarray, np.ndarray]:
+    """Two images of 1 x 2 places: the object is on the left, then on the right.
+
+    On it the first expert weighs 3/4, beside it 1/4.
+    """
+    shares = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])
+    first = 0.25 + 0.5 * shares
+    return np.stack([first, 1 - first], 1), shares
+
+
+def test_information_of_a_case_computed_by_hand() -> None:
+    """Of the expert 1 bit, at each place the entropy of 3/4 and 1/4, which is 0.8113."""
+    found = dependence(*halves(), draws=9)
+    left = 1 - 0.8112781
+    assert found.place == pytest.approx(left, abs=1e-6)
+    assert found.object == pytest.approx(left, abs=1e-6)
+    np.testing.assert_allclose(found.weights, [[0.75, 0.25], [0.25, 0.75]])
+    # With the other mask the weights are exchanged: the information is the same, in each draw.
+    assert found.chance == found.highest_chance == pytest.approx(left, abs=1e-6)
+    assert str(found) == (
+        "how much the choice of the expert depends on the place: 0.189 bits (0: not at all; at "
+        "most 1.00); on object or background: 0.1887 bits (by chance, with masks of other images: "
+        "0.1887, at most 0.1887)"
+    )
+
+
+def test_chance_is_drawn_so_often_and_always_alike() -> None:
+    rng = np.random.default_rng(5)
+    gates = rng.dirichlet(np.ones(3), (7, 4, 4)).transpose(0, 3, 1, 2)
+    masks = squares(7, 4)
+    one, again, other = (dependence(gates, masks, 5, seed) for seed in (0, 0, 1))
+    assert (one.chance, one.highest_chance) == (again.chance, again.highest_chance)
+    assert one.chance != other.chance and one.object == other.object
+    assert one.chance < one.highest_chance
+    assert dependence(gates, masks).chance == dependence(gates, masks, 100, 0).chance
+    assert np.isnan(dependence(gates, masks, 0).highest_chance)
+
+
+def test_regions_that_are_not_there_have_no_weights() -> None:
+    gates, shares = halves()
+    found = dependence(gates, 0 * shares)
+    assert found.weights.tolist() == [[0, 0], [0.5, 0.5]]
+    assert found.object == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 3), (1, 1, 2), (2, 2, 1)])
+def test_shares_of_another_shape_are_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError) as caught:
+        dependence(halves()[0], np.zeros(shape))
+    assert str(caught.value) == (
+        f"Gates of shape (2, 2, 1, 2) and object shares of {shape}: give (n, experts, h, w) and "
+        "(n, h, w)."
+    )
+
+
+def test_cells_are_laid_over_rows_and_columns() -> None:
+    """Of 2 x 2 cells over 5 places each takes three, the last ones two."""
+    places = by_place([[[1, 2], [3, 4]]], 70, 16)
+    assert places.tolist() == [[[1, 1, 1, 2, 2]] * 3 + [[3, 3, 3, 4, 4]] * 2]
+
+
+def test_a_share_is_the_mean_of_the_mask_there() -> None:
+    mask = np.array([[1, 0, 0, 0], [0, 0, 0, 1]], np.uint8)
+    assert object_shares(mask, 1).tolist() == [[0.25]]
+    assert object_shares(mask, 2).tolist() == [[0.5, 0], [0, 0.5]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from camoxpert_nb.data.masks import IGNORED
 from camoxpert_nb.data.pairs import Pair
 from camoxpert_nb.data.reading import MaskReading
 from camoxpert_nb.errors import InputError
+from camoxpert_nb.evaluation import scoring
 from camoxpert_nb.evaluation.metrics import MEASURES, measure
 from camoxpert_nb.evaluation.predict import Prediction, Views
 from camoxpert_nb.evaluation.scores import Curves, build_scores
-from camoxpert_nb.evaluation.scoring import evaluate, score_folder, score_maps, scores_of, tabulated
+from camoxpert_nb.evaluation.scoring import (
+    evaluate,
+    measure_map,
+    refuse_other_shapes,
+    score_folder,
+    score_maps,
+    scores_of,
+    tabulated,
+)
 
 LEFT = np.zeros((8, 10), np.uint8)
 LEFT[2:6, 1:5] = 1
@@ -168,3 +178,123 @@ def test_images_without_an_object_count_in_no_mean_and_no_curve() -> None:
     for each in measured:
         curves.take(each)
     assert curves.means()["recall"][200] == pytest.approx(0.75)
+
+
+# ---- refusals, in whole sentences ----------------------------------------------------------------
+
+
+def refused(call: Callable[..., Any], *words: Any, **how: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        call(*words, **how)
+    return str(caught.value)
+
+
+def test_a_folder_of_maps_that_does_not_fit_is_told_why(tmp_path: Path) -> None:
+    maps, truth = tmp_path / "maps", tmp_path / "GT"
+    for name in "abcd":
+        picture(truth / f"{name}.png", 255 * LEFT)
+    picture(maps / "x.png", 255 * LEFT)
+    assert refused(score_folder, maps, truth) == (
+        "No map has the name of a mask: maps x; masks a, b, c and 1 more. Map and mask belong "
+        "together by file name without suffix."
+    )
+    picture(maps / "A.png", 255 * LEFT)
+    picture(maps / "B.png", 255 * LEFT)
+    assert refused(score_folder, maps, truth) == (
+        "Names differ in upper and lower case: A for a, B for b. Rename the maps."
+    )
+    for old in ("A", "B"):
+        (maps / f"{old}.png").rename(maps / f"{old.lower()}.png")
+    assert refused(score_folder, maps, truth) == (
+        "2 of 4 masks have no map: c, d. Predict them too, or give the masks of this set only."
+    )
+    for name in "cd":
+        picture(maps / f"{name}.png", 255 * LEFT.T)
+    assert refused(score_folder, maps, truth) == ("1 maps have no mask: x. Remove or score apart.")
+    (maps / "x.png").unlink()
+    assert refused(score_folder, maps, truth) == (
+        f"{maps / 'c.png'} has (height, width) (10, 8), its mask (8, 10). Have the method stretch "
+        "its maps to the mask's size before it writes them."
+    )
+
+
+def test_images_without_a_map_are_counted_and_named(pairs: list[Pair], tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    picture(maps / "m1.png", 255 * LEFT)
+    picture(maps / "other.png", 255 * LEFT)
+    assert refused(score_maps, maps, pairs) == (
+        f"{maps}: 2 of 3 images have no map there: i0, i2 (maps: m1, other). Give the folder that "
+        "holds a map of each image that is scored, named like it; maps of several sets in a folder "
+        "each, named like the set."
+    )
+    assert refused(score_maps, maps, []) == (
+        "There are no images to score. Give a folder, or a split, that has some."
+    )
+
+
+def test_masks_of_another_shape_are_listed_up_to_five(tmp_path: Path) -> None:
+    image = picture(tmp_path / "i.png", np.zeros((8, 10, 3)))
+    wrong = picture(tmp_path / "w.png", np.zeros((8, 20)))
+    right = picture(tmp_path / "r.png", np.zeros((16, 20)))  # of another size alone
+    refuse_other_shapes([Pair("a", image, right, "x")])
+    pairs = [Pair("a", image, right, "x"), *[Pair("a", image, wrong, "x")] * 7]
+    lines = refused(refuse_other_shapes, pairs).split("\n")
+    assert lines[0] == "7 of 8 masks cannot be scored:" and len(lines) == 8
+    assert all(line.startswith("  ") and "20x8" in line for line in lines[1:6])
+    assert lines[6:] == [
+        "  ... and 2 more",
+        "Put the mask that belongs to the image in its place, or remove both. Where the photos are "
+        "turned by EXIF, --mask-exif says how the masks were drawn.",
+    ]
+    assert "more" not in refused(refuse_other_shapes, pairs[:6])
+
+
+def test_progress_and_threads_are_as_asked(
+    pairs: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, threads = [], []
+    whole = scoring.in_order
+
+    def ordered(function: Any, items: Any, *, workers: int) -> Any:
+        threads.append(workers)
+        return whole(function, items, workers=workers)
+
+    monkeypatch.setattr(scoring, "in_order", ordered)
+    monkeypatch.setattr(scoring, "cores", lambda: 3)
+    for number in range(3):
+        picture(tmp_path / "maps" / f"m{number}.png", 255 * LEFT)
+    maps = tmp_path / "maps"
+    how: dict[str, Any] = {"progress": lambda *now: told.append(now)}
+    found = score_folder(maps, tmp_path / "GT", workers=2, **how)
+    assert threads == [2] and told == [(1, 3), (2, 3), (3, 3)]
+    assert found.per_image["name"].tolist() == ["m0", "m1", "m2"]
+    assert found.seconds_per_image is None and {*found.curves} == {
+        *("e", "f", "iou", "precision", "recall")
+    }
+    told.clear()
+    by_pairs = score_maps(maps, pairs, **how)
+    assert threads == [2, 3] and told == [(1, 3), (2, 3), (3, 3)]
+    assert by_pairs.per_image["name"].tolist() == ["i0", "i1", "i2"]
+    assert {*by_pairs.curves} == {*found.curves} and by_pairs.mean == found.mean
+    score_folder(maps, tmp_path / "GT")
+    evaluate(Told(), pairs)  # type: ignore[arg-type]
+    assert threads == [2, 3, 3, 3]
+
+
+def test_what_is_measured_already_is_scored_with_its_names_and_times() -> None:
+    measured = [measure_map(LEFT * 255, LEFT), measure_map(NOTHING, LEFT)]
+    found = scores_of(["a", "b"], measured, 0.25)
+    assert found.per_image["name"].tolist() == ["a", "b"] and found.seconds_per_image == 0.25
+    assert found.mean["iou"] == 0.5 and len(found.curves) == 5
+    assert scores_of(["a"], measured[:1]).seconds_per_image is None
+    with pytest.raises(ValueError, match="zip"):
+        scores_of(["a"], measured)
+
+
+def test_labels_of_a_mask_say_what_counts() -> None:
+    """1 is the object, and what is ignored counts nowhere, whatever was found there."""
+    labels = LEFT.copy()
+    labels[:, 7:] = IGNORED
+    found = np.maximum(LEFT, labels == IGNORED) * np.uint8(255)
+    values = measure_map(found, labels).values
+    assert values["iou"] == 1.0 and values["object_share"] == pytest.approx(16 / 56)

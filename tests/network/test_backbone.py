@@ -1,17 +1,23 @@
-"""EdgeNeXt's positions: kept, and the same as timm's."""
+"""Which networks can be a backbone, what it begins with, and EdgeNeXt's positions, kept."""
 
 from __future__ import annotations
 
 import copy
+import io
+import urllib.error
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import timm
 import torch
+from timm.models.edgenext import PositionalEncodingFourier
 from torch import Tensor, nn
 
 from camoxpert_nb.errors import InputError
+from camoxpert_nb.network import backbone as loading
 from camoxpert_nb.network.backbone import (
     KeptPositions,
     build_backbone,
@@ -180,12 +186,344 @@ class Columns(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("height", "fits"),
-    [((4, 8, 16, 32), True), ((2, 4, 8, 16), False), ((4, 8, 16, 16), False)],
+    ("height", "found"),
+    [
+        ((4, 8, 16, 32), None),
+        ((2, 4, 8, 16, 32), None),
+        ((2, 4, 8, 16), [32, 16, 8, 4]),
+        ((4, 8, 16, 16), [16, 8, 4, 4]),
+    ],
 )
-def test_four_levels_must_lie_at_their_strides(height: tuple[int, ...], fits: bool) -> None:
-    net = Columns(height, (4, 8, 16, 32))
-    if fits:
+def test_the_last_four_levels_must_lie_at_their_strides(
+    height: tuple[int, ...], found: list[int] | None
+) -> None:
+    net = Columns(height, (2, 4, 8, 16, 32)[-len(height) :])
+    if found is None:
         return check_stages(net)
-    with pytest.raises(ValueError, match="of an image of 64 x 96"):
+    with pytest.raises(ValueError) as caught:
         check_stages(net)
+    assert str(caught.value) == f"of an image of 64 x 96 they are {found} high"
+
+
+# ---- names that are no backbone ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("known", "near"),
+    [
+        (["resnet50"], "none"),
+        ([f"edgenext_{each}" for each in "abcdefg"], ", ".join(f"edgenext_{e}" for e in "abcde")),
+    ],
+)
+def test_an_unknown_network_is_answered_with_five_near_names(
+    known: list[str], near: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading.timm, "list_models", lambda: known)
+    with pytest.raises(InputError) as caught:
+        build_backbone("edgenext_", "", False)
+    assert str(caught.value) == f"timm has no network 'edgenext_'. Near names: {near}."
+
+
+def test_a_network_without_four_levels_says_which_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    advice = (
+        "A backbone needs four stages, at strides 4, 8, 16, 32, for any image size, as "
+        "edgenext_base or resnet50 has."
+    )
+    with pytest.raises(InputError) as caught:
+        build_backbone("test_vit", "", False)
+    assert str(caught.value) == (
+        "test_vit has features at strides [16, 16, 16] (of an image of 64 x 96 they are [4, 4, 4] "
+        f"high). {advice}"
+    )
+
+    def fails(name: str, features_only: bool) -> None:
+        assert features_only
+        raise RuntimeError("no features")
+
+    monkeypatch.setattr(loading.timm, "create_model", fails)
+    with pytest.raises(InputError) as caught:
+        build_backbone("test_vit", "", False)
+    assert str(caught.value) == f"test_vit has features at strides [] (no features). {advice}"
+
+
+def test_a_look_at_a_network_moves_no_statistics_of_it() -> None:
+    """Its levels are looked at with a black image, in evaluation mode and without gradients."""
+    net, _ = build_backbone("test_resnet", "", False)
+    assert int(net.state_dict()["bn1.num_batches_tracked"]) == 0
+
+
+# ---- the hub -------------------------------------------------------------------------------------
+
+
+class Hub:
+    """timm's networks and their hub, as a test wants them; what was asked of them, in order."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, hf_hub_id: str, url: str) -> None:
+        self.asked: list[object] = []
+        self.cached: object = None
+        self.error: Exception | None = None
+        entry = SimpleNamespace(hf_hub_id=hf_hub_id, url=url)
+        patch.setattr(loading.timm, "get_pretrained_cfg", lambda name: {"test_resnet": entry}[name])
+        patch.setattr(loading, "try_to_load_from_cache", self.from_cache)
+        patch.setattr(loading.urllib.request, "urlopen", self.opened)
+        patch.setattr(loading.constants, "ENDPOINT", "https://hub")
+        create = timm.create_model
+
+        def created(name: str, **how: object) -> nn.Module:
+            if "pretrained" in how:
+                self.asked.append((name, how))
+            return create(name, features_only=True)
+
+        patch.setattr(loading.timm, "create_model", created)
+
+    def from_cache(self, place: str, file: str) -> object:
+        self.asked.append((place, file))
+        return self.cached
+
+    def opened(self, url: str, timeout: float) -> io.BytesIO:
+        self.asked.append((url, timeout))
+        if self.error:
+            raise self.error
+        return io.BytesIO()
+
+
+def wanted(overlay: dict[str, str] | None) -> tuple[str, dict[str, object]]:
+    how = {"features_only": True, "pretrained": True, "pretrained_cfg_overlay": overlay}
+    return "test_resnet", how
+
+
+LOOKED = ("timm/one", "model.safetensors")
+
+
+def test_the_hub_is_asked_once_whether_it_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(monkeypatch, "timm/one", "https://elsewhere/one.pth")
+    _, start = build_backbone("test_resnet", "", True)
+    assert start == (True, "hub timm/one")
+    url = "https://hub/timm/one/resolve/main/config.json"
+    assert hub.asked == [LOOKED, (url, 5.0), wanted(None)]
+
+
+def test_weights_that_were_fetched_before_are_taken_from_where_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The cache also answers with an object that says that the file is known not to exist."""
+    hub = Hub(monkeypatch, "timm/one", "")
+    hub.cached = "/cache/model.safetensors"
+    _, start = build_backbone("test_resnet", "", True)
+    assert start == (True, "hub timm/one")
+    assert hub.asked == [LOOKED, wanted({"file": "/cache/model.safetensors"})]
+    hub.asked.clear()
+    hub.cached = object()
+    build_backbone("test_resnet", "", True)
+    assert hub.asked[2] == wanted(None)
+
+
+def test_weights_with_an_address_are_asked_for_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(monkeypatch, "", "https://elsewhere/one.pth")
+    _, start = build_backbone("test_resnet", "", True)
+    assert start == (True, "hub https://elsewhere/one.pth")
+    assert hub.asked == [("https://elsewhere/one.pth", 5.0), wanted(None)]
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError("no network here"), "no network here"),
+        (OSError(101, "Network is unreachable"), "Network is unreachable"),
+        (urllib.error.URLError(OSError(-2, "Name not known")), "Name not known"),
+        (urllib.error.URLError("timed out"), "timed out"),
+    ],
+)
+def test_without_a_connection_it_begins_from_scratch_and_says_why(
+    error: Exception, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(monkeypatch, "timm/one", "")
+    hub.error = error
+    net, start = build_backbone("test_resnet", "", True)
+    said = f"none: trains from scratch (no connection to timm/one? {why})"
+    assert start == (False, said) and isinstance(net, nn.Module)
+    assert len(hub.asked) == 2
+
+
+def test_a_network_of_which_timm_has_no_weights_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(monkeypatch, "", "")
+    nothing = "none: trains from scratch (timm has no weights for test_resnet)"
+    assert build_backbone("test_resnet", "", True)[1] == (False, nothing)
+    monkeypatch.setattr(loading.timm, "get_pretrained_cfg", lambda name: None)
+    assert build_backbone("test_resnet", "", True)[1] == (False, nothing)
+    plain = "none: trains from scratch (no weights were asked for)"
+    assert build_backbone("test_resnet", "", False)[1] == (False, plain)
+    assert hub.asked == []
+
+
+def test_positions_are_kept_in_a_network_from_the_hub_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = timm.create_model(NAME, features_only=True)
+    monkeypatch.setattr(loading, "try_to_load_from_cache", lambda *of: "here")
+    monkeypatch.setattr(loading.timm, "create_model", lambda name, **how: copy.deepcopy(own))
+    net, _ = build_backbone(NAME, "", True)
+    assert positions(net)
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+class Small(nn.Module):
+    """Four tensors and a count, with names as timm's feature networks change them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Module()
+        self.model.inner = nn.Linear(2, 3)
+        self.stages_0 = nn.Module()
+        self.stages_0.conv = nn.Linear(1, 1, bias=False)
+        self.norm = nn.BatchNorm1d(1, affine=False)
+
+
+def in_file() -> dict[str, Tensor]:
+    """The same as a classifier has it, with its own head."""
+    numbers = torch.arange(6.0).view(3, 2)
+    return {
+        "inner.weight": numbers,
+        "inner.bias": torch.tensor([7.0, 8.0, 9.0]),
+        "stages.0.conv": torch.ones(5, 5),
+        "stages.0.conv.weight": torch.tensor([[4.0]]),
+        "norm.running_mean": torch.tensor([2.0]),
+        "norm.running_var": torch.tensor([3.0]),
+        "head.weight": torch.zeros(5, 3),
+    }
+
+
+def test_a_file_fills_the_network_by_its_own_the_flat_and_the_inner_names(tmp_path: Path) -> None:
+    net = Small()
+    torch.save(in_file(), tmp_path / "w.pth")
+    assert loading._load_file("small", net, tmp_path / "w.pth") == "file w.pth"
+    assert net.model.inner.weight.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert net.model.inner.bias.tolist() == [7, 8, 9]
+    assert net.stages_0.conv.weight.tolist() == [[4]]
+    assert (net.norm.running_mean.item(), net.norm.running_var.item()) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("gone", "misses", "guess"),
+    [
+        (("inner.bias", "norm.running_var"), "2|model.inner.bias, norm.running_var", ""),
+        (
+            ("inner.weight", "inner.bias", "norm.running_mean", "stages.0.conv.weight"),
+            "4|model.inner.weight, model.inner.bias, stages_0.conv.weight",
+            "; probably the file is of another architecture",
+        ),
+    ],
+)
+def test_a_file_that_lacks_tensors_names_three_of_them(
+    gone: tuple[str, ...], misses: str, guess: str, tmp_path: Path
+) -> None:
+    state = {name: value for name, value in in_file().items() if name not in gone}
+    torch.save({**state, "norm.running_var": [1]} if guess == "" else state, tmp_path / "w.pth")
+    count, names = misses.split("|")
+    with pytest.raises(InputError) as caught:
+        loading._load_file("small", Small(), tmp_path / "w.pth")
+    assert str(caught.value) == (
+        f"{tmp_path / 'w.pth'}: {count} of the 5 tensors of small are missing or of other shape "
+        f"({names}, ...){guess}. Give it timm's own small weights."
+    )
+
+
+def test_half_of_the_tensors_is_no_other_architecture(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(1, 1))
+    torch.save({"0.weight": torch.ones(1, 1)}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"1 of the 2 tensors .*\(0\.bias, \.\.\.\)\. Give it"):
+        loading._load_file("small", net, tmp_path / "w.pth")
+
+
+GIVE = "Give --weights a file of timm's weights (.pth, .pt, .bin, .safetensors), or copy it again."
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (OSError("it broke"), "it broke"),
+        (OSError(), "the file cannot be opened"),
+        (AttributeError("x"), "it holds no named weights (a state dict)"),
+        (TypeError("x"), "it holds no named weights (a state dict)"),
+    ],
+)
+def test_what_a_file_breaks_with_is_said_in_a_sentence(
+    error: Exception, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: str, weights_only: bool) -> None:
+        assert weights_only and Path(path).is_absolute()
+        raise error
+
+    torch.save(in_file(), tmp_path / "w.pth")
+    monkeypatch.setattr(loading, "load_state_dict", fails)
+    with pytest.raises(InputError) as caught:
+        loading._read_file(tmp_path / "w.pth")
+    path = tmp_path / "w.pth"
+    assert str(caught.value) == f"{path}: cannot be read as a file of weights: {found}. {GIVE}"
+
+
+def test_what_is_read_and_is_no_dictionary_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(in_file(), tmp_path / "w.pth")
+    monkeypatch.setattr(loading, "load_state_dict", lambda *of, **how: [1])
+    with pytest.raises(InputError) as caught:
+        loading._read_file(tmp_path / "w.pth")
+    assert (
+        str(caught.value) == f"{tmp_path / 'w.pth'}: holds a list, expected named weights. {GIVE}"
+    )
+
+
+# ---- positions -----------------------------------------------------------------------------------
+
+
+def positional(dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
+    """timm's encoding of places, and the same that keeps them."""
+    torch.manual_seed(0)
+    own = PositionalEncodingFourier(hidden_dim=4, dim=6)
+    return own.to(dtype), keep_positions(copy.deepcopy(nn.Sequential(own))).to(dtype)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_positions_are_in_the_precision_of_the_weights(dtype: torch.dtype) -> None:
+    own, kept = positional(dtype)
+    found = kept((2, 3, 5))
+    assert found.dtype == dtype and found.shape == (2, 6, 3, 5)
+    torch.testing.assert_close(found, own((2, 3, 5)), rtol=1e-5, atol=1e-6)
+    ((key, value),) = kept.kept.items()
+    assert key == (3, 5, torch.device("cpu"))
+    assert value.shape == (1, 8, 3, 5) and value.dtype == torch.float32
+
+
+def test_a_tall_map_has_not_the_positions_of_a_wide_one() -> None:
+    own, kept = positional()
+    for shape in ((1, 3, 5), (1, 5, 3), (1, 3, 5)):
+        torch.testing.assert_close(kept(shape), own(shape))
+    assert len(kept.kept) == 2
+
+
+def test_what_is_kept_is_exact_and_no_part_of_a_graph_whoever_comes_first() -> None:
+    own, kept = positional()
+    seen: list[Tensor] = []
+    own.token_projection.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    own((1, 3, 5))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        kept((1, 3, 5))
+    (value,) = kept.kept.values()
+    assert torch.equal(value, seen[0])
+    assert not value.requires_grad and not value.is_inference()
+    assert not kept.token_projection._forward_pre_hooks
+
+
+def test_a_network_that_is_traced_keeps_nothing() -> None:
+    kept = positional()[1].requires_grad_(False)
+
+    class Reads(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + kept((1, x.shape[2], x.shape[3]))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing
+        torch.jit.trace(Reads(), torch.zeros(1, 6, 3, 5), check_trace=False)
+    assert kept.kept == {}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
+import torch
 
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.network import choices
@@ -56,8 +59,6 @@ def test_a_network_that_reads_numbers_is_built_with_numbers(
     create = timm.create_model
 
     def reads(name: str, **options: object) -> object:
-        import torch
-
         torch.zeros(1).item()
         return create(name, **options)
 
@@ -66,38 +67,130 @@ def test_a_network_that_reads_numbers_is_built_with_numbers(
     assert isinstance(found, Choice)
 
 
+@pytest.fixture
+def few_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if timm had four networks."""
+    names = ["convnext_tiny", "edgenext_base", "resnet50", "resnet50d"]
+    monkeypatch.setattr(choices.timm, "list_models", lambda like="*": fnmatch.filter(names, like))
+
+
 @pytest.mark.parametrize(
-    ("pattern", "some"),
+    ("pattern", "found"),
     [
-        ("edgenext", "edgenext_base"),
-        ("EdgeNeXt_b", "edgenext_base"),
-        ("resnet?0", "resnet50"),
-        ("resnet50.a1_in1k", "resnet50"),
-        ("*next_tiny", "convnext_tiny"),
+        ("edgenext", ["edgenext_base"]),
+        ("EdgeNeXt_b", ["edgenext_base"]),
+        ("next", ["convnext_tiny", "edgenext_base"]),
+        ("resnet50", ["resnet50", "resnet50d"]),
+        ("resnet50.a1_in1k", ["resnet50", "resnet50d"]),
+        ("resnet50.a1.in1k", ["resnet50", "resnet50d"]),
+        ("resnet?0", ["resnet50"]),
+        ("[r]esnet50", ["resnet50"]),
+        ("*next_tiny", ["convnext_tiny"]),
+        ("resnet*", ["resnet50", "resnet50d"]),
     ],
 )
-def test_a_part_of_a_name_is_enough(pattern: str, some: str) -> None:
-    assert some in matching(pattern)
+@pytest.mark.usefixtures("few_names")
+def test_a_part_of_a_name_is_enough_and_with_stars_it_is_all_of_it(
+    pattern: str, found: list[str]
+) -> None:
+    assert matching(pattern) == found
 
 
-def test_a_pattern_without_a_match_is_answered_with_near_names() -> None:
-    with pytest.raises(InputError, match=r"Near names: .*edgenext_base"):
-        matching("edgenxt_base")
+def test_of_the_usual_dozen_those_are_named_that_timm_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices.timm, "is_model", lambda name: name.startswith("convnext"))
+    assert matching("") == ["convnext_tiny", "convnext_small"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "near"), [("*edgenxt_base*", "edgenext_base"), ("Zebra", "none")]
+)
+@pytest.mark.usefixtures("few_names")
+def test_a_pattern_without_a_match_is_answered_with_near_names(pattern: str, near: str) -> None:
+    with pytest.raises(InputError) as caught:
+        matching(pattern)
+    assert str(caught.value) == (
+        f"timm has no network that matches {pattern!r}. Near names: {near}. "
+        "A part of a name is enough: convnext, or 'resnet*d'."
+    )
+
+
+def test_no_more_than_five_near_names_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"edgenext_{letter}" for letter in "abcdefg"]
+    monkeypatch.setattr(
+        choices.timm, "list_models", lambda like=None: [] if like == "*edgenet_*" else names
+    )
+    with pytest.raises(InputError, match=", ".join(names[:5]) + r"\. A part"):
+        matching("edgenet_")
+
+
+@pytest.mark.parametrize(
+    ("message", "asked"),
+    [
+        ("Tensor.item() cannot be called on META tensors", ["meta", "cpu"]),
+        ("no such layer", ["meta"]),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_tried_with_numbers_once(
+    message: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[str] = []
+
+    def fails(name: str, **_: object) -> None:
+        devices.append(torch.empty(0).device.type)
+        raise NotImplementedError(message)
+
+    monkeypatch.setattr(choices.timm, "create_model", fails)
+    assert list(measured(["one"])) == ["one"]
+    assert devices == asked
+
+
+def test_a_network_is_built_without_numbers_and_counted_in_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create, devices = timm.create_model, []
+
+    def watched(name: str, **options: object) -> object:
+        devices.append(torch.empty(0).device.type)
+        return create(name, **options)
+
+    monkeypatch.setattr(choices.timm, "create_model", watched)
+    assert isinstance(next(measured(["test_resnet"])), Choice)
+    assert devices == ["meta"] and capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("licence", "said"), [("mit", "mit"), (None, "unknown"), ("", "unknown")])
+def test_a_row_holds_what_was_counted_and_what_timm_knows(
+    licence: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = SimpleNamespace(input_size=(3, 160, 192), license=licence, hf_hub_id="", url="x/y.pth")
+    monkeypatch.setattr(choices.timm, "get_pretrained_cfg", {"one": known}.get)
+    network = torch.nn.Linear(2000, 500)  # a million weights, and 500
+    row = choices._choice("one", network, 3e9)
+    assert row == ("one", 1.0005, 3.0, 192, "hub", said)
+    assert choices._choice("other", network, 3e9) == ("other", 1.0005, 3.0, 0, "none", "unknown")
 
 
 def test_where_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = timm.get_pretrained_cfg("resnet18")
-    monkeypatch.setattr(choices, "try_to_load_from_cache", lambda place, file: None)
+    cached: set[tuple[str, str]] = set()
+    monkeypatch.setattr(
+        choices,
+        "try_to_load_from_cache",
+        lambda place, file: str(tmp_path) if (place, file) in cached else object(),
+    )
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    assert where_weights_are("resnet18", config) == "hub"
-    assert where_weights_are("none", None) == "none"
-    kept = tmp_path / "checkpoints" / config.url.rpartition("/")[2]
-    kept.parent.mkdir()
-    kept.touch()
-    assert where_weights_are("resnet18", config) == "here"
-    kept.unlink()
-    monkeypatch.setattr(choices, "try_to_load_from_cache", lambda place, file: str(tmp_path))
-    assert where_weights_are("resnet18", config) == "here"
-    monkeypatch.setattr(choices, "try_to_load_from_cache", lambda place, file: None)
-    monkeypatch.setenv("CAMOXPERT_WEIGHTS", str(tmp_path / "resnet18.safetensors"))
-    assert where_weights_are("resnet18", config) == "here"
+    (tmp_path / "checkpoints").mkdir()
+    on_hub = SimpleNamespace(hf_hub_id="timm/one", url="")
+    by_url = SimpleNamespace(hf_hub_id="", url="https://some.where/one/weights.pth")
+    assert [where_weights_are("one", each) for each in (on_hub, by_url, None)] == [
+        *("hub", "hub", "none")
+    ]
+    assert where_weights_are("one", SimpleNamespace(hf_hub_id="", url="")) == "none"
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        cached |= {("timm/one", file)}
+        assert where_weights_are("one", on_hub) == "here" and len(cached) == 1
+        cached.clear()
+    (tmp_path / "checkpoints" / "weights.pth").touch()
+    assert where_weights_are("one", by_url) == "here" and where_weights_are("one", on_hub) == "hub"
+    monkeypatch.setenv("CAMOXPERT_WEIGHTS", str(tmp_path / "one.safetensors"))
+    assert where_weights_are("one", on_hub) == where_weights_are("one", None) == "here"
+    assert where_weights_are("other", on_hub) == "hub"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from camoxpert_nb.network.layers import Norm, conv, resize
 
@@ -44,3 +45,25 @@ def test_a_convolutions_norm_has_eight_groups() -> None:
         found = norm(torch.randn(2, 16, 4, 4))
     assert found.mean().item() == pytest.approx(-1, abs=1e-3)
     assert found.std(unbiased=False).item() == pytest.approx(3, abs=0.05)
+
+
+def test_a_convolution_of_one_place_and_of_three_by_three() -> None:
+    for size in (1, 3, 5):
+        layer = conv(3, 16, size)[0]
+        assert layer.weight.shape == (16, 3, size, size)
+        nn.init.ones_(layer.weight)
+        spot = torch.zeros(1, 3, 7, 9)
+        spot[0, 0, 3, 4] = 1
+        places = layer(spot)[0, 0].nonzero().tolist()
+        reach = size // 2
+        assert len(places) == size * size
+        assert (places[0], places[-1]) == ([3 - reach, 4 - reach], [3 + reach, 4 + reach])
+
+
+def test_the_norm_takes_a_group_by_its_spread_and_a_channel_by_its_weight() -> None:
+    """One group of two channels: 1, 3 and 5, 7 have the mean 4 and the variance 5."""
+    norm = Norm(1, 2, eps=4.0)
+    norm.weight.data, norm.bias.data = torch.tensor([3.0, 6.0]), torch.tensor([10.0, 20.0])
+    x = torch.tensor([1.0, 3.0, 5.0, 7.0]).view(1, 2, 1, 2)
+    found = norm(x).flatten().tolist()  # the root of 5 + 4 is 3
+    assert found == pytest.approx([10 - 3, 10 - 1, 20 + 2, 20 + 6])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from camoxpert_nb.network.losses import (
     Supervised,
     balance_loss,
     boundary_weight,
+    object_and_counted,
     structure_loss,
     total,
     uncertainty_loss,
@@ -67,10 +69,14 @@ def test_structure_loss_of_a_case_computed_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "reach"), [(352, 352, 15), (352, 900, 15), (96, 64, 2)]
+    ("height", "width", "reach"),
+    [(352, 352, 15), (352, 900, 15), (96, 64, 2), (363, 400, 15), (400, 364, 16)],
 )
 def test_surroundings_scale_with_the_shorter_side(height: int, width: int, reach: int) -> None:
-    """31 of 352 pixels are 15 to each side; of 64 they are 5.6, so 2 to each side."""
+    """31 of 352 pixels are 15 to each side; of 64 they are 5.6, so 2 to each side.
+
+    Of 363 they are 31.97, of 364 they are 32.06: only from 32 on there are 16 to each side.
+    """
     mask = torch.zeros(1, 1, height, width)
     mask[..., height // 2, width // 2] = 1
     (weight,) = (boundary_weight(mask) > 1)[0]
@@ -83,6 +89,34 @@ def test_the_boundary_weight_is_not_cancelled() -> None:
     mask = square()
     logits = 8 * mask.roll((2, 2), (2, 3)) - 4  # wrong along the outline only
     assert structure_loss(logits, mask) > 1.1 * structure_loss(logits, mask, legacy=True)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_where_a_fourth_of_one_pixel_counts_it_alone_is_the_loss(legacy: bool) -> None:
+    """As at the coarse heads, where a pixel may be ignored in part; at the middle of a 2 x 2."""
+    mask, logits, counted = torch.zeros(1, 1, 4, 4), noise(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    mask[..., 1, 1], logits[..., 1, 1], counted[..., 1, 1] = 1, math.log(3), 1 / 4
+    weight = (1 + 5 * 8 / 9) / 4  # at probability 3/4
+    expected = -math.log(3 / 4) + 1 - (weight * 3 / 4 + 1) / (weight + 1)
+    found = structure_loss(logits, mask, legacy, counted)
+    assert found.tolist() == pytest.approx([expected], rel=1e-5)
+    assert uncertainty_loss(logits, counted).tolist() == pytest.approx([4 * 3 / 4 / 4], rel=1e-5)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_where_nothing_counts_there_is_no_loss(legacy: bool) -> None:
+    logits, mask, nothing = noise(2, 1, 8, 8), square(8, 2), torch.zeros(2, 1, 8, 8)
+    assert structure_loss(logits, mask, legacy, nothing).tolist() == [0, 0]
+    assert uncertainty_loss(logits, nothing).tolist() == [0, 0]
+
+
+def test_a_mask_of_two_channels_is_split_into_the_object_and_what_counts() -> None:
+    mask = torch.tensor([[[[1.0, 0.0]], [[0.0, 0.25]]]])
+    object_, counted = object_and_counted(mask)
+    assert object_.tolist() == [[[[1, 0]]]] and counted is not None
+    assert counted.tolist() == [[[[1, 0.75]]]]
+    object_, counted = object_and_counted(mask[:, :1])
+    assert object_.tolist() == [[[[1, 0]]]] and counted is None
 
 
 def test_every_sample_has_its_own_loss() -> None:
@@ -322,13 +356,45 @@ class Says(Heads):
         return {**super().forward(image), "logits": self.logits}
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-def test_training_takes_the_structure_loss_that_was_asked_for(legacy: bool) -> None:
+@pytest.mark.parametrize("how", [{}, {"legacy": False}, {"legacy": True}])
+def test_training_takes_the_structure_loss_that_was_asked_for(how: dict[str, bool]) -> None:
+    """That of the paper, unless the other one is asked for."""
     image, mask = photos(2)
     logits = 8 * mask.roll((2, 2), (2, 3)) - 4  # wrong along the outline, where the two differ
-    found = Supervised(Says(logits), legacy=legacy)(image, mask)["structure"]
+    legacy = how.get("legacy", False)
+    found = Supervised(Says(logits), **how)(image, mask)["structure"]
     torch.testing.assert_close(found, structure_loss(logits, mask, legacy))
     assert (found - structure_loss(logits, mask, not legacy)).abs().min() > 0.01
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16])
+def test_the_network_alone_computes_in_the_precision_asked_for(dtype: torch.dtype | None) -> None:
+    """Also inside someone else's autocast; the losses never do."""
+    seen: list[object] = []
+
+    def look(*_: object) -> None:
+        on = torch.is_autocast_enabled("cpu")
+        seen.append(torch.get_autocast_dtype("cpu") if on else None)
+
+    class Looks(Mean):
+        def forward(self, logits: Tensor, mask: Tensor, counted: Tensor | None) -> Tensor:
+            look()
+            return super().forward(logits, mask, counted)
+
+    net = Heads()
+    net.register_forward_hook(look)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        Supervised(net, dtype=dtype, own=Looks())(*photos(1))
+    assert seen == [dtype, None, None, None, None]
+
+
+def test_without_deep_heads_there_is_no_deep_loss() -> None:
+    class Alone(Heads):
+        def forward(self, image: Tensor) -> dict[str, Any]:
+            return {**super().forward(image), "deep": []}
+
+    parts = Supervised(Alone())(*photos(3))
+    assert parts["deep"].tolist() == [0, 0, 0] and parts["structure"].shape == (3,)
 
 
 def test_total_weighs_the_parts_and_reports_them_unweighted() -> None:
@@ -345,6 +411,22 @@ def test_total_weighs_the_parts_and_reports_them_unweighted() -> None:
         "uncertainty": 3.0,
         "balance": 6.0,
     }
+
+
+def test_by_itself_deep_heads_count_whole_balance_a_tenth_and_uncertainty_nothing() -> None:
+    """One of seven experts takes all: the balance is 6."""
+    values = {"structure": 0.5, "deep": 0.25, "uncertainty": 8.0}
+    parts = {name: torch.tensor([value]) for name, value in values.items()}
+    loss, _ = total({**parts, "router": torch.eye(7)[:1].expand(1, 2, 7)})
+    assert loss.item() == pytest.approx(0.5 + 0.25 + 0.1 * 6)
+
+
+def test_total_takes_the_balance_against_the_usage_before() -> None:
+    """Of two experts: 2 * (2 u r - u u) - 1 with u = (3/4, 1/4) and r = (0, 1)."""
+    ones = dict.fromkeys(("structure", "deep", "uncertainty"), torch.zeros(1))
+    router, usage = torch.tensor([[[0.0, 1.0]]]), torch.tensor([[0.75, 0.25]])
+    _, means = total({**ones, "router": router}, usage=usage)
+    assert means["balance"].item() == pytest.approx(2 * (2 * 0.25 - (9 + 1) / 16) - 1)
 
 
 def test_bfloat16_autocast_opens_inside_and_stays_close() -> None:
@@ -393,5 +475,3 @@ def test_ignored_pixels_change_no_loss_and_get_no_gradient(legacy: bool) -> None
     assert torch.allclose(
         structure_loss(logits, mask, legacy, everything), structure_loss(logits, mask, legacy)
     )
-    nothing = structure_loss(logits, mask, legacy, 0 * everything)
-    assert nothing.isfinite().all()

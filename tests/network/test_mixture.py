@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -170,3 +172,122 @@ def test_probabilities_that_balance_sees_are_those_before_the_choice() -> None:
     gates, probability = router(torch.randn(1, 16, 8, 8), 1)
     assert (probability > 0).all() and ((gates > 0).sum(1) == 2).all()
     torch.testing.assert_close(probability.sum(1), torch.ones(1, 8, 8))
+
+
+def test_a_router_is_two_layers_of_which_the_first_halves_the_width() -> None:
+    """A cell that sees (1, -1) everywhere: hidden 1 - 1 + 1 + 1 = 2, then 3 gelu(2) and 0."""
+    assert Router(32, 5, 2).hidden.weight.shape == (16, 64, 1, 1)
+    router = Router(2, 2, 2)
+    assert router.hidden.weight.shape == (1, 4, 1, 1)
+    for layer, weight in ((router.hidden, [1, 1, 1, 1]), (router.choice, [3, 0])):
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        layer.weight.data = torch.tensor(weight).float().view_as(layer.weight)
+    _, probability = router(torch.tensor([1.0, -1.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4), 2)
+    first = math.exp(3 * 2 * 0.9772499)  # gelu(2) is 2 times the normal distribution's share
+    expected = torch.tensor([first / (first + 1), 1 / (first + 1)])
+    torch.testing.assert_close(probability, expected.view(1, 2, 1, 1).expand(1, 2, 2, 2))
+
+
+def test_of_three_experts_the_two_likeliest_share_the_whole() -> None:
+    """Probabilities 1/2, 1/8 and 3/8: the gates are 4/7, 0 and 3/7."""
+    router = Router(2, 3, 2)
+    nn.init.zeros_(router.choice.weight)
+    router.choice.bias.data = torch.tensor([0.5, 0.125, 0.375]).log()  # type: ignore[union-attr]
+    gates, probability = router(torch.rand(2, 2, 3, 3), 3)
+    assert probability.flatten().tolist() == pytest.approx([0.5, 0.125, 0.375] * 2)
+    assert gates.flatten().tolist() == pytest.approx([4 / 7, 0, 3 / 7] * 2)
+
+
+def test_what_needs_all_digits_is_computed_in_float32_under_autocast() -> None:
+    """The router's probabilities, the sums of attention, and slopes, to the last bit."""
+    torch.manual_seed(0)
+    router, edge, attention = Router(16, 5, 2), ALONE["edge"](), ALONE["attention"]()
+    attention.project.weight.data.sign_()  # type: ignore[operator, union-attr]
+    x = torch.randint(-3, 4, (2, SLICE, 8, 8)).float()  # its projection has no digits to lose
+    calls = [lambda: router(x / 7, 2)[1], lambda: edge(x / 7), lambda: attention(x)]
+    exact = [call() for call in calls]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = [call() for call in calls]
+    assert all(torch.equal(a, b) for a, b in zip(found, exact, strict=True))
+
+
+def test_experts_give_the_precision_they_were_given() -> None:
+    x = torch.rand(1, SLICE, 9, 9).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for expert in (*(made() for made in ALONE.values()), _Blurred(["contrast"])):
+            assert expert(x).dtype == torch.bfloat16
+
+
+def test_edges_are_of_both_directions_and_no_border_is_one() -> None:
+    """On either side of a step by 8 slope and bend are 8 (1 + 2 + 1) / 8, along it nothing.
+
+    Where it is flat they are the root of what keeps the gradient finite.
+    """
+    step = torch.zeros(1, SLICE, 5, 6)
+    step[..., 3:] = 8
+    for x in (step, step.transpose(2, 3)):
+        slope, bend = ALONE["edge"]()(x).chunk(2, 1)
+        lines = [(each if x is step else each.transpose(2, 3))[0] for each in (slope, bend)]
+        for line in torch.cat(lines).flatten(0, 1).tolist():
+            assert line == pytest.approx([0.01, 0.01, 4, 4, 0.01, 0.01], abs=0.001)
+
+
+def test_an_expert_of_many_channels_keeps_them_apart() -> None:
+    """Edge, hybrid's local part and the pyramid: what one channel holds, no other sees."""
+    alone = torch.zeros(1, SLICE, 9, 9)
+    alone[:, 5, 4, 4] = 1
+    hybrid = ALONE["hybrid"]()
+    nn.init.ones_(hybrid.local.weight)  # type: ignore[arg-type, union-attr]
+    seen = hybrid.local(alone)  # type: ignore[operator]
+    assert seen[:, 5].sum() == 25 and seen.sum() == 25  # 5 x 5 places
+    for expert in (ALONE["edge"](), _Blurred(["frequency"])):
+        quiet = expert(torch.zeros_like(alone))
+        changed = (expert(alone) != quiet).flatten(2).any(2)[0]
+        assert changed.nonzero().flatten().tolist() == [5]
+
+
+def test_a_context_is_of_its_cell_and_the_cells_beside_it() -> None:
+    context = ALONE["context"]()
+    nn.init.ones_(context.around.weight)  # type: ignore[arg-type, union-attr]
+    assert context.around.bias is None  # type: ignore[union-attr]
+    x = torch.zeros(1, SLICE, 24, 24)
+    x[:, 0, 9:12, 12:15] = 1  # the cell in row 3, column 4
+    seen = context(x)[0, 0, 1::3, 1::3]
+    assert seen.nonzero().tolist() == [[r, c] for r in (2, 3, 4) for c in (3, 4, 5)]
+
+
+def test_what_follows_from_nothing_else_is_no_weight() -> None:
+    """Kernels and shares are made anew, so no checkpoint holds them."""
+    assert {*ALONE["edge"]().state_dict(), *_Blurred(["contrast"]).state_dict()} == set()
+    weights = Mixture(32, 7, 7).state_dict()
+    assert not any(name.endswith(("kernels", "shares")) for name in weights)
+    assert "spread.bias" not in weights and weights["spread.weight"].shape == (112, 32, 1, 1)
+    assert weights["merge.weight"].shape == (32, 112, 1, 1) and "merge.bias" in weights
+    of_experts = {name.split(".", 1)[1] for name in weights if name.startswith("experts")}
+    assert of_experts == {
+        *("0.fine.weight", "0.coarse.weight", "1.project.weight", "2.local.weight"),
+        *("2.whole.weight", "2.whole.bias", "4.around.weight"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("experts", "sizes"),
+    [
+        (1, [16]),
+        (5, [16] * 5),
+        (6, [16] * 5 + [16]),
+        (7, [16] * 5 + [32]),
+    ],
+)
+def test_each_expert_has_a_slice_and_those_that_blur_a_common_one(
+    experts: int, sizes: list[int]
+) -> None:
+    mixture = Mixture(32, experts, 2)
+    assert mixture.sizes == sizes and len(mixture.experts) == len(sizes)
+    seen: list[int] = []
+    for expert in mixture.experts:
+        expert.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+    y, gates, _ = mixture(torch.randn(1, 32, 9, 20))
+    assert seen == sizes and y.shape == (1, 32, 9, 20)
+    assert gates.shape == (1, experts, 3, 7)  # cells of 3 x 3, as 20 places are cut in 8
+    assert (mixture.norm.num_groups, mixture.norm.num_channels) == (experts, 16 * experts)

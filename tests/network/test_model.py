@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.network import backbone as loading
+from camoxpert_nb.network import model as modelling
 from camoxpert_nb.network.mixture import (
     ALONE,
     BLURRED,
@@ -280,6 +282,52 @@ def test_blocks_hold_every_backbone_parameter_once_in_order(backbone: str) -> No
     assert len(groups) == 4 and all(groups)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        ("test_resnet", ["conv1 bn1 act1 maxpool layer1", "layer2", "layer3", "layer4"]),
+        ("test_convnext", ["stem_0 stem_1 stages_0", "stages_1", "stages_2", "stages_3"]),
+        (
+            "test_efficientnet",
+            ["conv_stem bn1 blocks.0 blocks.1", "blocks.2", "blocks.3", "blocks.4"],
+        ),
+    ],
+)
+def test_a_block_ends_with_one_of_the_last_four_features(
+    backbone: str, expected: list[str]
+) -> None:
+    net = make(backbone)
+    names = {id(module): name for name, module in net.backbone.named_modules()}
+    found = [" ".join(names[id(part)] for part in group) for group in net.backbone_blocks()]
+    assert found == expected
+
+
+class Pieces(nn.Module):
+    """A backbone of five features and a part behind the last; one part is opened, one is not."""
+
+    def __init__(self, *ends: str) -> None:
+        super().__init__()
+        self.feature_info = [{"module": each} for each in ends]
+        self.stem = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+        self.stages = nn.Sequential(*(nn.Linear(1, 1) for _ in range(5)))
+        self.mixed = nn.ModuleDict({"a": nn.Linear(1, 1)})
+        self.after = nn.Linear(1, 1)
+        self.last = nn.Linear(1, 1)
+
+
+def test_what_comes_behind_the_last_feature_is_of_the_deepest_group() -> None:
+    net = make()
+    parts = Pieces("stages.0", "stages.1", "stages.2", "stages_3", "after")
+    net.backbone = parts
+    one, two, three, four = net.backbone_blocks()
+    assert one == [parts.stem, parts.stages[0], parts.stages[1]]
+    assert two == [parts.stages[2]]
+    assert three == [parts.stages[3]]
+    assert four == [parts.stages[4], parts.mixed, parts.after, parts.last]
+    net.backbone = Pieces("stages.0", "stages.1", "stages.2", "mixed.a")  # it is not opened
+    assert net.backbone_blocks() == [[], [], [], [net.backbone]]
+
+
 def test_a_backbone_in_one_piece_is_one_deepest_group() -> None:
     net = make("sam2_hiera_tiny")
     assert [len(group) for group in net.backbone_blocks()] == [0, 0, 0, 1]
@@ -300,13 +348,101 @@ def test_a_backbone_without_four_stages_says_what_it_has(backbone: str) -> None:
 
 @pytest.mark.parametrize("experts", [-1, 0, 8])
 def test_a_wrong_number_of_experts_names_the_seven(experts: int) -> None:
-    with pytest.raises(InputError, match=r"1 to 7.*" + ", ".join(EXPERTS)):
+    with pytest.raises(InputError) as caught:
         make(experts=experts)
+    assert str(caught.value) == (
+        f"{experts} experts: choose 1 to 7, the first of texture, attention, hybrid, edge, "
+        "context, frequency, contrast."
+    )
 
 
 def test_a_single_chosen_expert_is_refused_because_its_router_could_not_learn() -> None:
-    with pytest.raises(InputError, match="top_k"):
-        make(top_k=1)
+    for experts in (2, 7):
+        with pytest.raises(InputError) as caught:
+            make(experts=experts, top_k=1)
+        said = "top_k is 1; choose at least 2, or the router cannot learn."
+        assert str(caught.value) == said
+    assert make(experts=1, top_k=1)(photo())["gates"].shape == (2, 2, 1)
+    assert make(experts=2, top_k=2)(photo())["gates"].shape == (2, 2, 2)
+
+
+# ---- what is asked for by itself, and on request -------------------------------------------------
+
+
+def test_by_itself_it_is_large_from_scratch_and_supervised_at_each_level() -> None:
+    net = make()
+    assert net.start == (False, "none: trains from scratch (no weights were asked for)")
+    assert net.checkpointing is False and len(net.heads) == 4
+    mixtures = [level.mixture for level in net.levels if level.mixture is not None]
+    assert [(m.router.top_k, m.router.choice.out_channels) for m in mixtures] == [(7, 7)] * 2
+    assert [level.settle[0].weight.shape for level in net.levels] == [
+        *[(64, 64, 3, 3), (128, 128, 3, 3), (128, 128, 3, 3), (128, 128, 3, 3)]
+    ]
+    channels = [info["num_chs"] for info in net.backbone.feature_info][-4:]
+    found = [level.lateral[0].weight.shape for level in net.levels]
+    assert found == [(w, c, 1, 1) for w, c in zip((64, 128, 128, 128), channels, strict=True)]
+
+
+def test_what_makes_levels_thin_has_no_bias_and_a_checkpoint_no_colours() -> None:
+    names = {*make(width=64).state_dict()}
+    assert {name for name in names if not name.startswith(("backbone.", "levels."))} == {
+        *(f"reduce.{place}.weight" for place in range(3)),
+        *(f"heads.{place}.{kind}" for place in range(4) for kind in ("weight", "bias")),
+    }
+    shapes = [each.weight.shape for each in make(width=64).reduce]
+    assert shapes == [(32, 64, 1, 1)] * 3
+    assert [each.kernel_size for each in make(width=64).heads] == [(1, 1)] * 4
+
+
+def test_memory_is_saved_on_request_alone_and_where_gradients_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[dict[str, object]] = []
+
+    def watched(level: nn.Module, *inputs: object, **how: object) -> object:
+        calls.append(how)
+        return level(*inputs)
+
+    monkeypatch.setattr(modelling, "checkpoint", watched)
+    plain, saving = make(), make(checkpointing=True)
+    for net, grad, times in ((plain, True, 0), (plain, False, 0), (saving, False, 0)):
+        with torch.set_grad_enabled(grad):
+            net(photo())
+        assert len(calls) == times
+    saving(photo())
+    assert calls == [{"use_reentrant": False}] * 4
+    assert (plain.backbone.grad_checkpointing, saving.backbone.grad_checkpointing) == (False, True)
+
+
+def test_a_backbone_inside_another_module_is_told_to_save_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As timm wraps those whose features it takes from their middle."""
+    told: list[object] = []
+    whole = modelling.build_backbone
+
+    def built(*how: object) -> object:
+        backbone, start = whole(*how)
+        backbone.set_grad_checkpointing = lambda on: told.append(("outside", on))
+        inner = SimpleNamespace(set_grad_checkpointing=lambda on: told.append(("inside", on)))
+        object.__setattr__(backbone, "model", inner)
+        return backbone, start
+
+    monkeypatch.setattr(modelling, "build_backbone", built)
+    make(checkpointing=True)
+    assert told == [("inside", True)]
+
+
+def test_a_level_with_experts_settles_what_they_add_and_gives_their_gates() -> None:
+    torch.manual_seed(0)
+    mixture = Mixture(16, 7, 3)
+    level = Level(3, 16, mixture)
+    level.lateral, level.settle = nn.Sequential(nn.Conv2d(3, 16, 1)), nn.Sequential(nn.Identity())
+    feature = torch.randn(1, 3, 4, 6)
+    found, *chosen = level(feature, None)
+    expected, *gates = mixture(level.lateral(feature))
+    assert torch.equal(found, expected.clamp(min=0)) and len(chosen) == len(gates) == 2
+    assert all(torch.equal(a, b) for a, b in zip(chosen, gates, strict=True))
 
 
 # ---- weights -------------------------------------------------------------------------------------
