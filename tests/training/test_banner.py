@@ -170,9 +170,7 @@ def test_where_a_training_goes_on_is_told(
 
 def test_stages_that_are_over_are_not_told_again(training: Training) -> None:
     training.state.epoch = 5  # the first of two with blocks 3-4
-    assert module._unfreezing(training) == (
-        "two (blocks 3-4) from epoch 6, two (all) from epoch 8"
-    )
+    assert module._unfreezing(training) == ("two (blocks 3-4) from epoch 6, two (all) from epoch 8")
     training.state.epoch = 10
     assert module._unfreezing(training) == "off"
 

@@ -146,6 +146,8 @@ def test_one_epoch_more_is_told_too_and_a_tenth_is_not_low() -> None:
         "rise again: 1 more change little. To train on at a higher rate begin a new run from "
         f"these weights: camoxpert train --init-from {ended.checkpoint_dir}"
     ]
-    assert most == pytest.approx(1e-6 + 0.002 * 0.5 * (1 + math.cos(math.pi * 30.05 / 31)), rel=0.01)
+    assert most == pytest.approx(
+        1e-6 + 0.002 * 0.5 * (1 + math.cos(math.pi * 30.05 / 31)), rel=0.01
+    )
     floor = LONG.replace(min_lr=2e-4, lr=4e-3, stage2_lr=2e-3)  # a tenth, which is never left
     assert fallen(plan_of(floor), (39, 0), floor.replace(epochs=30), floor) == []

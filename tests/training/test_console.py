@@ -399,7 +399,9 @@ def test_an_ending_is_told_whole() -> None:
         "  camoxpert evaluate --run run --dataset-path 'my set'"
     )
     stopped = {**SUMMARY, "best": {}, "finished": False, "seconds": 0.5}
-    start = "\n0.5 seconds of training in 4 epochs.\nStopped as asked; everything is saved. Go on with:"
+    start = (
+        "\n0.5 seconds of training in 4 epochs.\nStopped as asked; everything is saved. Go on with:"
+    )
     assert ending(stopped, "a b") == f"{start}\n  camoxpert resume 'a b'"
     assert ending(stopped, "a b", resume="fit(...)") == f"{start}\n  fit(...)"
     alone = {**SUMMARY, "best": {"iou": 0.25, "epoch": 1, "weights": "raw"}, "data": {"test": 3}}

@@ -220,15 +220,17 @@ def test_a_run_that_is_over_names_the_flag_that_lets_it_go_on(
 
 # --- whole sentences
 
+BETTER = "better than epoch {} (IoU 0.400) by more than chance"
+
 
 @pytest.mark.parametrize(
     ("patience", "epoch", "begun", "said"),
     [
-        (1, 5, 4, "epoch 5 is not better than epoch 4 (IoU 0.400) by more than chance"),
+        (1, 5, 4, f"epoch 5 is not {BETTER.format(4)}"),
         (2, 5, 4, ""),
-        (1, 6, 4, "none of the last 2 epochs was better than epoch 4 (IoU 0.400) by more than chance"),
-        (3, 7, 4, "none of the last 3 epochs was better than epoch 4 (IoU 0.400) by more than chance"),
-        (4, 7, 1, "none of the last 4 epochs was better than epoch 1 (IoU 0.400) by more than chance"),
+        (1, 6, 4, f"none of the last 2 epochs was {BETTER.format(4)}"),
+        (3, 7, 4, f"none of the last 3 epochs was {BETTER.format(4)}"),
+        (4, 7, 1, f"none of the last 4 epochs was {BETTER.format(1)}"),
         (0, 9, 4, ""),
     ],
 )  # fmt: skip

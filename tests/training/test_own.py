@@ -304,7 +304,7 @@ def test_a_run_whose_part_is_missing_is_told_whole() -> None:
         "`fit('a run', resume=True, loss=dice, augment=flips)`. To go on with the kit's own "
         "instead, say so there: loss='built-in'."
     )
-    with pytest.raises(InputError, match="say so there: loss='built-in', augment='built-in'.$"):
+    with pytest.raises(InputError, match=r"there: loss='built-in', augment='built-in'\.$"):
         require_own(recorded, Own(), "a run")
     assert require_own(recorded, Own(loss="built-in", augment=dice), "a run") == [
         "goes on with loss built-in, before loss dice",
@@ -366,7 +366,9 @@ def test_a_loss_is_called_with_what_it_takes() -> None:
     assert OwnLoss(torch.nn.BCEWithLogitsLoss()).takes_counted is False
     with pytest.raises(TrainingError, match=r"^loss <lambda in line \d+ of test_own.py> failed: T"):
         OwnLoss(lambda x: x)(logits, mask)
-    with pytest.raises(InputError, match=r"^loss <lambda .*> returned a tensor of shape \(3,\) for"):
+    with pytest.raises(
+        InputError, match=r"^loss <lambda .*> returned a tensor of shape \(3,\) for"
+    ):
         OwnLoss(lambda x, m: torch.ones(3))(logits, mask)
 
 
@@ -417,7 +419,9 @@ def test_what_a_callback_answers_is_told_or_obeyed() -> None:
         'on_step F returned True, which does nothing; "stop" would end the training, saved'
     ]
     calls.report(STEP)
-    assert said[1:] == ["stopped"] and re.sub("<.*?>", "F", calls.asked) == "on_step F asked to stop"
+    assert (
+        said[1:] == ["stopped"] and re.sub("<.*?>", "F", calls.asked) == "on_step F asked to stop"
+    )
     assert calls.failure is None
     calls.raise_failure("")
 

@@ -262,7 +262,7 @@ def test_rarer_mistakes_are_answered_whole() -> None:
         "these arguments, in this order; more need a default."
     )
     assert told(on_step="built-in").startswith("on_step is 'built-in', expected a function")
-    assert told(loss=lambda Target, x: bce(x, Target)).endswith("my_loss(masks, logits)`.")  # noqa: N803
+    assert told(loss=lambda Target, x: bce(x, Target)).endswith("my_loss(masks, logits)`.")
     with pytest.raises(InputError) as caught:
         check_own(Own(loss=bce), CPU, 64, ignores=True)
     assert str(caught.value) == (

@@ -54,7 +54,13 @@ def refused(work: Any) -> str:
     return str(caught.value)
 
 
-BEST = {"epoch": 2, "iou": 0.5, "weights": "raw", "ious": [0.5], "highest": {"epoch": 2, "iou": 0.5}}
+BEST = {
+    "epoch": 2,
+    "iou": 0.5,
+    "weights": "raw",
+    "ious": [0.5],
+    "highest": {"epoch": 2, "iou": 0.5},
+}
 
 
 @pytest.fixture
@@ -155,7 +161,9 @@ def test_shorter_trainings_keep_their_stages_in_proportion(six: Config) -> None:
     (run.folder / "last.pt").unlink()
     assert resumed_config(run.folder, {"width": 32}).width == 32  # nothing was trained
     save(run, prepare(run.config))
-    assert refused(lambda: resumed_config(run.folder, {"width": 32})).startswith(f"{run.folder} was")
+    assert refused(lambda: resumed_config(run.folder, {"width": 32})).startswith(
+        f"{run.folder} was"
+    )
 
 
 def test_a_checkpoint_without_its_settings_is_refused(six: Config) -> None:
@@ -321,7 +329,9 @@ def test_a_run_that_was_never_saved_needs_its_parts(six: Config) -> None:
     run = made(six)
     (run.folder / "last.pt").unlink()
     run.save_json("own", {"loss": "dice"})
-    assert refused(lambda: prepare_for(run, six, True, ALONE)).startswith(f"{run.folder} was trained")
+    assert refused(lambda: prepare_for(run, six, True, ALONE)).startswith(
+        f"{run.folder} was trained"
+    )
     assert prepare_for(run, six, False, ALONE)[1] is None  # begun anew on purpose
     training, known = prepare_for(run, six, True, ALONE, own=Own(loss=dice))
     assert known is None and training.state.own.names == {"loss": "dice"}
@@ -400,7 +410,7 @@ def test_epochs_that_a_killed_process_kept_go(six: Config, others: bool, kept: l
 
 
 def test_a_schedule_is_taken_up_where_it_changes(six: Config) -> None:
-    """A cosine over 4 epochs of stage two, of which one and a half are over: (1 + cos .375 pi) / 2."""
+    """A cosine over the 4 epochs of stage two, of which one and a half are over."""
     config = six.replace(min_lr=1e-9, warmup_epochs=0)
     run = made(config, epoch=3, seen=12, step=24)
     assert going_on(run, config).state.origin is None

@@ -364,7 +364,7 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
         build_plan(accumulated, 100, 2)
 
 
-# --- factors by hand: four epochs of part one, eight of part two, a floor of a hundredth and a tenth
+# --- factors by hand: 4 epochs of part one, 8 of part two; floors of a hundredth and a tenth
 
 
 def by_hand(**shape: Any) -> Plan:
@@ -388,7 +388,7 @@ def by_hand(**shape: Any) -> Plan:
         # 0.04 + 0.96 (1 - cos(pi share)) / 2, and half a part at the most
         ({"scheduler": "onecycle"}, {0.0: 0.04, 1.0: 0.52, 2.0: 1, 3.0: 0.505, 4.5: 0.180589}),
         ({"scheduler": "onecycle", "warmup_epochs": 0}, {0.2: 0.52, 0.4: 1, 4.4: 0.52, 4.8: 1}),
-        # periods of one and two thirds; of four quarters; of a quarter and three; of a sixth and five
+        # periods of a third and two; of four quarters; of a quarter and three; of a sixth and five
         ({"scheduler": "cosine_restart", "warmup_epochs": 0},
          {4 + 4 / 3: 0.55, 4 + 8 / 3 + 1e-9: 1, 4 + 16 / 3: 0.55, 12.0: 0.1}),
         ({"scheduler": "cosine_restart", "warmup_epochs": 0, "t_mult": 1},
@@ -458,7 +458,11 @@ def test_steps_and_times_by_hand() -> None:
     assert [plan.time(0, seen) for seen in (0, 4, 22)] == pytest.approx([2 / 24, 6 / 24, 24 / 26])
     assert [plan.time(1, seen) for seen in (23, 24)] == [2.0, 2.0]  # past its last step
     assert list(plan.times(plan.stages[1]))[:5] == [4.125, 4.375, 4.625, 4.875, 5.125]
-    assert [plan.stage_at(t).name for t in (3.99, 4.0, 99.0)] == ["one", "two (block 4)", "two (all)"]
+    assert [plan.stage_at(t).name for t in (3.99, 4.0, 99.0)] == [
+        "one",
+        "two (block 4)",
+        "two (all)",
+    ]
     none = Plan((Stage("one", 1, 0, 1, 0, 1e-2, 9, 9, 0),), 4, 1, 0.1, "none", 0.0, 0, 2)
     assert none.time(0) == 0.0
 
@@ -497,7 +501,11 @@ def test_the_table_of_stages_by_hand() -> None:
         (Origin(4.0, 1.0, 2), [("two (blocks 3-4)", 2, 2, 6, 2), ("two (all)", 2, 8, 4, 4)]),
         (
             Origin(5.0, 1.0, 2),
-            [("two (block 4)", 2, 2, 3, 1), ("two (blocks 3-4)", 2, 5, 3, 2), ("two (all)", 2, 8, 4, 4)],
+            [
+                ("two (block 4)", 2, 2, 3, 1),
+                ("two (blocks 3-4)", 2, 5, 3, 2),
+                ("two (all)", 2, 8, 4, 4),
+            ],
         ),
         (Origin(5.5, 1.0, 4), [("two (block 4)", 2, 2, 3, 1), ("two (all)", 2, 5, 7, 4)]),
         (Origin(1.0, 1.0, 3), [("two", 2, 2, 6, 3), ("two (all)", 2, 8, 4, 4)]),

@@ -275,8 +275,16 @@ def test_the_end_is_told_whole_with_two_ways_on(tiny: Config, tmp_path: Path, ca
     ("own", "unsound", "blame"),
     [
         (Own(loss=dice), True, "Your loss dice gave no number: guard its log, sqrt and divisions"),
-        (Own(loss=dice), False, "The gradient of your loss dice may be infinite, as that of sqrt at 0"),
-        (Own(augment=flips), True, "Your own augment=flips may be to blame, or a learning rate too large"),
+        (
+            Own(loss=dice),
+            False,
+            "The gradient of your loss dice may be infinite, as that of sqrt at 0",
+        ),
+        (
+            Own(augment=flips),
+            True,
+            "Your own augment=flips may be to blame, or a learning rate too large",
+        ),
     ],
 )  # fmt: skip
 def test_parts_of_ones_own_are_blamed_by_name(
@@ -284,7 +292,7 @@ def test_parts_of_ones_own_are_blamed_by_name(
 ) -> None:
     run = Run(tmp_path / "run")
     calm.own, calm.unsound_loss = own, unsound
-    (name, part), = own.names.items()
+    ((name, part),) = own.names.items()
     said = str(diverged(run, tiny, "all is lost", calm))
     assert said == (
         f"all is lost, so training cannot go on; nothing was saved. {blame}. Mend it and go on "
