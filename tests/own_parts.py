@@ -56,6 +56,11 @@ class Still(SGD):
         pass
 
 
+class Closed(SGD):
+    def step(self, closure: Any) -> None:  # type: ignore[override]
+        super().step(closure)
+
+
 class Hoarder(SGD):
     def step(self, closure: Any = None) -> None:
         super().step()
@@ -126,8 +131,9 @@ WRONG_OPTIMIZERS: dict[str, tuple[Part, str]] = {
     "decay": (lambda g: SGD(g, weight_decay=0.3), "weight_decay=0.3, which has no effect"),
     "nothing": (lambda g: None, "returned NoneType"),
     "schedule": (lambda g: torch.optim.lr_scheduler.StepLR(SGD(g), 1), "returned StepLR"),
-    "raises": (Boom, "Boom failed: ValueError: no more.*frozen"),
+    "raises": (Boom, "^optimizer Boom failed: ValueError: no more.*frozen"),
     "still": (Still, "changes no parameter"),
     "unsaved": (Hoarder, "cannot be saved and loaded.*tensors and plain values"),
-    "closure": (torch.optim.LBFGS, "LBFGS failed|closure"),
+    "one group alone": (torch.optim.LBFGS, "LBFGS failed: ValueError: .*per-parameter options"),
+    "closure": (Closed, "^optimizer Closed needs the loss computed anew within its step"),
 }

@@ -112,10 +112,11 @@ def _rates(training: Training, stage: Stage) -> list[str]:
 def _estimate_text(found: dict[str, Any]) -> str:
     lines = ["estimate, from real steps on this machine, with validation and saving"]
     for row in found["stages"]:
-        gib = f"{row['gib_per_device']:.1f} GiB" if row["gib_per_device"] else "memory not measured"
+        gib = row["gib_per_device"]
+        memory = f"{gib:.1f} GiB per device" if gib else "memory not measured"
         lines.append(
             f"  {'stage ' + row['name']:<22}  {brief(row['seconds_per_epoch'])} an epoch, "
-            f"{brief(row['seconds'])} in all, {gib} per device"
+            f"{brief(row['seconds'])} in all, {memory}"
         )
     if found["decoding_seconds"]:
         lines.append(f"  {'images':<22}  {brief(found['decoding_seconds'])} to decode, once")

@@ -80,7 +80,7 @@ def _try_optimizer(function: Any, groups: Sequence[dict[str, Any]]) -> None:
     few = _few(groups)
     optimizer = _made(function, few, lr, decay)
     before = [p.detach().clone() for p in _parameters(few)]
-    _step(optimizer, few, name)
+    _step(optimizer, few, function)
     if all(torch.equal(p, old) for p, old in zip(_parameters(few), before, strict=True)):
         raise InputError(f"{name} changes no parameter in a step, so nothing is learned.")
     saved = io.BytesIO()
@@ -102,10 +102,10 @@ def _try_optimizer(function: Any, groups: Sequence[dict[str, Any]]) -> None:
             "torch's own do."
         ) from error
     for each, parts in ((optimizer, few), (other, again)):
-        _step(each, parts, name)
+        _step(each, parts, function)
 
 
-def _step(optimizer: Optimizer, groups: Sequence[dict[str, Any]], name: str) -> None:
+def _step(optimizer: Optimizer, groups: Sequence[dict[str, Any]], function: Any) -> None:
     """Take a step as training does: a plain number as each rate, and no gradient where frozen."""
     for group in optimizer.param_groups:
         group["lr"] = float(group["lr"])
@@ -115,15 +115,15 @@ def _step(optimizer: Optimizer, groups: Sequence[dict[str, Any]], name: str) -> 
             frozen = place == len(groups) - 1 and place
             p.grad = None if frozen else torch.randn(p.shape, generator=generator)
     try:
-        with named("optimizer", name):
+        with named("optimizer", function):
             optimizer.step()
     except OwnFailed as error:
         if "closure" not in str(error.__cause__):
             raise
         raise InputError(
-            f"{name} needs the loss computed anew within its step (a closure), as LBFGS "
-            "and SAM do, which this training does not offer. Take one that steps by the gradients, "
-            "as torch.optim.SGD or AdamW."
+            f"{called('optimizer', name_of(function))} needs the loss computed anew within its "
+            "step (a closure), as LBFGS and SAM do, which this training does not offer. Take one "
+            "that steps by the gradients, as torch.optim.SGD or AdamW."
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.settings.recipe import recipe
-from camoxpert_nb.training.changes import compare_settings, fallen, without_uncertainty
+from camoxpert_nb.training.changes import _shown, compare_settings, fallen, without_uncertainty
 from camoxpert_nb.training.schedule import Plan, build_plan
 
 WAS = make_config("demo", lr=1e-3, batch_size=8, epochs=20, stage1_epochs=5, warmup_epochs=2)
@@ -106,3 +107,47 @@ def test_a_loss_of_ones_own_opens_the_recipes_uncertainty_alone(
     was = base.replace(uncertainty=usual if had == "the recipe's" else had)
     now = was.replace(epochs=90, uncertainty=was.uncertainty if given is None else given)
     assert (without_uncertainty(was, now).uncertainty is None) == is_open
+
+
+def test_the_sentences_about_a_run_that_goes_on_are_whole() -> None:
+    with pytest.raises(InputError) as caught:
+        changed(width=48, lr=0.5, seed=7)
+    assert str(caught.value) == (
+        f"run/last.pt was trained with other settings (--width {WAS.width} -> 48, --seed 42 -> 7). "
+        "A run goes on with the network and the images it began with, or its scores would not be "
+        "true. Leave these flags out, or start a new run from its weights: --init-from."
+    )
+    auto = make_config("auto").replace(epochs=10, stage1_epochs=1, warmup_epochs=1)
+    assert compare_settings(auto, auto.replace(epochs=12), "") == [
+        "goes on with --epochs 10 -> 12",
+        "--stage1-epochs 1 and --warmup-epochs 1 stay as the run began; give them to change them",
+        "the recipe's numbers stay those of 10 epochs; to have one decided anew, as --augment auto",
+    ]
+    given = auto.replace(epochs=12, stage1_epochs=2, warmup_epochs=2)
+    assert compare_settings(auto, given, "")[-1].startswith("the recipe's numbers stay")
+    assert not [line for line in compare_settings(auto, given, "") if "as the run began" in line]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(None, "none"), ("", "none"), (0.25, "0.25"), (1e-5, "1e-05"), (3, "3"), (False, "False")],
+)
+def test_values_are_shown_as_flags_take_them(value: Any, said: str) -> None:
+    assert _shown(value) == said
+
+
+def test_one_epoch_more_is_told_too_and_a_tenth_is_not_low() -> None:
+    """A rate that stays: none is low. One that ended at the floor: 1e-6 of 0.002."""
+    ended = LONG.replace(epochs=31)
+    told = fallen(plan_of(ended), (30, 0), LONG.replace(epochs=30), ended)
+    most = plan_of(ended).lr(plan_of(ended).time(30, 0), None)
+    assert told == [
+        f"the learning rate had fallen to {most:.2g}, of 0.002, in the 30 epochs, and does not "
+        "rise again: 1 more change little. To train on at a higher rate begin a new run from "
+        f"these weights: camoxpert train --init-from {ended.checkpoint_dir}"
+    ]
+    assert most == pytest.approx(
+        1e-6 + 0.002 * 0.5 * (1 + math.cos(math.pi * 30.05 / 31)), rel=0.01
+    )
+    floor = LONG.replace(min_lr=2e-4, lr=4e-3, stage2_lr=2e-3)  # a tenth, which is never left
+    assert fallen(plan_of(floor), (39, 0), floor.replace(epochs=30), floor) == []

@@ -12,12 +12,22 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import camoxpert_nb
-from camoxpert_nb.runs.pace import clock
-from camoxpert_nb.training.console import Console, ending
+from camoxpert_nb.runs.pace import Pace, clock
+from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training import console as module
+from camoxpert_nb.training.console import (
+    Console,
+    _bar,
+    ending,
+    epoch_line,
+    experts_line,
+    finished_already,
+)
 
 HOME = str(Path(camoxpert_nb.__file__).parents[1])
 
@@ -174,12 +184,229 @@ def test_the_advice_at_the_end_names_the_runs_own_data_where_they_can_judge(
     assert call == ("  judge(run, '/my data/set')" if test else "  judge(run, DIR)")
 
 
-def test_what_is_counted_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Watched(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Watched(io.StringIO):
+    """A terminal of as many columns as COLUMNS says."""
 
+    def isatty(self) -> bool:
+        return True
+
+    def drawn(self) -> list[str]:
+        """What was drawn or said since the last look, in order."""
+        found = re.split("\r\x1b\\[K", self.getvalue())
+        self.seek(0)
+        self.truncate()
+        return [line for line in found if line]
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     monkeypatch.setenv("TERM", "xterm")
-    stream = Watched()
-    Console((), stream).counting("scoring")(5, 5)
-    assert "scoring" in stream.getvalue() and "5/5" in stream.getvalue()
+    monkeypatch.setenv("COLUMNS", "121")
+    return Watched()
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock, in its only place; it began long ago."""
+    moment = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: moment[0])
+    return moment
+
+
+def test_what_is_counted_is_named(watched: Watched) -> None:
+    console = Console((), watched)
+    console.counting("scoring")(5, 5)
+    console.progress(1, 4)
+    assert watched.drawn() == ["scoring  [####################]  5/5"]  # the other came at once
+    console.progress(4, 4)
+    assert watched.drawn() == ["preparing images  [####################]  4/4"]
+    assert console.stream is watched and console.experts == () and console.log is None
+
+
+STEP = {
+    "kind": "step", "epoch": 2, "stage": "one", "step": 10, "steps": 40, "loss": 2.3456,
+    "images_per_second": 9.6,
+}  # fmt: skip
+PLAN = [
+    {"name": "one", "open_blocks": 0, "first_epoch": 0, "epochs": 3, "steps": 8, "batch": 8},
+    {"name": "two (all)", "open_blocks": 4, "first_epoch": 3, "epochs": 2, "steps": 8, "batch": 8},
+]
+
+
+def test_a_step_is_drawn_at_most_five_times_a_second(watched: Watched, now: list[float]) -> None:
+    console = Console((), watched)
+    console.report(STEP)
+    assert watched.drawn() == [
+        "epoch 2  stage one  [#####...............]  step 10/40  loss 2.346  10 img/s  -:--:-- left"
+    ]
+    now[0] += 0.19
+    console.report({**STEP, "step": 11})
+    assert watched.drawn() == []
+    now[0] += 0.01
+    console.report({**STEP, "step": 12})  # a stretch of 0.19 and one of 0.01 seconds
+    assert watched.drawn() == [
+        "epoch 2  stage one  [######..............]  step 12/40  loss 2.346  10 img/s  0:00:03 left"
+    ]
+    now[0] += 0.3
+    console.pace = Pace(PLAN)
+    console.report({"kind": "validating", "epoch": 2, "images": 40})
+    assert watched.drawn() == ["epoch 2/5  validating 40 images"]
+
+
+def test_a_narrow_terminal_gets_short_parts(
+    watched: Watched, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order in which they matter least: bar, stage, img/s, step, loss, time left."""
+    said = {}
+    for columns in (91, 90, 76, 70, 66, 60, 55, 46, 41, 34, 20):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        now[0] += 1
+        Console((), watched).report(STEP)
+        said[columns] = watched.drawn()[0]
+    whole = "epoch 2  stage one  [#####...............]  step 10/40  loss 2.346  10 img/s"
+    assert said == {
+        91: f"{whole}  -:--:-- left",
+        90: "epoch 2  stage one  [#.....]  step 10/40  loss 2.346  10 img/s  -:--:-- left",
+        76: "epoch 2  stage one  step 10/40  loss 2.346  10 img/s  -:--:-- left",
+        70: "epoch 2  stage one  step 10/40  loss 2.346  10 img/s  -:--:-- left",
+        66: "epoch 2  one  step 10/40  loss 2.346  10 img/s  -:--:-- left",
+        60: "epoch 2  step 10/40  loss 2.346  10 img/s  -:--:-- left",
+        55: "epoch 2  step 10/40  loss 2.346  -:--:-- left",
+        46: "epoch 2  step 10/40  loss 2.346  -:--:-- left",
+        41: "epoch 2  10/40  loss 2.346  -:--:-- left",
+        34: "epoch 2  loss 2.346  -:--:-- left",
+        20: "epoch 2  -:--:--",
+    }
+
+
+EPOCH_RECORD = {
+    "kind": "epoch", "epoch": 7, "stage": "one", "step": 4, "steps": 12, "loss": 2.2946,
+    "iou": 0.4135, "iou_ema": 0.4126, "best": True, "seconds": 20.6, "images_per_second": 14.2,
+    "data_wait_percent": 0.6, "lr": {"head": 1.5e-5, "backbone": 2e-6}, "skipped_steps": 2,
+    "gates": [[0.1, 0.9], [0.3, 0.7]], "verdict": "Bound by compute (100 % of the time): fine.",
+}  # fmt: skip
+
+
+def test_an_epoch_is_told_whole() -> None:
+    assert epoch_line(EPOCH_RECORD) == (
+        "epoch   7  stage one  loss 2.295  IoU 0.413 (EMA 0.413) kept  21 s  14 img/s  "
+        "data-wait 1 %  lr 1.5e-05/2.0e-06  2 steps skipped"
+    )
+    other = {**EPOCH_RECORD, "epoch": 107, "loss": None, "iou_ema": None, "best": False}
+    assert epoch_line({**other, "skipped_steps": 0}, widest=6) == (
+        "epoch 107  stage one     loss none  IoU 0.413       21 s  14 img/s  "
+        "data-wait 1 %  lr 1.5e-05/2.0e-06"
+    )
+    assert experts_line([[0.1, 0.9], [0.3, 0.7]], ("texture", "edge", "none")) == (
+        "          experts %  texture 20  edge 80"
+    )
+
+
+def test_nobody_watches_and_all_but_what_moves_is_written_and_logged(
+    tmp_path: Path, now: list[float]
+) -> None:
+    stream = io.StringIO()
+    console = Console(("texture", "edge"), stream)
+    console.log, console.pace = tmp_path / "log.txt", Pace(PLAN)
+    console.report(STEP)
+    console.report({"kind": "validating", "epoch": 2, "images": 40})
+    console.progress(4, 4)
+    assert stream.getvalue() == ""
+    console.report({"kind": "note", "message": "a note"})
+    console.report({"kind": "stop", "why": "unheard"})
+    console.report(EPOCH_RECORD)
+    console.report({**EPOCH_RECORD, "gates": None, "verdict": "Bound by compute (99 %): fine."})
+    console.report({**EPOCH_RECORD, "gates": None, "verdict": "Starved (1 %)"})
+    line = epoch_line(EPOCH_RECORD, len("two (all)"))
+    said = [
+        "a note",
+        line,
+        "          experts %  texture 20  edge 80",
+        "          Bound by compute (100 % of the time): fine.",
+        line,  # what bounds the speed is the same as before, and said once
+        line,
+        "          Starved (1 %)",
+        "",
+    ]
+    assert stream.getvalue().split("\n") == said
+    assert console.log.read_text().split("\n") == said
+
+
+def test_what_moves_is_wiped_by_what_stays(watched: Watched, now: list[float]) -> None:
+    console = Console((), watched)
+    console.say("for good")
+    assert watched.getvalue() == "\r\x1b[Kfor good\n"
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "long", "short"),
+    [
+        (0, 4, "[....................]", "[......]"),
+        (1, 4, "[#####...............]", "[#.....]"),
+        (4, 4, "[####################]", "[######]"),
+        (5, 4, "[####################]", "[######]"),
+        (-1, 4, "[....................]", "[......]"),
+        (1, 0, "[####################]", "[######]"),
+        (0, 0, "[....................]", "[......]"),
+        (1, 2, "[##########..........]", "[###...]"),
+    ],
+)
+def test_a_bar_is_as_long_as_its_share(done: int, total: int, long: str, short: str) -> None:
+    assert _bar(done, total) == (long, 1, short)
+
+
+def test_a_finished_run_says_how_to_train_on() -> None:
+    config = Config(checkpoint_dir="runs/a", epochs=7, stage1_epochs=2, warmup_epochs=1)
+    start = (
+        "runs/a is finished already: all its epochs, 7, are trained, and nothing is trained now. "
+        "To go on, give more of them, N above 7:\n  "
+    )
+    assert finished_already(config, in_python=False) == (
+        f"{start}camoxpert resume runs/a --epochs N"
+    )
+    assert finished_already(config, in_python=True) == (
+        f"{start}fit(Config.load('runs/a/config.json').replace(epochs=N), resume=True)"
+    )
+
+
+SUMMARY: dict[str, Any] = {
+    "best": {
+        "iou": 0.5, "epoch": 3, "weights": "ema", "highest": {"iou": 0.5124, "epoch": 2},
+    },
+    "seconds": 2.4, "epochs": 4, "finished": True, "target_iou": 0.65,
+    "target_reached_at_epoch": None,
+}  # fmt: skip
+
+
+def test_an_ending_is_told_whole() -> None:
+    assert ending(SUMMARY, "runs/a b") == (
+        "\n2 seconds of training in 4 epochs.\n"
+        "best validation IoU 0.500 at epoch 3 (ema weights, within 0.012 of the highest, "
+        "epoch 2); target 0.65 not reached\n"
+        "best weights: runs/a b/best.pt. Score them on DIR, a folder of other images and masks:\n"
+        "  camoxpert evaluate --run 'runs/a b' --dataset-path DIR"
+    )
+    before = {
+        **SUMMARY, "target_reached_at_epoch": 3, "ended_early": "no more",
+        "data": {"root": "my set", "test": 4},
+    }  # fmt: skip
+    assert ending(before, "run", trained=False) == (
+        "\n2 seconds of training in 4 epochs before.\n"
+        "best validation IoU 0.500 at epoch 3 (ema weights, within 0.012 of the highest, "
+        "epoch 2); target 0.65 reached at epoch 3\n"
+        "ended early: no more\n"
+        "best weights: run/best.pt. Score them on its data's test split:\n"
+        "  camoxpert evaluate --run run --dataset-path 'my set'"
+    )
+    stopped = {**SUMMARY, "best": {}, "finished": False, "seconds": 0.5}
+    start = (
+        "\n0.5 seconds of training in 4 epochs.\nStopped as asked; everything is saved. Go on with:"
+    )
+    assert ending(stopped, "a b") == f"{start}\n  camoxpert resume 'a b'"
+    assert ending(stopped, "a b", resume="fit(...)") == f"{start}\n  fit(...)"
+    alone = {**SUMMARY, "best": {"iou": 0.25, "epoch": 1, "weights": "raw"}, "data": {"test": 3}}
+    assert ending(alone, "run", judge="judge(DIR)").split("\n")[2:] == [
+        "best validation IoU 0.250 at epoch 1 (raw weights); target 0.65 not reached",
+        "best weights: run/best.pt. Score them on DIR, a folder of other images and masks:",
+        "  judge(DIR)",
+    ]

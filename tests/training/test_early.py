@@ -216,3 +216,54 @@ def test_a_run_that_is_over_names_the_flag_that_lets_it_go_on(
     state = SimpleNamespace(epoch=6, best=known(6, iou, 2))
     with pytest.raises(Over, match=way_on):
         refuse_over(config, plan, state)  # type: ignore[arg-type]
+
+
+# --- whole sentences
+
+BETTER = "better than epoch {} (IoU 0.400) by more than chance"
+
+
+@pytest.mark.parametrize(
+    ("patience", "epoch", "begun", "said"),
+    [
+        (1, 5, 4, f"epoch 5 is not {BETTER.format(4)}"),
+        (2, 5, 4, ""),
+        (1, 6, 4, f"none of the last 2 epochs was {BETTER.format(4)}"),
+        (3, 7, 4, f"none of the last 3 epochs was {BETTER.format(4)}"),
+        (4, 7, 1, f"none of the last 4 epochs was {BETTER.format(1)}"),
+        (0, 9, 4, ""),
+    ],
+)  # fmt: skip
+def test_the_wait_is_told_as_it_was(
+    tiny: Config, patience: int, epoch: int, begun: int, said: str
+) -> None:
+    assert over(tiny.replace(patience=patience), epoch, known(epoch, 0.41, begun)) == said
+
+
+def refusal(config: Config, epoch: int, best: dict[str, Any]) -> str:
+    rows = [SimpleNamespace(part=2, first_epoch=0)]
+    plan = SimpleNamespace(stages=rows, epochs=9)
+    with pytest.raises(Over) as caught:
+        refuse_over(config, plan, SimpleNamespace(epoch=epoch, best=best))  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def test_a_run_that_is_over_says_since_when_and_why(tiny: Config) -> None:
+    config = tiny.replace(target_iou=0.7, stop_at_target=True, patience=3)
+    assert refusal(config, 6, known(5, 0.7, 2)) == (
+        "this run is over since epoch 6 of 9: the target is reached: IoU 0.700 at epoch 5, to "
+        "reach 0.7. To go on all the same, give --no-stop-at-target, or a higher --target-iou."
+    )
+    assert refusal(config, 6, known(5, 0.69, 2)) == (
+        "this run is over since epoch 6 of 9: none of the last 4 epochs was better than epoch 2 "
+        "(IoU 0.400) by more than chance. To go on all the same, give --patience 0, or more than 4."
+    )
+    going = SimpleNamespace(epoch=6, best=known(6, 0.5, 5))
+    plan = SimpleNamespace(stages=[], epochs=9)
+    refuse_over(config, plan, going)  # type: ignore[arg-type]
+
+
+def test_without_stage_two_the_first_epoch_counts(tiny: Config) -> None:
+    """That which was better may be none at all, as in a run of an older kit: 0."""
+    held = known(1, 0.41, 0)
+    assert over(tiny.replace(patience=1), 1, held, "1111").startswith("epoch 1 is not better than")

@@ -15,7 +15,7 @@ import pytest
 from equal_runs import stop_after
 
 from camoxpert_nb.errors import InputError
-from camoxpert_nb.runs.run import Run
+from camoxpert_nb.runs.run import Onlooker, Run
 from camoxpert_nb.settings.checks import log_names
 from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training import loggers
@@ -382,3 +382,180 @@ assert not any("failed" in each["message"] for each in run.records("note"))
     identity = Run(folder).load_json("wandb")["id"]
     kept = list((folder / "wandb").glob(f"offline-run-*-{identity}"))
     assert len(kept) == 2
+
+
+# -- whole sentences, without a training -----------------------------------------------------------
+
+
+class Heard:
+    """Collects what is reported."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+
+    @property
+    def notes(self) -> list[tuple[int, str]]:
+        return [(r["step"], r["message"]) for r in self.records if r["kind"] == "note"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    found = Run(tmp_path / "my run")
+    found.folder.mkdir()
+    return found
+
+
+def test_wandb_is_told_all_that_it_needs(
+    tiny: Config, wandb: FakeWandb, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Heard()
+    loggers.Loggers(run, tiny.replace(log="wandb"), 4, heard).close()
+    identity = run.load_json("wandb")["id"]
+    how = {
+        "id": identity,
+        "resume": "allow",
+        "project": "camoxpert",
+        "name": "my run",
+        "dir": str(run.folder),
+        "settings": {"console": "off", "silent": True},
+        "mode": "offline",
+    }
+    assert wandb.inits == [how] and len(identity) == 8 and wandb.finished == 1
+    assert wandb.settings == tiny.replace(log="wandb").as_dict()
+    offline = f"W&B is offline; to send it: `wandb sync {run.folder / 'wandb'}/offline-run-*`"
+    assert heard.notes == [(4, offline)]
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    monkeypatch.setattr(loggers, "can_log_in", lambda: True)
+    wandb.inits, wandb.refuses, heard = [], ("online",), Heard()
+    loggers.Loggers(run, tiny.replace(log="wandb"), 5, heard)
+    assert wandb.inits == [
+        how | {"project": "mine", "mode": "online"},
+        how | {"project": "mine"},
+    ]
+    reason = "ConnectionError: the server does not answer"
+    assert heard.notes == [
+        (5, f"W&B cannot be reached ({reason}), so this run is kept offline"),
+        (5, offline),
+    ]
+    wandb.refuses, heard = ("online", "offline"), Heard()
+    loggers.Loggers(run, tiny.replace(log="wandb"), 6, heard)
+    assert heard.notes[1:] == [
+        (6, f"--log wandb failed ({reason}); training goes on. It gets nothing more until the run "
+            "is resumed")
+    ]  # fmt: skip
+
+
+def test_a_logger_that_fails_is_left_out_and_the_table_is_not(
+    tiny: Config, tensorboard: type[Writer], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, tables = Heard(), list[int]()
+
+    def table(of: Run) -> None:
+        tables.append(len(tables))
+        if len(tables) > 1:
+            raise PermissionError(13, "in use")
+
+    monkeypatch.setattr(loggers, "write_table", table)
+    monkeypatch.setattr(tensorboard, "fails_after", 1)
+    found = loggers.Loggers(run, tiny.replace(log="tensorboard"), 2, heard)
+    step = {"kind": "step", "step": 3, "loss": 0.5}
+    for record in (step, step, step, {"kind": "epoch", "step": 4, "iou": 0.5}, {"kind": "note",
+                   "step": 4, "message": "own"}):  # fmt: skip
+        found.report(record)
+    found.report({"kind": "epoch", "step": 5, "iou": 0.5})
+    found.close()
+    (writer,) = tensorboard.made
+    assert writer.scalars == [("step/loss", 0.5, 3)] and writer.purge_step == 3
+    assert len(tables) == 3  # at the begin, and where an epoch ends
+    assert heard.notes == [
+        (3, "--log tensorboard failed (OSError: no space left); training goes on. It gets nothing "
+            "more until the run is resumed"),
+        (4, "--log csv failed (PermissionError: [Errno 13] in use); training goes on. It is "
+            "renewed at the next epoch's end; close the program that holds it"),
+        (4, "own"),
+    ]  # fmt: skip
+
+
+def test_the_processes_beside_the_first_log_nothing(tiny: Config, run: Run) -> None:
+    heard = Heard()
+    found = loggers.Loggers(Onlooker(run.folder), tiny, 0, heard)
+    found.report({"kind": "epoch", "step": 1, "iou": 0.5})
+    found.close()
+    assert len(heard.records) == 1 and list(run.folder.iterdir()) == []
+
+
+def test_a_package_that_is_missing_or_does_not_fit_is_told_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leave = "or leave it out of --log: history.csv is written anyway."
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InputError) as caught:
+        loggers.require("csv,wandb")
+    assert str(caught.value) == (
+        "--log wandb needs the package wandb, which is not here. Install it: `pip install wandb`, "
+        f"{leave}"
+    )
+
+    def broken(name: str) -> None:
+        raise ImportError("no module of numpy", name="numpy")
+
+    monkeypatch.setattr(loggers.importlib, "import_module", broken)
+    with pytest.raises(InputError) as caught:
+        loggers.require("tensorboard")
+    assert str(caught.value) == (
+        "--log tensorboard: the package tensorboard cannot be loaded (ImportError: no module of "
+        f"numpy). Renew it: `pip install --upgrade tensorboard`, {leave}"
+    )
+    loggers.require("csv")
+
+
+def test_numbers_have_tags_by_kind_and_place() -> None:
+    record = {
+        "kind": "epoch", "time": 1.0, "step": 3, "steps": 9, "stage": "one", "iou": 0.5,
+        "lr": {"head": 0.25}, "gates": [[0.1, 0.9]],
+    }  # fmt: skip
+    assert loggers.scalars(record) == {
+        "epoch/iou": 0.5,
+        "epoch/lr/head": 0.25,
+        "epoch/gates/0/0": 0.1,
+        "epoch/gates/0/1": 0.9,
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError("first\nsecond"), "OSError: first"),
+        (ValueError(" "), "ValueError: no reason given"),
+    ],
+)
+def test_of_an_error_the_first_line_is_told(error: Exception, said: str) -> None:
+    assert loggers._gist(error) == said
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("", ("api.wandb.ai", 443)),
+        ("http://here", ("here", 80)),
+        ("https://here:8443", ("here", 8443)),
+        ("nothing", ("api.wandb.ai", 443)),
+    ],
+)
+def test_the_server_is_asked_at_its_own_port_for_three_seconds(
+    wandb: FakeWandb, monkeypatch: pytest.MonkeyPatch, url: str, asked: tuple[str, int]
+) -> None:
+    seen: list[Any] = []
+
+    def connect(*how: Any) -> Any:
+        seen.append(how)
+        return types.SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr(loggers.socket, "create_connection", connect)
+    assert loggers.can_log_in()
+    assert seen == [(asked, 3.0)]

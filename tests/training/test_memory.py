@@ -305,3 +305,130 @@ def test_the_stage_that_is_short_is_advised_first(
     assert f"out of memory in stage {stage} images per device at 64 px" in said
     assert f"try: {flags} (same effective batch" in said
     assert f"`camoxpert resume {training.config.checkpoint_dir}`" in said
+
+
+# --- whole tables and sentences
+
+
+def test_the_table_of_limits_is_whole() -> None:
+    rows = [
+        Limit("one", 1, 40, 9.04, 55.0, True),
+        Limit("two (block 4)", 2, 14, 13.0, 30.25, True),
+        Limit("two", 2, 6, 13.16, 22.0, True),
+    ]
+    table = [
+        "stage                largest batch      memory             speed",
+        "one                             40     9.0 GiB     55.0 images/s",
+        "two (block 4)                   14    13.0 GiB     30.2 images/s",
+        "two                              6    13.2 GiB     22.0 images/s",
+    ]
+    assert limits_text(rows, {1: 16, 2: 12}).split("\n") == [
+        *table,
+        "Train with: --batch-size 8 --stage2-batch-size 6 --accumulation-steps 2",
+        "Stage one has room for --batch-size 40.",
+    ]
+    estimated = [replace(row, measured=row.part == 1) for row in rows]
+    assert limits_text(estimated, {1: 40, 2: 5}).split("\n") == [
+        *table,
+        "Estimated from one real step: a CPU gives no warning before its RAM is full.",
+        "Train with: --batch-size 40 --stage2-batch-size 5 --accumulation-steps 1",
+        "Stage two has room for --stage2-batch-size 6.",
+    ]
+    assert limits_text([*rows, replace(rows[2], batch=0)], {1: 16, 2: 12}).split("\n")[4:] == [
+        "two                              0    13.2 GiB     22.0 images/s",
+        "Not even one image fits: lower --img-size.",
+    ]
+    few = [replace(rows[0], batch=3), replace(rows[2], batch=4)]
+    assert limits_text(few, {1: 16, 2: 13}).split("\n")[3:] == [
+        "Train with: --batch-size 2 --stage2-batch-size 2 --accumulation-steps 6",
+        "Stage one: 12 images a step, not 16.",
+        "Stage two: 12 images a step, not 13.",
+    ]
+    assert limits_text([replace(rows[0], batch=16)], {1: 16}).split("\n")[2:] == [
+        "Train with: --batch-size 16 --accumulation-steps 1"
+    ]
+
+
+def test_advice_is_told_whole() -> None:
+    """4 GiB for 16 images beside one that is fixed; (256 / 320)^2 = .64 of the pixels."""
+    batches = {"--batch-size": 16, "--stage2-batch-size": 12}
+    assert advice(COST, batches, accumulation=1, size=320, checkpointing=False) == [
+        "--batch-size 8 --stage2-batch-size 6 --accumulation-steps 2 "
+        "(same effective batch; saves about 2.0 GiB)",
+        "--img-size 256 (fine parts are lost; saves about 1.4 GiB)",
+        "--gradient-checkpointing (about a third slower; saves about 1.2 GiB)",
+    ]
+    assert advice(COST, {"--batch-size": 3}, accumulation=2, size=64, checkpointing=True) == [
+        "--batch-size 1 --accumulation-steps 6 (same effective batch; saves about 0.5 GiB)",
+        "--img-size 32 (fine parts are lost; saves about 0.6 GiB)",
+    ]
+    assert advice(None, {"--batch-size": 2}, accumulation=1, size=33, checkpointing=False) == [
+        "--batch-size 1 --accumulation-steps 2 (same effective batch)",
+        "--img-size 32 (fine parts are lost)",
+        "--gradient-checkpointing (about a third slower)",
+    ]
+    assert advice(COST, {"-b": 1, "-c": 4}, accumulation=1, size=65, checkpointing=True) == [
+        "--img-size 32 (fine parts are lost; saves about 0.2 GiB)"
+    ]
+
+
+def test_what_ran_out_is_told_whole(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def measured(*how: Any) -> StepCost:
+        asked.append(how)
+        return COST
+
+    monkeypatch.setattr(memory, "measure_step", measured)
+    training = prepare(tiny.replace(batch_size=6, stage2_batch_size=4, img_size=96))
+    training.state.epoch = 1
+    assert memory.memory_advice(training) == (
+        "out of memory in stage two (all) with 4 images per device at 96 px. In this order, try: "
+        "--stage2-batch-size 2 --batch-size 3 --accumulation-steps 2 (same effective batch; saves "
+        "about 0.5 GiB); or --img-size 64 (fine parts are lost; saves about 0.6 GiB); or "
+        "--gradient-checkpointing (about a third slower; saves about 0.3 GiB). Go on with "
+        f"`camoxpert resume {training.config.checkpoint_dir}` and one of these."
+    )
+    ((state, settings, size, batch),) = asked
+    assert (settings, size, batch) == (step_settings(training.config), 96, 1)
+    assert state.net is training.state.net and state.ranks.world == 1
+
+    def too_large(*how: Any) -> StepCost:
+        raise torch.OutOfMemoryError("no")
+
+    monkeypatch.setattr(memory, "measure_step", too_large)
+    assert "saves" not in memory.memory_advice(training)
+
+
+def test_the_state_is_measured_without_its_other_processes(tiny: Config) -> None:
+    state = prepare(tiny).state
+    state.ranks = Ranks(1, 3)
+    alone = memory._alone(state)
+    assert alone.ranks.world == 1 and alone.net is state.net and alone.graph is not state.graph
+    assert alone.supervised is state.supervised and alone.parts is state.parts
+
+
+def test_nothing_that_fits_is_told_whole(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = prepare(tiny)
+    room_for(monkeypatch, {False: 4, True: 0})
+    with pytest.raises(TrainingError) as caught:
+        memory.rehearse(training.state, training.plan, step_settings(training.config), 32)
+    assert str(caught.value) == (
+        "not even one image of 32 px fits into the GPU's memory in stage two (all). Use a smaller "
+        "--img-size, --gradient-checkpointing or a smaller --backbone; close other programs on the "
+        "GPU (`nvidia-smi` lists them)."
+    )
+
+
+def test_a_limit_names_its_stage_and_how_it_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(monkeypatch, total=10 * GIB)
+    assert measure_limit(gpu.step, WHOLE, torch.device("cuda"), most=5) == Limit(
+        "all", 2, 5, 5.0, 5.0, measured=True
+    )
+    FakeGpu(monkeypatch, total=GIB // 2)
+    assert measure_limit(FakeGpu(monkeypatch, total=1).step, WHOLE, torch.device("cuda"), 9) == (
+        Limit("all", 2, 0, 0.0, 0.0, measured=True)
+    )
+    # 0.9 x 20 GiB less one that is fixed, a quarter for each image
+    assert estimate_limit(COST, WHOLE, 20.0, 256) == Limit("all", 2, 68, 18.0, 2.0, measured=False)
+    assert estimate_limit(COST, WHOLE, 20.0, 9) == Limit("all", 2, 9, 3.25, 2.0, measured=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,14 @@ from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training.fit import fit
 from camoxpert_nb.training.graph import make_graph
-from camoxpert_nb.training.own import Own, require_own
+from camoxpert_nb.training.own import (
+    Callbacks,
+    Own,
+    OwnLoss,
+    is_own,
+    parameters_of,
+    require_own,
+)
 from camoxpert_nb.training.own_checks import check_own
 from camoxpert_nb.training.prepare import prepare, step_settings
 from camoxpert_nb.training.resume import resumed_config, take_over
@@ -281,3 +289,159 @@ def test_ignored_pixels_do_not_count_in_an_own_loss(tiny: Config) -> None:
     batch["mask"] = torch.cat([batch["mask"], ignored], 1)
     train_step(state, [batch], step_settings(tiny.replace(augment=0.0)), WEIGHTS)
     assert asked[-4:] == [0.5] * len(asked[-4:])
+
+
+# --- whole sentences, and what a callback may do
+
+
+def test_a_run_whose_part_is_missing_is_told_whole() -> None:
+    recorded = {"loss": "dice", "augment": "flips"}
+    with pytest.raises(InputError) as caught:
+        require_own(recorded, Own(augment=flips), "a run")
+    assert str(caught.value) == (
+        "a run was trained with parts of its user's own (loss=dice, augment=flips), and loss=dice "
+        "is not given here. A command cannot give it: go on in Python, where it is defined, with "
+        "`fit('a run', resume=True, loss=dice, augment=flips)`. To go on with the kit's own "
+        "instead, say so there: loss='built-in'."
+    )
+    with pytest.raises(InputError, match=r"there: loss='built-in', augment='built-in'\.$"):
+        require_own(recorded, Own(), "a run")
+    assert require_own(recorded, Own(loss="built-in", augment=dice), "a run") == [
+        "goes on with loss built-in, before loss dice",
+        "goes on with augment dice, before augment flips",
+    ]
+    assert require_own(recorded, Own(loss=dice, augment=flips), "a run") == []
+    assert require_own({}, Own(), "a run") == []
+
+
+@pytest.mark.parametrize(
+    ("recorded", "given", "words"),
+    [
+        ({"optimizer": "sgd"}, "built-in", ("the optimizer sgd", "the kit's AdamW")),
+        ({}, sgd, ("the kit's AdamW", "the optimizer sgd")),
+    ],
+)
+def test_another_optimizer_is_told_whole(recorded: Any, given: Any, words: tuple[str, str]) -> None:
+    with pytest.raises(InputError) as caught:
+        require_own(recorded, Own(optimizer=given), Path("a/run"))
+    assert str(caught.value) == (
+        f"a/run was trained with {words[0]}, and {words[1]} is given: what it remembers of the "
+        "steps before does not fit another one. Give the same, or begin a new run from these "
+        "weights: make_config(..., init_from='a/run')."
+    )
+
+
+def test_parts_have_names_and_a_call_that_goes_on() -> None:
+    own = Own(loss=dice, augment="built-in", on_step=print, on_epoch=sgd)
+    assert own.names == {"loss": "dice"} and own.in_words == "loss=dice"
+    assert own.call(Path("a/run")) == (
+        "fit('a/run', resume=True, loss=dice, on_step=print, on_epoch=sgd)"
+    )
+    assert (Own().names, Own().in_words, Own().call("r")) == ({}, "", "fit('r', resume=True)")
+    assert [is_own(each) for each in (None, "built-in", "dice", dice)] == [False, False, True, True]
+
+
+def test_a_loss_is_called_with_what_it_takes() -> None:
+    """A number for all, or one for each image, in float32; what counts only where it is asked."""
+    seen: list[Any] = []
+
+    def with_counted(logits: Any, masks: Any, counted: Any) -> Any:
+        seen.append(counted)
+        return (logits * counted).mean((1, 2, 3)).double()
+
+    logits, mask = torch.ones(2, 1, 2, 2, dtype=torch.float64), torch.zeros(2, 1, 2, 2)
+    half = torch.zeros(2, 1, 2, 2)
+    half[0] = 1
+    loss = OwnLoss(with_counted)
+    assert loss(logits, mask, half).tolist() == [1.0, 0.0] and seen[-1] is half
+    found = loss(logits, mask)
+    assert found.tolist() == [1.0, 1.0] and found.dtype == torch.float32
+    assert torch.equal(seen[-1], torch.ones_like(mask))
+
+    def plain(logits: Any, masks: Any) -> Any:
+        assert logits.dtype == torch.float32
+        return logits.sum()
+
+    assert OwnLoss(plain)(logits, mask, half).tolist() == [8.0, 8.0]
+    assert OwnLoss(torch.nn.BCEWithLogitsLoss()).takes_counted is False
+    with pytest.raises(TrainingError, match=r"^loss <lambda in line \d+ of test_own.py> failed: T"):
+        OwnLoss(lambda x: x)(logits, mask)
+    with pytest.raises(
+        InputError, match=r"^loss <lambda .*> returned a tensor of shape \(3,\) for"
+    ):
+        OwnLoss(lambda x, m: torch.ones(3))(logits, mask)
+
+
+def test_what_a_function_takes_is_known_where_python_can_tell() -> None:
+    assert list(parameters_of(plain_function)) == ["first", "second"]
+    assert list(parameters_of(torch.nn.Linear(1, 1))) == ["input"]
+    assert parameters_of(3) == {} and parameters_of(dict) == {}
+
+
+def plain_function(first: int, second: int = 2) -> None:
+    pass
+
+
+STEP = {"kind": "step", "step": 3, "epoch": 2}
+
+
+def callbacks(**functions: Any) -> tuple[Callbacks, list[str]]:
+    said: list[str] = []
+    found = Callbacks(Own(**functions), lambda: said.append("stopped"), said.append)
+    assert (found.failure, found.asked) == (None, "")
+    return found, said
+
+
+def test_a_callback_gets_its_own_records_as_copies() -> None:
+    got: list[Any] = []
+
+    def noted(record: Any) -> None:
+        got.append(dict(record))
+        record.clear()
+
+    calls, said = callbacks(on_step=noted)
+    for kind in ("step", "epoch", "note", "end"):
+        calls.report({**STEP, "kind": kind})
+    whole = dict(STEP)
+    calls.report(whole)
+    assert got == [STEP, STEP] and whole == STEP and said == []
+
+
+def test_what_a_callback_answers_is_told_or_obeyed() -> None:
+    answers: list[Any] = [None, 0, 1.5, "", False, True, "more", "stop"]
+    calls, said = callbacks(on_step=lambda record: answers.pop(0))
+    for _ in range(5):
+        calls.report(STEP)
+    assert said == []
+    calls.report(STEP)
+    calls.report(STEP)
+    assert [re.sub("<.*?>", "F", each) for each in said] == [
+        'on_step F returned True, which does nothing; "stop" would end the training, saved'
+    ]
+    calls.report(STEP)
+    assert (
+        said[1:] == ["stopped"] and re.sub("<.*?>", "F", calls.asked) == "on_step F asked to stop"
+    )
+    assert calls.failure is None
+    calls.raise_failure("")
+
+
+def test_a_callback_that_fails_is_called_no_more() -> None:
+    asked: list[Any] = []
+
+    def odd(record: Any) -> None:
+        asked.append(record)
+        raise ValueError("why")
+
+    calls, said = callbacks(on_step=odd, on_epoch=asked.append)
+    calls.report(STEP)
+    calls.report(STEP)
+    calls.report({**STEP, "kind": "epoch"})
+    assert asked == [STEP] and said == ["stopped"]
+    with pytest.raises(TrainingError) as caught:
+        calls.raise_failure("CALL")
+    assert re.sub(r"line \d+", "line N", str(caught.value)) == (
+        "on_step odd failed at step 3, epoch 2: ValueError: why (line N of test_own.py). The run "
+        "was saved after that step: mend it and go on with `CALL`."
+    )
+    assert isinstance(caught.value.__cause__, ValueError)

@@ -5,20 +5,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
+import torch
+from own_parts import dice, sgd
 
+import camoxpert_nb
 from camoxpert_nb.data.batches import uniforms
+from camoxpert_nb.data.pairs import Pair
 from camoxpert_nb.data.selection import build_data
 from camoxpert_nb.errors import InputError
 from camoxpert_nb.machine.devices import bare
 from camoxpert_nb.machine.distributed import Ranks
+from camoxpert_nb.network.backbone import Start
+from camoxpert_nb.network.build import build_net
+from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config
+from camoxpert_nb.training import prepare as module
 from camoxpert_nb.training.banner import banner
+from camoxpert_nb.training.own import Own
 from camoxpert_nb.training.prepare import Loaders, Training, prepare, step_settings
 from camoxpert_nb.training.train import StepSettings
 
@@ -131,3 +142,155 @@ def test_each_process_and_each_gpu_has_its_part_of_a_batch(tiny: Config) -> None
 
 def _stub(training: Training) -> Any:
     return SimpleNamespace(_training=training)
+
+
+# --- sentences and small parts
+
+
+class Apart(Ranks):
+    """Three processes on two machines, whose GPUs talk directly where `direct` says so."""
+
+    direct = True
+
+    @property
+    def nccl(self) -> bool:
+        return self.direct
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, ["another CPU", "and more"]]
+
+
+def test_a_cpu_cannot_join_gpus_that_talk_directly() -> None:
+    with pytest.raises(InputError) as caught:
+        module._check_kinds(["cuda", "cuda", "cpu"], Apart(0, 3))
+    assert str(caught.value) == (
+        "process 2 is to train on the CPU, others on a GPU. Processes must know that when they "
+        "join: give --device cpu on the command line there, or the same device everywhere."
+    )
+    module._check_kinds(["cuda", "cuda"], Apart(0, 3))
+    module._check_kinds(["cpu", "cpu"], Apart(0, 3))
+    slow = Apart(0, 3)
+    slow.__dict__["direct"] = False
+    module._check_kinds(["cuda", "cpu"], slow)
+
+
+def test_devices_are_told_with_their_host_where_there_are_several(tiny: Config) -> None:
+    devices = prepare(tiny).devices
+    lines = devices.describe()
+    more = ["another CPU", "and more"]
+    assert module._device_lines(devices, Apart(0, 2, 0, 2)) == [*lines, *more]
+    host = module.platform.node()
+    assert module._device_lines(devices, Apart(0, 2, 0, 1)) == [
+        f"{host}, {line}" for line in [*lines, *more]
+    ]
+
+
+def test_versions_are_those_that_a_result_depends_on() -> None:
+    assert module.versions() == {
+        "camoxpert_nb": camoxpert_nb.__version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }
+
+
+def test_a_network_of_ones_own_says_so_and_is_trained(tiny: Config) -> None:
+    net = build_net(tiny)
+    del net.start
+    training = prepare(tiny, net=net)
+    assert training.state.net is net
+    assert training.state.start == Start(False, "a network of your own")
+
+
+def test_the_optimizer_is_adamw_or_ones_own(tiny: Config) -> None:
+    config = tiny.replace(lr=3e-3, weight_decay=0.05)
+    usual = prepare(config).state.optimizer
+    assert type(usual) is torch.optim.AdamW
+    assert {group["fused"] for group in usual.param_groups} == {True}
+    assert {group["capturable"] for group in usual.param_groups} == {False}
+    assert usual.defaults["lr"] == 3e-3
+    given = prepare(config, own=Own(optimizer=sgd)).state.optimizer
+    assert type(given) is torch.optim.SGD
+    assert {group["lr"] for group in given.param_groups} == {3e-3}
+    assert {group["weight_decay"] for group in given.param_groups} == {0.0, 0.05}
+
+
+def test_the_average_forgets_its_start_as_told(tiny: Config) -> None:
+    """n / (n + 9)."""
+    ema = prepare(tiny.replace(ema_decay=0.8)).state.ema
+    assert ema is not None
+    assert (ema.decay, ema.use_warmup, ema.warmup_gamma, ema.warmup_power) == (0.8, True, 9.0, 1.0)
+
+
+@pytest.mark.parametrize("mine", [False, True])
+@pytest.mark.parametrize("uncertainty", [None, 0.7])
+def test_an_open_weight_of_uncertainty_is_decided_for_the_kits_loss_alone(
+    tiny: Config, mine: bool, uncertainty: float | None
+) -> None:
+    config = tiny.replace(preset="auto", uncertainty=uncertainty)
+    told, decided = module._decided(config, Own(loss=dice) if mine else Own(), 26, 1)
+    if uncertainty is not None:
+        assert told.uncertainty == decided.uncertainty == uncertainty
+    elif mine:
+        assert (told.uncertainty, decided.uncertainty) == (0.0, None)
+        assert step_settings(decided).uncertainty == 0.0
+    else:
+        assert told.uncertainty is None and decided.uncertainty == 2.0  # the recipe's
+
+
+def test_doubts_add_up_over_both_sides() -> None:
+    """Of 3 and 2 pairs; without an object on the validation side there is no score."""
+    sides = [[_pair("a"), _pair("b"), _pair("c")], [_pair("d"), _pair("e")]]
+    caches = [SimpleNamespace(doubts={"empty": ["a"]}), SimpleNamespace(doubts={"empty": ["d"]})]
+    (one,) = module._doubts(caches, sides)  # type: ignore[arg-type]
+    assert "2 of 5" in one or "2" in one
+    caches[1].doubts["empty"] = ["d", "e"]
+    *_, last = module._doubts(caches, sides)  # type: ignore[arg-type]
+    assert last == "no validation mask shows an object: no score can be had"
+    caches[0].doubts = {"empty": ["a", "b", "c"]}
+    with pytest.raises(InputError):
+        module._doubts(caches, sides)  # type: ignore[arg-type]
+
+
+def _pair(name: str) -> Pair:
+    return Pair(name, Path(f"{name}.jpg"), Path(f"{name}.png"), "")
+
+
+def test_a_summary_says_what_was_trained(tiny: Config, tmp_path: Path) -> None:
+    """Each number is another one."""
+    training, run = prepare(tiny), Run(tmp_path)
+    state, data = training.state, training.data
+    state.best, state.step, state.seconds = {"epoch": 2, "iou": 0.3}, 17, 12.345
+    training.device_lines = ["CPU"]
+    training.data = dataclasses.replace(
+        data, left_out={"odd": ["x"]}, leaks=["l"], near_leaks=["n", "m"]
+    )
+    found = module.summary(training, "print", run, finished=False)
+    figures = found.pop("performance")
+    assert figures["epoch_of_target"] is None
+    assert found.pop("versions") == module.versions()
+    assert found == {
+        "finished": False,
+        "best": {"epoch": 2, "iou": 0.3},
+        "target_iou": tiny.target_iou,
+        "target_reached_at_epoch": None,
+        "epochs": 0,
+        "step": 17,
+        "seconds": 12.3,
+        "devices": ["CPU"],
+        "parallel": training.devices.kind,
+        "precision": training.precision.reason,
+        "parameters": sum(p.numel() for p in state.net.parameters()),
+        "pretrained": False,
+        "weights_source": "none: trains from scratch (no weights were asked for)",
+        "data": {
+            "root": str(data.root),
+            "fingerprint": "print",
+            "train": 26,
+            "validation": 6,
+            "test": sum(len(pairs) for pairs in data.test.values()),
+            "left_out": {"odd": ["x"]},
+            "leaks": ["l"],
+            "near_leaks": ["n", "m"],
+        },
+    }

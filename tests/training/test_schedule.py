@@ -14,6 +14,7 @@ from camoxpert_nb.settings.decide import decide, effective_batches, lr_factors, 
 from camoxpert_nb.training.schedule import (
     Origin,
     Plan,
+    Stage,
     build_plan,
     plan_stages,
 )
@@ -361,3 +362,174 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
     accumulated = BALANCED.replace(accumulation_steps=4)
     with pytest.raises(InputError, match=r"128 images .16 per device x 2 x 4 accumulated."):
         build_plan(accumulated, 100, 2)
+
+
+# --- factors by hand: 4 epochs of part one, 8 of part two; floors of a hundredth and a tenth
+
+
+def by_hand(**shape: Any) -> Plan:
+    how = {"scheduler": "cosine", "min_lr": 1e-4, "warmup_epochs": 2, "t_mult": 2, **shape}
+    stages = (
+        Stage("one", 1, 0, 4, 0, 1e-2, 4, 4, 6),
+        Stage("two (block 4)", 2, 4, 3, 1, 1e-3, 2, 6, 4),
+        Stage("two (all)", 2, 7, 5, 4, 1e-3, 2, 6, 4),
+    )
+    return Plan(stages, 26, 1, 0.2, **how)
+
+
+@pytest.mark.parametrize(
+    ("shape", "factors"),
+    [
+        # a rise over a tenth of part one, and over two epochs of part two
+        ({}, {0.1: 0.25, 0.4: 1, 2.2: 0.505, 4.0: 0, 5.0: 0.5, 6.0: 1, 9.0: 0.55, 12.0: 0.1}),
+        ({"scheduler": "none"}, {0.2: 0.5, 3.9: 1, 5.0: 0.5, 9.0: 1, 12.0: 1}),
+        ({"warmup_epochs": 20}, {0.2: 0.5, 6.0: 0.5, 8.0: 1, 10.0: 0.55}),
+        ({"warmup_epochs": 0}, {0.0: 1, 2.0: 0.505, 4.0: 1, 8.0: 0.55}),
+        # 0.04 + 0.96 (1 - cos(pi share)) / 2, and half a part at the most
+        ({"scheduler": "onecycle"}, {0.0: 0.04, 1.0: 0.52, 2.0: 1, 3.0: 0.505, 4.5: 0.180589}),
+        ({"scheduler": "onecycle", "warmup_epochs": 0}, {0.2: 0.52, 0.4: 1, 4.4: 0.52, 4.8: 1}),
+        # periods of a third and two; of four quarters; of a quarter and three; of a sixth and five
+        ({"scheduler": "cosine_restart", "warmup_epochs": 0},
+         {4 + 4 / 3: 0.55, 4 + 8 / 3 + 1e-9: 1, 4 + 16 / 3: 0.55, 12.0: 0.1}),
+        ({"scheduler": "cosine_restart", "warmup_epochs": 0, "t_mult": 1},
+         {5.0: 0.55, 6.0: 1, 7.0: 0.55, 8.0: 1, 9.0: 0.55, 10.0: 1, 11.0: 0.55, 12.0: 0.1}),
+        ({"scheduler": "cosine_restart", "warmup_epochs": 0, "t_mult": 3},
+         {5.0: 0.55, 6.0: 1, 9.0: 0.55, 12.0: 0.1}),
+        ({"scheduler": "cosine_restart", "warmup_epochs": 0, "t_mult": 5},
+         {4 + 4 / 6: 0.55, 4 + 8 / 6 + 1e-9: 1, 12 - 20 / 6: 0.55}),
+        ({"min_lr": 0.0}, {9.0: 0.5, 12.0: 0}),
+        ({"min_lr": 5e-3}, {2.2: 0.75, 9.0: 1, 12.0: 1}),  # above the rate of part two
+    ],
+)  # fmt: skip
+def test_factors_are_those_of_the_formulas(
+    shape: dict[str, Any], factors: dict[float, float]
+) -> None:
+    plan = by_hand(**shape)
+    found = {time: plan.factor(time) for time in factors}
+    assert found == pytest.approx(factors, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("origin", "factors"),
+    [
+        # falls from what it was to the floor of a tenth
+        (Origin(8.0, 0.6, 4), {5.0: 0.5, 7.5: 0.868198, 8.0: 0.6, 10.0: 0.35, 12.0: 0.1}),
+        (Origin(8.0, 0.05, 4), {8.0: 0.1, 10.0: 0.1}),
+        # rises from 0.2 at 5 to the peak at 6; from 7 over an epoch; from 11.5 over half the rest
+        (Origin(5.0, 0.2, 4, rising=True), {5.5: 0.6, 6.0: 1, 9.0: 0.55}),
+        (Origin(7.0, 0.2, 4, rising=True), {7.25: 0.4, 7.5: 0.6, 8.0: 1, 10.0: 0.55}),
+        (Origin(11.5, 0.2, 4, rising=True), {11.625: 0.6, 11.75: 1, 12.0: 0.1}),
+        # of another part: part two begins as ever
+        (Origin(2.0, 0.3, 0), {2.0: 0.3, 3.0: 0.155, 5.0: 0.5, 6.0: 1}),
+    ],
+)  # fmt: skip
+def test_a_changed_schedule_goes_on_from_its_factor(
+    origin: Origin, factors: dict[float, float]
+) -> None:
+    plan = by_hand(origin=origin)
+    found = {time: plan.factor(time) for time in factors}
+    assert found == pytest.approx(factors, abs=2e-4)
+
+
+def test_rates_of_blocks_by_hand() -> None:
+    """Block 1 opens at 4, the others at 7; a fifth of the head's rate is theirs."""
+    plan = by_hand(scheduler="none", warmup_epochs=0)
+    assert [plan.lr(4.5, block) for block in (None, 1, 2)] == pytest.approx([1e-3, 1e-4, 0.0])
+    assert [plan.lr(7.25, block) for block in (1, 2, 4)] == pytest.approx([2e-4, 5e-5, 5e-5])
+    assert [plan.lr(9.0, block) for block in (1, 4)] == pytest.approx([2e-4, 2e-4])
+    assert [plan.lr(3.9, block) for block in (None, 1)] == pytest.approx([1e-2, 0.0])
+    late = by_hand(scheduler="none", warmup_epochs=0, origin=Origin(9.0, 1.0, 1))
+    assert [late.lr(9.5, block) for block in (1, 2)] == pytest.approx([2e-4, 1e-4])
+
+
+def test_the_highest_rate_of_a_stretch_is_looked_for_from_its_begin() -> None:
+    plan = by_hand()
+    assert plan.highest(6.0, 12.0) == pytest.approx(1e-3)
+    assert plan.highest(9.0, 12.0) == pytest.approx(5.5e-4)
+    assert plan.highest(5.0, 6.0) == pytest.approx(1e-3 * (0.5 + 0.5 * 199 / 200))
+
+
+def test_steps_and_times_by_hand() -> None:
+    """26 images in steps of 4, then of 6: two are left out of each epoch."""
+    plan = by_hand()
+    assert [plan.steps_left(0, seen) for seen in (0, 3, 22, 23, 26, 40)] == [6, 5, 1, 0, 0, 0]
+    assert [plan.steps_from(epoch) for epoch in (0, 3, 4, 11, 12)] == [56, 38, 32, 4, 0]
+    assert plan.steps_from(3, 18) == 2 + 32
+    assert [plan.time(0, seen) for seen in (0, 4, 22)] == pytest.approx([2 / 24, 6 / 24, 24 / 26])
+    assert [plan.time(1, seen) for seen in (23, 24)] == [2.0, 2.0]  # past its last step
+    assert list(plan.times(plan.stages[1]))[:5] == [4.125, 4.375, 4.625, 4.875, 5.125]
+    assert [plan.stage_at(t).name for t in (3.99, 4.0, 99.0)] == [
+        "one",
+        "two (block 4)",
+        "two (all)",
+    ]
+    none = Plan((Stage("one", 1, 0, 1, 0, 1e-2, 9, 9, 0),), 4, 1, 0.1, "none", 0.0, 0, 2)
+    assert none.time(0) == 0.0
+
+
+TABLE: dict[str, Any] = {
+    "epochs": 12, "stage1_epochs": 2, "progressive": True, "lr": 1e-2, "stage2_lr": 1e-3,
+    "batch": 4, "stage2_batch": 3, "accumulation": 2, "devices": 3, "images": 100,
+}  # fmt: skip
+
+
+def table(**changes: Any) -> list[tuple[Any, ...]]:
+    rows = plan_stages(**TABLE | changes)
+    return [(s.name, s.part, s.first_epoch, s.epochs, s.open_blocks) for s in rows]
+
+
+def test_the_table_of_stages_by_hand() -> None:
+    first = ("one", 1, 0, 2, 0)
+    assert table() == [
+        first, ("two (block 4)", 2, 2, 3, 1), ("two (blocks 3-4)", 2, 5, 3, 2),
+        ("two (all)", 2, 8, 4, 4),
+    ]  # fmt: skip
+    assert table(progressive=False) == [first, ("two", 2, 2, 10, 4)]
+    assert table(stage1_epochs=0, epochs=1) == [("two (all)", 2, 0, 1, 4)]
+    assert table(blocks=3)[-1] == ("two (all)", 2, 8, 4, 3)
+    assert table(stage1_epochs=12) == [("one", 1, 0, 12, 0)]
+    rows = plan_stages(**TABLE)
+    assert [(s.lr, s.batch, s.effective, s.steps) for s in rows[:2]] == [
+        (1e-2, 4, 24, 4),
+        (1e-3, 3, 18, 5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("origin", "stages"),
+    [
+        (Origin(4.0, 1.0, 2), [("two (blocks 3-4)", 2, 2, 6, 2), ("two (all)", 2, 8, 4, 4)]),
+        (
+            Origin(5.0, 1.0, 2),
+            [
+                ("two (block 4)", 2, 2, 3, 1),
+                ("two (blocks 3-4)", 2, 5, 3, 2),
+                ("two (all)", 2, 8, 4, 4),
+            ],
+        ),
+        (Origin(5.5, 1.0, 4), [("two (block 4)", 2, 2, 3, 1), ("two (all)", 2, 5, 7, 4)]),
+        (Origin(1.0, 1.0, 3), [("two", 2, 2, 6, 3), ("two (all)", 2, 8, 4, 4)]),
+    ],
+)  # fmt: skip
+def test_what_was_open_stays_open_from_its_time_on(
+    origin: Origin, stages: list[tuple[Any, ...]]
+) -> None:
+    assert table(origin=origin) == [("one", 1, 0, 2, 0), *stages]
+
+
+def test_a_batch_that_is_too_large_is_told_whole() -> None:
+    with pytest.raises(InputError) as caught:
+        build_plan(BALANCED.replace(batch_size=6, stage2_batch_size=4, accumulation_steps=3), 35, 2)
+    assert str(caught.value) == (
+        "a batch of 36 images (6 per device x 2 x 3 accumulated) is larger than the 35 training "
+        "images. Lower --batch-size and --stage2-batch-size to at most 5, fewer "
+        "--accumulation-steps, or add images."
+    )
+    with pytest.raises(InputError) as caught:
+        build_plan(BALANCED.replace(batch_size=6, stage2_batch_size=4), 1, 2)
+    assert str(caught.value) == (
+        "a batch of 12 images (6 per device x 2) is larger than the 1 training images. Lower "
+        "--batch-size and --stage2-batch-size to at most 1, or add images."
+    )
+    even = BALANCED.replace(batch_size=6, stage2_batch_size=4, accumulation_steps=3)
+    assert build_plan(even, 36, 2).stages[0].steps == 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from own_parts import dice, flips
 
 from camoxpert_nb.cli import main
 from camoxpert_nb.errors import InputError, TrainingError
@@ -18,8 +19,9 @@ from camoxpert_nb.network.build import build_net
 from camoxpert_nb.runs.run import Run
 from camoxpert_nb.settings.config import Config, make_config
 from camoxpert_nb.training.fit import fit
+from camoxpert_nb.training.own import Own
 from camoxpert_nb.training.prepare import prepare
-from camoxpert_nb.training.sound import _gentler, why_spoiled, why_unsound
+from camoxpert_nb.training.sound import _gentler, _named, diverged, why_spoiled, why_unsound
 
 EXPLODES = {"lr": 1.0, "weight_decay": 100.0, "warmup_epochs": 0, "scheduler": "none"}
 
@@ -239,3 +241,83 @@ def test_a_run_that_died_before_its_first_save_begins_anew(tiny: Config) -> None
     assert json.loads(run.config_path.read_text())["preset"] == "tiny"
     with pytest.raises(InputError, match="already holds a run"):
         fit(make_config("tiny", checkpoint_dir=tiny.checkpoint_dir))
+
+
+# -- whole sentences -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calm(tiny: Config) -> Any:
+    return prepare(tiny).state
+
+
+def test_the_end_is_told_whole_with_two_ways_on(tiny: Config, tmp_path: Path, calm: Any) -> None:
+    run = Run(tmp_path / "my run")
+    config = tiny.replace(lr=0.5, clip=3.0, checkpoint_dir=str(run.folder))
+    flags = shlex.join(["--clip", "1.0", "--lr", "0.00065"])
+    (tmp_path / "my run-2").mkdir()
+    said = str(diverged(run, config, "the weights are gone", calm))
+    assert said == (
+        "the weights are gone, so training cannot go on; nothing was saved. The steps are too "
+        f"large: go on with `camoxpert resume {run.folder} {flags}`. If it ends so again, the "
+        "weights were spoiled before they were saved: begin anew with `camoxpert train --config "
+        f"{run.config_path} {flags} --checkpoint-dir {tmp_path / 'my run-3'}`. `camoxpert data` "
+        "finds damaged images; --no-amp computes in float32."
+    )
+    run.folder.mkdir()
+    (run.folder / "last.pt").write_bytes(b"state")
+    assert "cannot go on; last.pt stays as it was before. The" in str(
+        diverged(run, config, "", calm)
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "unsound", "blame"),
+    [
+        (Own(loss=dice), True, "Your loss dice gave no number: guard its log, sqrt and divisions"),
+        (
+            Own(loss=dice),
+            False,
+            "The gradient of your loss dice may be infinite, as that of sqrt at 0",
+        ),
+        (
+            Own(augment=flips),
+            True,
+            "Your own augment=flips may be to blame, or a learning rate too large",
+        ),
+    ],
+)  # fmt: skip
+def test_parts_of_ones_own_are_blamed_by_name(
+    tmp_path: Path, tiny: Config, calm: Any, own: Own, unsound: bool, blame: str
+) -> None:
+    run = Run(tmp_path / "run")
+    calm.own, calm.unsound_loss = own, unsound
+    ((name, part),) = own.names.items()
+    said = str(diverged(run, tiny, "all is lost", calm))
+    assert said == (
+        f"all is lost, so training cannot go on; nothing was saved. {blame}. Mend it and go on "
+        f"with `fit({str(run.folder)!r}, resume=True, {name}={part})`, or begin anew with a lower "
+        "lr in make_config."
+    )
+    run.folder.mkdir()
+    (run.folder / "last.pt").write_bytes(b"state")
+    assert "last.pt stays as it was before. " in str(diverged(run, tiny, "", calm))
+
+
+def test_a_loss_that_is_called_loss_is_named_once() -> None:
+    assert _named({"loss": "loss"}) == "" and _named({"loss": "dice"}) == " dice"
+
+
+def test_why_a_state_is_not_kept_is_told_whole(calm: Any) -> None:
+    calm.skipped_in_row = 3
+    assert why_unsound(calm) == "the last 3 steps had gradients that are not finite"
+    calm.skipped_in_row = 2
+    assert why_unsound(calm) == ""
+    assert why_unsound(calm, epoch_ends=True) == "the last step had gradients that are not finite"
+    calm.epoch = 4
+    assert why_spoiled(calm, all_skipped=True) == (
+        "all steps of epoch 4 had gradients that are not finite"
+    )
+    calm.scaler = torch.amp.GradScaler("cpu")
+    calm.skipped_in_row = 13
+    assert why_unsound(calm) == "the last 13 steps had gradients that are not finite"
