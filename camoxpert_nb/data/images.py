@@ -7,6 +7,7 @@ resizes, because it is six times faster and its area filter does not alias.
 from __future__ import annotations
 
 import stat
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,9 @@ from ..outside.refused import naming
 from ..outside.slow import reading
 
 Array = NDArray[np.uint8]
+
+# Of tags that nobody reads and of large pictures, without the file's name: nothing to act on.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _ORIENTATION = 0x0112  # the EXIF tag that says how to turn the photo; 1: not at all
 _WIDTH, _LENGTH = 0x0100, 0x0101  # tags of TIFF: the size as it is stored

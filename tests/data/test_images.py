@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -253,3 +255,13 @@ def test_sixteen_bits_become_eight_and_a_map_in_alpha_is_read_from_there(tmp_pat
     Image.fromarray(grey).save(tmp_path / "colour.png")
     with pytest.raises(InputError, match=r"colour\.png is coloured\. A map is grey: 0 background"):
         read_map(tmp_path / "colour.png")
+
+
+def test_a_broken_tag_that_nobody_reads_is_no_noise_on_the_terminal(tmp_path: Path) -> None:
+    broken = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01"
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg", exif=broken)
+    code = "from camoxpert_nb.data.images import *; print(read_photo(Path('a.jpg'))[1])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "Header(stored=(6, 8), orientation=1)\n"
