@@ -25,7 +25,7 @@ from ..settings.config import Config, as_flags, differences
 from .history import ENDS
 from .holder import noted_as, this_machine
 from .run import REQUESTS, RUNS, Run
-from .whole import without_link
+from .whole import in_place
 
 ASKED = {"stop": "stopping", "pause": "paused"}  # requests, and how a run is meanwhile
 # A child that ended looks alive to `kill -0` until its parent asks for its exit code.
@@ -237,7 +237,7 @@ def environment() -> dict[str, str]:
 def _spawn(run: Run, flags: list[str]) -> None:
     command = command_for(run, flags)
     run.clear()
-    with without_link(run.folder / "stderr.txt").open("wb") as errors:
+    with in_place(run.folder / "stderr.txt").open("wb") as errors:
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -32,7 +32,7 @@ from .history import ENDS, Record, finite, is_after, parsed
 from .holder import FRESH, MARKS, holds, is_here, noted_as, this_machine
 from .latest import place_of, point_latest
 from .result import Result
-from .whole import drop_parts, without_link, write_whole
+from .whole import drop_parts, in_place, write_whole
 
 RUNS = Path("runs")  # where runs live that were given no other place
 NEXT = RUNS / "next.json"  # the settings the next training takes
@@ -76,7 +76,7 @@ class Run(Result):
         """Append one record and return it."""
         plain = {name: finite(value) for name, value in values.items()}
         record = {"kind": kind, "time": round(time.time(), 3), **plain}
-        with without_link(self.history_path).open("a", encoding="utf-8") as file:
+        with in_place(self.history_path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
         return record
 
@@ -207,7 +207,7 @@ class Run(Result):
         if name not in REQUESTS:
             raise ValueError(f"no request '{name}': {', '.join(REQUESTS)}")
         path = self.folder / name
-        without_link(path).touch() if wanted else path.unlink(missing_ok=True)
+        in_place(path).touch() if wanted else path.unlink(missing_ok=True)
 
     def wants(self, name: str) -> bool:
         """Say whether that was requested."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,20 +22,23 @@ def drop_parts(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def without_link(path: Path) -> Path:
-    """Return the path of a file of a run, to be written in place; a link there is removed.
+def in_place(path: Path) -> Path:
+    """Return the path of a file of a run, to be written there; a link or pipe there is removed.
 
-    Written through, it would change a file elsewhere, whosever folder this was.
+    Written through, a link would change a file elsewhere, whosever folder this was, and a pipe
+    would wait for a reader for ever.
     """
-    if path.is_symlink():
-        path.unlink()
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            path.unlink()
     return path
 
 
 def inside(folder: Path, *parts: str) -> Path:
-    """Return the path of what is written below a run's folder, rid of links as `without_link`."""
+    """Return the path of what is written below a run's folder, rid of links as `in_place`."""
     for part in parts:
-        folder = without_link(folder / part)
+        folder = in_place(folder / part)
     return folder
 
 
@@ -45,7 +50,7 @@ def write_whole(
     `instead_of` is called when it is whole, just before it gets its name. Raises TrainingError when
     the disk is full; what was saved before stays as it was.
     """
-    part = without_link(path.with_name(path.name + ENDING))
+    part = in_place(path.with_name(path.name + ENDING))
     try:
         with part.open("wb") as file:
             write(file)

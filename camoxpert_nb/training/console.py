@@ -14,7 +14,7 @@ from ..outside.spelling import counted, duration
 from ..outside.terminal import GAP, Part, columns, fitted, moves, tell
 from ..runs.history import behind
 from ..runs.pace import Pace, clock
-from ..runs.whole import without_link
+from ..runs.whole import in_place
 from ..settings.config import Config
 
 UNKNOWN = "-:--:--"  # as long as a time, so that nothing moves when it is known
@@ -39,9 +39,7 @@ class Console:
         """Print lines for good, folded where somebody watches, and log them as they are."""
         tell(text, self.stream)
         if self.log:
-            with without_link(self.log).open(
-                "a", encoding="utf-8", errors="backslashreplace"
-            ) as file:
+            with in_place(self.log).open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text + "\n")
 
     def counting(self, what: str) -> Callable[[int, int], None]:

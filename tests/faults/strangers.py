@@ -15,6 +15,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import tempfile
 import traceback
 import zipfile
@@ -40,6 +41,7 @@ from camoxpert_nb.training.fit import fit
 from .tally import Fault, Tally
 
 TAG = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+HANGS = 60  # seconds
 SWELLS = 8 * 10**8  # bytes: less than the bombs hold, more than a run needs
 STEERS = "\x1b[2J\x1b]0;owned\x07"
 ORDERS = re.compile("\x1b(?!\\[[0-9;]*[mK])|\x07|\x9b|\u202e")
@@ -314,7 +316,8 @@ def planted(plant: Plant) -> Callable[[Path, int, int], Tally]:
             plant(place, rng)
             try:
                 before = _peak()
-                harm = _met(place, rng)
+                with _in_time():
+                    harm = _met(place, rng)
                 harm = harm or "its memory swelled" * (_peak() - before > SWELLS)
             except BaseException as error:
                 harm = f"{type(error).__name__}: {error} ({_where(error)})"
@@ -323,6 +326,22 @@ def planted(plant: Plant) -> Callable[[Path, int, int], Tally]:
         return tally
 
     return work
+
+
+@contextlib.contextmanager
+def _in_time() -> Iterator[None]:
+    """Raise TimeoutError in here after HANGS seconds: what waits for ever would end no test."""
+
+    def late(number: int, frame: object) -> None:
+        raise TimeoutError(f"it hung for {HANGS} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(HANGS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _peak() -> int:

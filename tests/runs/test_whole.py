@@ -10,7 +10,7 @@ from typing import IO, Any
 import pytest
 
 from camoxpert_nb.errors import TrainingError
-from camoxpert_nb.runs.whole import drop_parts, inside, write_whole
+from camoxpert_nb.runs.whole import drop_parts, in_place, inside, write_whole
 
 
 def test_a_file_is_flushed_then_others_go_then_it_gets_its_name(
@@ -88,6 +88,18 @@ def test_links_on_the_way_are_removed_and_what_they_name_stays(tmp_path: Path) -
     assert inside(run, "maps", "set", "x") == run / "maps" / "set" / "x"
     assert not (run / "maps" / "set").is_symlink() and (run / "maps").is_dir()
     assert (tmp_path / "theirs" / "x").read_text() == "theirs"
+
+
+def test_what_is_no_file_is_removed_before_it_is_written_to(tmp_path: Path) -> None:
+    """A pipe would wait for its reader for ever."""
+    os.mkfifo(tmp_path / "log.txt")
+    (tmp_path / "lost").symlink_to("nowhere")
+    (tmp_path / "kept").write_text("ours")
+    (tmp_path / "folder").mkdir()
+    for name in ("log.txt", "lost", "kept", "folder", "new"):
+        assert in_place(tmp_path / name) == tmp_path / name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "kept"]
+    assert (tmp_path / "kept").read_text() == "ours"
 
 
 def test_halves_of_our_files_alone_go(tmp_path: Path) -> None:
