@@ -62,6 +62,7 @@ class Size:
     half_steps: int
     images: int  # generated, without `data`
     device: str
+    num_workers: int = -1
     data: Path | None = None
 
     def config(self, **values: Any) -> Config:
@@ -72,6 +73,7 @@ class Size:
             "batch_size": self.batch,
             "stage2_batch_size": self.batch,
             "device": self.device,
+            "num_workers": self.num_workers,
             "parallel": "none",
             "pretrained": False,
         }
@@ -98,6 +100,7 @@ SMALL = Size(
     half_steps=6,
     images=24,
     device="cpu",
+    num_workers=0,
 )
 
 
