@@ -29,7 +29,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from camoxpert_nb.forecast.as_cuda import META
-from camoxpert_nb.forecast.count import Steps, Work, count
+from camoxpert_nb.forecast.count import ALL_BLOCKS, Steps, Work, count
 from camoxpert_nb.forecast.on_card import (
     ARITHMETIC,
     CROWDED,
@@ -78,9 +78,9 @@ def compare_unseen(found: dict[str, Any], card: str | None) -> None:
     print(f"{'':<34}{'ms':>7}{'forecast':>9}{'ratio':>6}   {'GiB':>5}{'forecast':>9}{'ratio':>6}")
     for name, measured in found["found"].items():
         backbone, pixels, batch = re.fullmatch(r"(\w+), (\d+) px x (\d+)", name).groups()
-        size = replace(REAL, backbone=backbone, pixels=int(pixels), batch=int(batch))
-        taken = Steps(size.config(), build_net(size.config()), precision_of(known.capability))
-        work = taken.count(4, int(batch))
+        config = replace(REAL, backbone=backbone, pixels=int(pixels), batch=int(batch)).config()
+        taken = Steps(config, build_net(config), precision_of(known.capability))
+        work = taken.count(ALL_BLOCKS, config.batch_size)
         ms, gib = 1e3 * sum(kernel_seconds(known, work)), gib_on(work, context=0)
         text = f"{name:<34}{measured['kernel_ms']:7.1f}{ms:9.1f}{ms / measured['kernel_ms']:6.2f}"
         if peak := measured["peak_gib"]:
