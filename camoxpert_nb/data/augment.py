@@ -54,6 +54,19 @@ def to_float(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return image.contiguous(), mask.float().contiguous()
 
 
+def shrunk(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return what `augment_batch` returns with `size` pixels a side, fewer than it has.
+
+    A pixel of the image is a weighted mean of what it covers, so that fine texture does not alias;
+    one of the mask is 1 where at least half of that is.
+    """
+    image, share = (
+        functional.interpolate(each, (size, size), mode="bilinear", antialias=True)
+        for each in (image, mask)
+    )
+    return image, (share >= 0.5).to(mask.dtype)
+
+
 def _affine(uniform: Tensor, strength: float) -> Tensor:
     """Return (B, 2, 3): from a place in the result to its place in the source, both -1...1."""
     flip, crop, right, down, turn = uniform[:, :5].unbind(1)

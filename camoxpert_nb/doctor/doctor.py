@@ -156,7 +156,7 @@ def find_limits(
     state = build_state(config, build_net(config, empty=True), devices, precision)
     settings = replace(step_settings(config), accumulation=1)
     effective, limits = effective_batches(config, 1), list[Limit]()
-    stages = build_plan(config, max(MAX_BATCH, *effective), 1).stages
+    stages = build_plan(config, max(MAX_BATCH, *effective), 1).of_whole_images()
     for stage in stages:
         progress(f"looking for the largest batch of stage {stage.name} ...")
         state.open_blocks(stage.open_blocks)

@@ -79,10 +79,14 @@ class Steps:
         with as_cuda(), Counter(Work(0)):
             self._take(1)  # after it the optimiser has its moments
 
-    def count(self, open_blocks: int, batch: int) -> Work:
-        """Return the work of a step with so many open blocks; each of its batches has `batch`."""
+    def count(self, open_blocks: int, batch: int, size: int = 0) -> Work:
+        """Return the work of a step with so many open blocks; each of its batches has `batch`.
+
+        They train with `size` pixels a side, 0: as they are loaded.
+        """
         state = self.state
         state.open_blocks(open_blocks)
+        state.size = size
         state.optimizer.zero_grad(set_to_none=True)
         images = batch * self.settings.accumulation
         work = count(lambda: self._take(batch), images, _kept(state))

@@ -32,11 +32,11 @@ NUMBERS = 9  # of four bytes a parameter, written each epoch: weights, average, 
 
 @dataclass(frozen=True)
 class Counted:
-    """What a training does: steps by open blocks, a step of the hungriest `stage` with another
+    """What a training does: steps by their stage's name, one of the hungriest `stage` with another
     batch, and a forward pass; `parameters` of the network.
     """
 
-    steps: Mapping[int, Work]
+    steps: Mapping[str, Work]
     stage: Stage
     other: Work
     forward: Work
@@ -60,8 +60,8 @@ def forecast_on(config: Config, on: str, images: int = 0) -> dict[str, Any]:
     captured = gpus == 1 and config.cuda_graph
     replayed = captured and not config.gradient_checkpointing
     steps = {
-        blocks: step_on(card, work, size=config.img_size, gpus=gpus, replayed=replayed)
-        for blocks, work in counted.steps.items()
+        name: step_on(card, work, size=config.img_size, gpus=gpus, replayed=replayed)
+        for name, work in counted.steps.items()
     }
     between = _between(config, card, counted, -(-held_out // gpus))
     found = _times(plan, steps, between, DECODING.times(train + held_out))
@@ -81,9 +81,11 @@ def count_training(config: Config, plan: Plan, precision: Precision) -> Counted:
     # Weights are not loaded, but norms are frozen where they will be.
     net.start = Start(config.pretrained or bool(config.weights or config.init_from), "")
     taken = Steps(config, net, precision)
-    works = {each.open_blocks: taken.count(each.open_blocks, each.batch) for each in plan.stages}
-    stage = max(plan.stages, key=lambda each: works[each.open_blocks].peak_bytes)
-    other = taken.count(stage.open_blocks, stage.batch // 2 or 2)
+    works = {
+        each.name: taken.count(each.open_blocks, each.batch, each.size) for each in plan.stages
+    }
+    stage = max(plan.stages, key=lambda each: works[each.name].peak_bytes)
+    other = taken.count(stage.open_blocks, stage.batch // 2 or 2, stage.size)
     forward = count_forward(config, net, precision, plan.stages[-1].batch)
     return Counted(works, stage, other, forward, sum(p.numel() for p in net.parameters()))
 
@@ -103,10 +105,10 @@ def _between(config: Config, card: Card, counted: Counted, held_out: int) -> Spa
     return step_on(card, counted.forward).seconds.times(passes).plus(saving)
 
 
-def _times(plan: Plan, steps: Mapping[int, Step], between: Span, decoding: Span) -> dict[str, Any]:
+def _times(plan: Plan, steps: Mapping[str, Step], between: Span, decoding: Span) -> dict[str, Any]:
     whole, rows = decoding, []
     for stage in plan.stages:
-        step = steps[stage.open_blocks]
+        step = steps[stage.name]
         epoch = step.seconds.times(stage.steps).plus(between)
         whole = whole.plus(epoch.times(stage.epochs))
         rows.append(_row(stage, step, epoch))
@@ -138,7 +140,7 @@ def _row(stage: Stage, step: Step, epoch: Span) -> dict[str, Any]:
 
 def _memory(card: Card, counted: Counted, gpus: int) -> dict[str, Any]:
     """Return whether all stages fit, and the largest batch of the hungriest one."""
-    work, other, stage = counted.steps[counted.stage.open_blocks], counted.other, counted.stage
+    work, other, stage = counted.steps[counted.stage.name], counted.other, counted.stage
     steps = work.images // stage.batch  # that are accumulated
     gib = {each.images // steps: gib_on(each, gpus) for each in (work, other)}
     return {

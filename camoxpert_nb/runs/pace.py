@@ -28,7 +28,8 @@ class Pace:
     """Hears a training's records and says how many seconds are left.
 
     stages: those of the plan, in order, each with "name", "first_epoch", "epochs", "steps" of an
-    epoch, "open_blocks" and "batch"; none of an older run, all of whose steps count alike.
+    epoch, "open_blocks", "batch" and perhaps "area", the share of an image's pixels that trains;
+    none of an older run, all of whose steps count alike.
     estimate: rows of "name" and "seconds_per_epoch", as a dry run measured them, else WORK holds.
     """
 
@@ -119,7 +120,7 @@ class Pace:
             for stage in (now, then)
         ]
         if not all(each):
-            each = [WORK.get(stage["open_blocks"], WHOLE) * stage["batch"] for stage in (now, then)]
+            each = [_work(stage) for stage in (now, then)]
         return float(each[1] / each[0])
 
 
@@ -135,6 +136,12 @@ def estimate_of(run: Run) -> list[dict[str, Any]]:
 def _is_row(row: Any) -> bool:
     known = isinstance(row, dict) and isinstance(row.get("name"), str)
     return known and isinstance(row.get("seconds_per_epoch"), (int, float))
+
+
+def _work(stage: Row) -> float:
+    """Return what a step of a stage costs, beside one of stage one with one whole image."""
+    area = stage.get("area", 1.0)  # a run of 0.1 has none
+    return float(WORK.get(stage["open_blocks"], WHOLE) * stage["batch"] * area)
 
 
 def _is_stage(row: Any) -> bool:

@@ -68,13 +68,22 @@ def performance(
     }
 
 
-def seconds_per_image(epochs: Records, stages: Mapping[int, str], devices: int) -> dict[int, float]:
-    """Return a device's seconds for one image in each stage, from one epoch record or more.
+def seconds_per_image(epochs: Records, stages: Records, devices: int) -> dict[int, float]:
+    """Return a device's seconds for one whole image by open blocks, from one epoch record or more.
 
-    stages: their names by any key. One that was not trained yet counts as the slowest that was.
+    stages: those of the plan, each with "name", "open_blocks" and "area", the share of an image's
+    pixels that trains in it. What was not trained yet counts as the slowest that was.
     """
-    known = {record["stage"]: devices / record["images_per_second"] for record in epochs}
-    return {key: known.get(name, max(known.values())) for key, name in stages.items()}
+    areas = {stage["name"]: stage["area"] for stage in stages}
+    known = {
+        record["stage"]: devices / record["images_per_second"] / areas.get(record["stage"], 1.0)
+        for record in epochs
+    }
+    slowest, found = max(known.values()), dict[int, float]()
+    for stage in stages:
+        usual = found.get(stage["open_blocks"], slowest)
+        found[stage["open_blocks"]] = known.get(stage["name"], usual)
+    return found
 
 
 def in_words(figures: Mapping[str, Any]) -> dict[str, str]:

@@ -29,7 +29,6 @@ MIXED = (8, 16)  # strides with a mixture: at 4 it costs most and gains nothing,
 MANY = 1_000_000  # more than anybody means, of what is counted
 GROUPS = ("data", "network", "schedule", "loss", "memory", "devices", "saving")
 
-
 # What a run that goes on may change. A new run is needed for what its scores and weights hang on;
 # what it began with has no effect any more; the rest is taken over.
 ON_RESUME = {
@@ -41,8 +40,8 @@ ON_RESUME = {
     "cuda_graph gradient_checkpointing save_minutes time_budget join_minutes log",
     "taken over": "augment epochs stage1_epochs lr stage2_lr lr_batch stage2_lr_batch scale_lr "
     "backbone_lr_factor weight_decay scheduler min_lr warmup_epochs t_mult progressive_unfreeze "
-    "use_ema ema_decay target_iou stop_at_target patience deep_weight uncertainty balance "
-    "legacy_loss clip batch_size stage2_batch_size accumulation_steps keep keep_best",
+    "start_size use_ema ema_decay target_iou stop_at_target patience deep_weight uncertainty "
+    "balance legacy_loss clip batch_size stage2_batch_size accumulation_steps keep keep_best",
 }
 
 
@@ -149,6 +148,9 @@ class Config:
         open=True,
     )
     t_mult: int = schedule(2, "growth of the period of cosine_restart", low=1, high=1000)
+    start_size: int = schedule(
+        0, "images' side at first, growing in thirds; 0: img_size", unit="px"
+    )
     progressive_unfreeze: bool = schedule(
         True, "open the backbone from its deepest block on, in thirds of stage two", open=True
     )
@@ -341,8 +343,7 @@ def _hints() -> dict[str, Any]:
 
 def _refuse_unknown(changes: Mapping[str, Any]) -> None:
     known = [item.name for item in dataclasses.fields(Config)]
-    unknown = [name for name in changes if name not in known]
-    if unknown:
+    if unknown := [name for name in changes if name not in known]:
         hint = max((near(name, known) for name in unknown), key=len)
         raise InputError(
             f"unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}{hint}"

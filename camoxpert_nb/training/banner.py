@@ -41,7 +41,7 @@ def banner(training: Training) -> str:
         ("weights", training.state.start.source),
         ("experts", _experts(config)),
         ("parameters", f"{_parameters(net) / 1e6:.2f} million"),
-        ("resolution", f"{config.img_size} x {config.img_size} px"),
+        ("resolution", _resolution(training)),
         *zip(("stage one", ""), _part(training, 1), strict=False),
         *zip(("stage two", ""), _part(training, 2), strict=False),
         ("epochs", f"{config.epochs}, {training.plan.steps_from(0)} steps"),
@@ -116,6 +116,16 @@ def _experts(config: Config) -> str:
     if config.top_k >= config.num_experts:
         return f"{config.num_experts}, weighed in each cell of the image"
     return f"{config.num_experts}, the best {config.top_k} in each cell of the image"
+
+
+def _resolution(training: Training) -> str:
+    """Return the side of the images, and from which epoch on they grow to it."""
+    side, stages = training.config.img_size, training.plan.stages
+    begins: dict[int, int] = {}
+    for stage in stages:
+        begins.setdefault(stage.size, stage.first_epoch + 1)
+    grown = ", ".join(f"{size} px from epoch {epoch}" for size, epoch in begins.items() if size)
+    return f"{side} x {side} px" + (f"; trained with {grown}" if grown else "")
 
 
 def _part(training: Training, part: int) -> list[str]:

@@ -104,9 +104,9 @@ def how_far(
 ) -> Forecast:
     """Return what fits into `minutes` of training from `place` on: an epoch and its images seen.
 
-    `seconds_per_image` is a device's time for one training image by the number of open backbone
-    blocks; devices work side by side. `between`: seconds from an epoch to the next, for validation
-    and saving. `session`: minutes that each later session has.
+    `seconds_per_image` is a device's time for one whole training image by the number of open
+    backbone blocks; devices work side by side. `between`: seconds from an epoch to the next, for
+    validation and saving. `session`: minutes that each later session has.
     """
     used, ends = 0.0, []  # seconds until each epoch ends
     for stage in plan.stages:
@@ -114,7 +114,8 @@ def how_far(
         for epoch in range(stage.first_epoch, stage.last_epoch):
             if epoch >= place[0]:
                 steps = plan.steps_left(epoch, place[1] if epoch == place[0] else 0)
-                used += steps * images * seconds_per_image[stage.open_blocks] + between
+                each = stage.area * seconds_per_image[stage.open_blocks]
+                used += steps * images * each + between
             ends.append(used)
     later = max(used / 60 - minutes, 0.0)
     return Forecast(

@@ -72,6 +72,7 @@ class StepCost:
 class Costs:
     """What a training costs here: its steps by open blocks, and what stands between the epochs.
 
+    Steps are those of whole images; of smaller ones they take as much less as these have pixels.
     validation: seconds for one pass over the validation images, of all weights that are scored.
     saving: seconds to write last.pt. decoding: seconds before the first epoch, 0 if cached.
     """
@@ -88,7 +89,7 @@ class Costs:
 
     def epoch(self, stage: Stage) -> float:
         """Return the seconds of an epoch of this stage, from end to end."""
-        return stage.steps * self.steps[stage.open_blocks].seconds + self.between
+        return stage.steps * stage.area * self.steps[stage.open_blocks].seconds + self.between
 
     def per_image(self, devices: int) -> dict[int, float]:
         """Return a device's seconds for an image, by open blocks; a process has `devices`."""
@@ -102,7 +103,7 @@ def measure_costs(training: Training) -> Costs:
     """
     config, state, settings = training.config, training.state, step_settings(training.config)
     steps = {}
-    for stage in sorted(training.plan.stages, key=lambda stage: stage.open_blocks):
+    for stage in sorted(training.plan.of_whole_images(), key=lambda stage: stage.open_blocks):
         state.open_blocks(stage.open_blocks)
         batch = stage.batch * training.devices.own
         steps[stage.open_blocks] = measure_step(state, settings, config.img_size, batch)

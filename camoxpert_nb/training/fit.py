@@ -246,9 +246,8 @@ class _Trainer:
 
     def measured(self) -> tuple[dict[int, float], float]:
         """Return a device's seconds for one image by open blocks, and those between epochs."""
-        names = {stage.open_blocks: stage.name for stage in self.plan.stages}
         records, count = self.run.records("epoch"), self.training.devices.count
-        return seconds_per_image(records, names, count), self.between
+        return seconds_per_image(records, self.plan.in_rows(), count), self.between
 
     def forecast(self, seconds: dict[int, float], between: float = 0.0) -> None:
         """Say how far this session comes, if it ends; `seconds`: a device's for one image."""

@@ -8,7 +8,7 @@ are copied there before each replay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -35,9 +35,9 @@ class Recorder(Protocol):
 class StepGraph:
     """Runs steps by a graph where there is one, and captures it when it is due.
 
-    It holds one graph, of one stage (`stage` is the number of open blocks) and of batches of one
-    shape; a step of another shape runs as it is. `note` says why nothing is captured, if the user
-    should know; without a `recorder` nothing is.
+    It holds one graph, of one kind of step (open blocks and size) and of batches of one shape; a
+    step of another shape runs as it is. `note` says why nothing is captured, if the user should
+    know; without a `recorder` nothing is.
     """
 
     def __init__(
@@ -64,12 +64,13 @@ class StepGraph:
 
     def forget(self) -> None:
         """Let the graph go: the tensors it knows are no longer those of the training."""
-        self._stage, self._shapes, self._warm = -1, list[Any](), 0
+        self._kind: Hashable = None
+        self._shapes, self._warm = list[Any](), 0
         self._inputs: list[Batch] = []
         self._replay: Callable[[], Any] | None = None
 
     def run(
-        self, stage: int, batches: Sequence[Batch], work: Callable[[Sequence[Batch]], T]
+        self, kind: Hashable, batches: Sequence[Batch], work: Callable[[Sequence[Batch]], T]
     ) -> T | None:
         """Return `work(batches)` by way of the graph, or None where the caller is to do it.
 
@@ -78,9 +79,9 @@ class StepGraph:
         if self.recorder is None:
             return None
         shapes = [value.shape for batch in batches for value in batch.values()]
-        if stage != self._stage or (self.due and shapes != self._shapes):
+        if kind != self._kind or (self.due and shapes != self._shapes):
             self.forget()
-            self._stage, self._shapes = stage, shapes
+            self._kind, self._shapes = kind, shapes
         if self.due and self._warm < WARM_UP:
             self._warm += 1
             return self.recorder.warm_up(lambda: work(batches))

@@ -176,13 +176,15 @@ def rehearse(
 ) -> tuple[list[Stage], dict[int, StepCost]]:
     """Take real steps of each stage at `size` pixels, and split its batches until they fit.
 
+    Where images grow, `size` is what they grow to.
+
     Nothing but `state.parts` changes. Returns the stages whose batches are split, and what the
     steps cost by the number of open backbone blocks. Raises TrainingError when not even one image
     fits.
     """
     split, costs = [], {}
     with untouched(state):
-        for stage in plan.stages:
+        for stage in plan.of_whole_images():
             state.open_blocks(stage.open_blocks)
             batch = stage.batch * state.devices.own
             if not _fit(state, settings, size, batch):
@@ -201,8 +203,9 @@ def rehearse(
 
 
 def _alone(state: TrainState) -> TrainState:
-    """Return the state as it trains without other processes, and without a captured step."""
-    return replace(state, supervised=bare(state.supervised), ranks=ALONE, graph=StepGraph())
+    """Return the state as it trains alone, on whole images, without a captured step."""
+    supervised = bare(state.supervised)
+    return replace(state, supervised=supervised, ranks=ALONE, graph=StepGraph(), size=0)
 
 
 def _fit(state: TrainState, settings: StepSettings, size: int, batch: int) -> bool:

@@ -8,8 +8,8 @@ at which rate, is known before the first step.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError
@@ -19,6 +19,7 @@ from ..settings.decide import batches_per_device, decide, lr_factors
 START_SHARE = 0.04  # of the learning rate, where a one-cycle schedule begins
 RISE = 0.1  # of a part, in which one-cycle rises where no warm-up is asked for
 SAMPLES = 200  # times at which a schedule is looked at
+STRIDE = 32  # of the deepest features: sizes on the way are whole multiples
 PERIODS = 4  # the first period of cosine_restart is about this part of the whole
 
 
@@ -27,7 +28,8 @@ class Stage:
     """A stretch of epochs in which the same blocks train with the same batch.
 
     `part` is 1 (decoder alone) or 2 (with the backbone); the learning rate runs over a part, which
-    may hold several stages. `batch` images a device, `effective` in a step of all devices.
+    may hold several stages. `batch` images a device, `effective` in a step of all devices. They
+    train with `size` pixels a side (0: as they are loaded), which is `area` of all their pixels.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Stage:
     batch: int
     effective: int
     steps: int  # optimiser steps in a whole epoch
+    size: int = 0
+    area: float = 1.0
 
     @property
     def last_epoch(self) -> int:
@@ -77,8 +81,12 @@ class Plan:
 
     def in_rows(self) -> list[dict[str, Any]]:
         """Return the stages as plain values, for records."""
-        keys = ("name", "first_epoch", "epochs", "steps", "open_blocks", "batch")
+        keys = ("name", "first_epoch", "epochs", "steps", "open_blocks", "batch", "area")
         return [{key: getattr(stage, key) for key in keys} for stage in self.stages]
+
+    def of_whole_images(self) -> list[Stage]:
+        """Return the last stage with each number of open blocks: the one of the largest images."""
+        return list({stage.open_blocks: stage for stage in self.stages}.values())
 
     def stage_at(self, time: float) -> Stage:
         """Return the stage of a time, or of an epoch; past the end, the last one."""
@@ -204,12 +212,16 @@ def plan_stages(
     images: int,
     origin: Origin | None = None,
     blocks: int = 4,
+    size: int = 0,
+    start_size: int = 0,
 ) -> tuple[Stage, ...]:
     """Return the table of stages.
 
     Stage one trains the decoder alone. Stage two opens the whole backbone, or (progressive) its
     deepest block, then two, then all, each for a third of the stage. What was open at `origin`
     stays open. Their names follow the word stage: "one", "two (block 4)", "two (all)", or "two".
+    With a `start_size` below `size` images grow from the one to the other in thirds of the epochs,
+    which parts stages further: "two, 224 px".
     """
     rest = epochs - stage1_epochs
     opening = [(1, "two (block 4)"), (2, "two (blocks 3-4)"), (blocks, "two (all)")]
@@ -223,17 +235,38 @@ def plan_stages(
     names, least = dict(opening), origin.open_blocks if origin else 0
     stages: list[Stage] = []
     epoch = 0
-    for name, part, count, open_blocks, rate, size in rows:
+    for name, part, count, open_blocks, rate, own in rows:
         if part == 2 and open_blocks < least and origin and epoch + count > origin.time:
             open_blocks, name = least, names.get(least, "two")
-        effective = size * devices * accumulation
+        effective = own * devices * accumulation
         steps = images // effective
         if stages and (stages[-1].part, stages[-1].open_blocks) == (part, open_blocks):
             same = stages.pop()  # a change had opened what this one opens
             count, epoch = count + same.epochs, same.first_epoch
-        stages.append(Stage(name, part, epoch, count, open_blocks, rate, size, effective, steps))
+        stages.append(Stage(name, part, epoch, count, open_blocks, rate, own, effective, steps))
         epoch += count
-    return tuple(stages)
+    if not 0 < start_size < size:
+        return tuple(stages)
+    growth = _growth(epochs, start_size, size)
+    return tuple(part for stage in stages for part in _by_size(stage, growth, size))
+
+
+def _growth(epochs: int, start: int, size: int) -> dict[int, int]:
+    """Return the sizes of images, in pixels a side, and the epoch before which each ends."""
+    middle = round((start + size) / 2 / STRIDE) * STRIDE
+    sides = (start, min(max(middle, start), size), size)
+    return {side: epochs * place // len(sides) for place, side in enumerate(sides, 1)}
+
+
+def _by_size(stage: Stage, growth: Mapping[int, int], whole: int) -> Iterator[Stage]:
+    """Yield the parts of a stage in which images have one size; the `whole` one is the last."""
+    first = stage.first_epoch
+    for side, end in growth.items():
+        last = min(end, stage.last_epoch)
+        if last > first:
+            shape = {"name": f"{stage.name}, {side} px", "size": side, "area": (side / whole) ** 2}
+            yield replace(stage, first_epoch=first, epochs=last - first, **shape)  # type: ignore
+            first = last
 
 
 def _fall(scheduler: str, share: float, growth: int) -> float:
@@ -286,6 +319,8 @@ def build_plan(config: Config, images: int, devices: int, origin: Origin | None 
         devices=devices,
         images=images,
         origin=origin,
+        size=config.img_size,
+        start_size=config.start_size,
     )
     return Plan(
         stages,

@@ -47,6 +47,7 @@ class TrainState:
     usage: Tensor | None = None  # (stages, experts) mean probability of the last steps
     skipped_in_row: int = 0
     opened: int = -1  # blocks of the backbone that train now
+    size: int = 0  # side of the images they train on, in pixels; 0: as they are loaded
     parts: dict[int, int] = field(default_factory=dict)  # by open blocks; 1 where none is named
     graph: StepGraph = field(default_factory=StepGraph)
     rates: list[float] = field(default_factory=list)  # the learning rate of each group

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..data.augment import augment_batch
+from ..data.augment import augment_batch, shrunk
 from ..data.own_augment import augmented
 from ..errors import TrainingError
 from ..evaluation.metrics_of_batches import training_iou
@@ -102,7 +102,7 @@ def queue_step(
     result = None
     if state.parts_per_batch == 1:
         seed_step(settings.seed, state.step, state.ranks.rank)  # a replay draws from here on
-        result = state.graph.run(state.opened, batches, work)
+        result = state.graph.run((state.opened, state.size), batches, work)
     replayed = result is not None and state.graph.captured
     numbers, names = result or work(batches)
     return Queued(numbers, names, began, time.perf_counter() - started, replayed)
@@ -236,6 +236,8 @@ def _parts(
             image, mask = augmented(own, image, mask, batch["uniform"])
         else:
             image, mask = augment_batch(image, mask, uniform, strength=strength)
+        if 0 < state.size < image.shape[-1]:
+            image, mask = shrunk(image, mask, state.size)
         chunks = state.parts_per_batch
         parts = list(zip(image.chunk(chunks), mask.chunk(chunks), strict=True))
         for place, part in enumerate(parts, 1):

@@ -12,6 +12,7 @@ from camoxpert_nb.data.augment import (
     _affine,
     _colour,
     augment_batch,
+    shrunk,
     to_float,
 )
 
@@ -280,3 +281,26 @@ def test_a_mask_is_binary_whatever_moves_it(batch) -> None:
         mask = batch[1].repeat(1, channels, 1, 1)
         _, moved = augment_batch(batch[0], mask, chance(6, seed=8))
         assert set(moved.unique().tolist()) == {0.0, 1.0}
+
+
+def test_a_shrunk_image_keeps_its_light_and_its_mask_what_is_mostly_object() -> None:
+    """A grid finer than the pixels that are left becomes its mean, grey, and no stripes."""
+    grid = torch.zeros(1, 3, 12, 12)
+    grid[..., ::2, ::2] = grid[..., 1::2, 1::2] = 1
+    mask = torch.zeros(1, 2, 12, 12)
+    mask[:, 0, :, :7] = 1  # a third of the third column, no more, is beyond the sixth
+    mask[:, 1, :6] = 1
+    image, both = shrunk(grid, mask, 4)
+    assert image.shape == (1, 3, 4, 4) and both.shape == (1, 2, 4, 4)
+    assert (image - 0.5).abs().max() < 0.06
+    assert both[0, 0].tolist() == [[1, 1, 0, 0]] * 4
+    assert both[0, 1].tolist() == [[1] * 4] * 2 + [[0] * 4] * 2
+    assert both.dtype == mask.dtype
+
+
+def test_a_shrunk_image_stays_in_its_place() -> None:
+    slope = torch.linspace(0, 1, 64).expand(2, 3, 64, 64).contiguous()
+    image, _ = shrunk(slope, torch.zeros(2, 1, 64, 64), 16)
+    centres = (torch.arange(16) * 4 + 1.5) / 63
+    assert (image - centres)[..., 1:-1].abs().max() < 1e-5  # at the edges part of the mean is cut
+    assert image.transpose(2, 3)[..., 1:].diff(dim=-1).abs().max() < 1e-5

@@ -89,6 +89,22 @@ def test_what_does_not_fit_is_said_with_what_would(
     assert "not even one image" in forecast_on(tiny, "t4", 400)["text"]
 
 
+def test_small_images_are_counted_as_they_train(tiny: Config) -> None:
+    """At half the side a step moves about a quarter of the images' bytes, and never more."""
+    grows = tiny.replace(epochs=3, stage1_epochs=0, img_size=128, start_size=64)
+    config = grows.replace(progressive_unfreeze=False)
+    small, middle, whole = forecast_on(config, "t4", 400)["stages"]
+    assert [row["name"] for row in (small, middle, whole)] == [
+        *("two, 64 px", "two, 96 px", "two, 128 px")
+    ]
+    kernels = [row["step"]["kernels"]["likely"] for row in (small, middle, whole)]
+    assert 0.2 * kernels[2] < kernels[0] < kernels[1] < kernels[2]
+    assert small["gib_per_device"] < whole["gib_per_device"]
+    alone = forecast_on(config.replace(start_size=0), "t4", 400)
+    step = alone["stages"][0]["step"]["kernels"]["likely"]
+    assert step <= kernels[2] < 1.1 * step  # images of full size pass through
+
+
 def test_settings_count(tiny: Config) -> None:
     alone = forecast_on(tiny.replace(parallel="none", amp=False), "l4x2", 400)
     assert alone["gpus"] == 1 and alone["precision"].startswith("float32")

@@ -81,6 +81,14 @@ def test_another_batch_is_another_step() -> None:
     assert told(halved, (), heard) == pytest.approx(same)
 
 
+def test_a_smaller_image_is_a_smaller_step() -> None:
+    grows = [STAGES[0] | {"area": 0.25}, STAGES[1] | {"area": 1.0}]
+    heard = [r for r in records() if r["step"] <= 15]
+    left = told(grows, [], heard)
+    assert left == pytest.approx(5 * 1.0 + 30 * WHOLE * 4 + 4 * BETWEEN)
+    assert told(STAGES, [], heard) == pytest.approx(5 * 1.0 + 30 * WHOLE + 4 * BETWEEN)
+
+
 def test_a_pause_does_not_count() -> None:
     for step in (4, 8, 12):
         heard = records(pauses={step: 1000.0})[:15]

@@ -46,7 +46,8 @@ def test_a_stage_that_was_not_trained_is_as_slow_as_the_slowest_known() -> None:
         {"stage": "decoder", "images_per_second": 40.0},  # the last epoch counts
         {"stage": "top", "images_per_second": 20.0},
     ]
-    stages = {0: "decoder", 1: "top", 2: "more", 4: "all"}
+    names = {0: "decoder", 1: "top", 2: "more", 4: "all"}
+    stages = [{"name": name, "open_blocks": key, "area": 1.0} for key, name in names.items()]
     found = seconds_per_image(records, stages, devices=2)
     assert found == {0: 0.05, 1: 0.1, 2: 0.1, 4: 0.1}
 
@@ -133,8 +134,24 @@ def test_figures_of_three_epochs_by_hand() -> None:
 
 def test_a_stage_that_is_not_known_is_as_slow_as_the_slowest_device() -> None:
     epochs = [{"stage": "one", "images_per_second": 40}, {"stage": "two", "images_per_second": 10}]
-    found = seconds_per_image(epochs, {0: "one", 2: "two", 4: "two (all)"}, 2)
-    assert found == {0: 0.05, 2: 0.2, 4: 0.2}
+    names = {0: "one", 2: "two", 4: "two (all)"}
+    stages = [{"name": name, "open_blocks": key, "area": 1.0} for key, name in names.items()]
+    assert seconds_per_image(epochs, stages, 2) == {0: 0.05, 2: 0.2, 4: 0.2}
+
+
+def test_a_small_image_counts_as_the_part_of_a_whole_one_that_it_is() -> None:
+    stages = [
+        {"name": "one", "open_blocks": 0, "area": 0.25},
+        {"name": "two, 96 px", "open_blocks": 4, "area": 0.25},
+        {"name": "two, 192 px", "open_blocks": 4, "area": 1.0},
+    ]
+    epochs = [
+        {"stage": "one", "images_per_second": 80.0},
+        {"stage": "two, 96 px", "images_per_second": 20.0},
+    ]
+    assert seconds_per_image(epochs, stages, 1) == {0: 0.05, 4: 0.2}
+    epochs.append({"stage": "two, 192 px", "images_per_second": 8.0})
+    assert seconds_per_image(epochs, stages, 1) == {0: 0.05, 4: 0.125}
 
 
 def test_numbers_that_json_does_not_know_become_none_however_deep() -> None:

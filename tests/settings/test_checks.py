@@ -227,3 +227,14 @@ def test_settings_that_contradict_each_other_are_refused(
         return
     with pytest.raises(InputError):
         FREE.replace(**changes)
+
+
+@pytest.mark.parametrize("start", [0, 32, 100, 320])
+def test_images_may_grow_from_any_size_up_to_their_own(start: int) -> None:
+    assert Config(img_size=320, start_size=start).start_size == start
+
+
+@pytest.mark.parametrize("start", [-32, 31, 321])
+def test_images_that_would_not_grow_are_refused(start: int) -> None:
+    with pytest.raises(InputError, match=f"--start-size is {start}; .* from 32 to that"):
+        Config(img_size=320, start_size=start)

@@ -190,6 +190,14 @@ def test_what_is_left_of_a_changed_rate_is_told(training: Training) -> None:
     assert module._rate(training, last) == "learning rate 0.001"
 
 
+def test_images_that_grow_are_told_with_their_epochs(tiny: Config) -> None:
+    training = prepare(tiny.replace(epochs=9, stage1_epochs=4, img_size=128, start_size=64))
+    assert module._resolution(training) == (
+        "128 x 128 px; trained with 64 px from epoch 1, 96 px from epoch 4, 128 px from epoch 7"
+    )
+    assert "two (blocks 3-4), 96 px from epoch 6" in module.banner(training)
+
+
 @pytest.mark.parametrize(
     ("images", "said"),
     [(24, ""), (25, " of 24 of 25 images, chosen anew each epoch")],

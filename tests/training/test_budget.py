@@ -159,6 +159,14 @@ class TestForecast:
         exact = how_far(plan, seconds, 1.0, between=20, place=(4, 0), session=1.0)
         assert exact.sessions == 2  # 40 seconds more
 
+    def test_small_images_take_as_much_less_as_they_have_pixels(self) -> None:
+        """Three epochs of 10 steps of 16 images: a quarter, nine sixteenths and all of 80 s."""
+        config = GUIDE.replace(epochs=3, stage1_epochs=0, batch_size=8, stage2_batch_size=8)
+        grows = config.replace(progressive_unfreeze=False, img_size=256, start_size=128)
+        found = how_far(build_plan(grows, images=160, devices=2), {4: 1.0}, 65 / 60)
+        assert found.hours == pytest.approx(80 * (1 / 4 + 9 / 16 + 1) / 3600)
+        assert found.fits == 2
+
     def test_later_sessions_keep_their_reserve(self) -> None:
         config = GUIDE.replace(epochs=1, stage1_epochs=0, progressive_unfreeze=False)
         plan = build_plan(config, images=240, devices=2)  # 10 steps of 12 images on each

@@ -122,6 +122,7 @@ def test_an_epoch_is_its_steps_and_what_follows_them(training: Training) -> None
     costs = Costs({4: step, 0: step}, validation=3.0, saving=0.5, decoding=7.0)
     stage = replace(training.plan.stages[-1], open_blocks=4, steps=10)
     assert (costs.between, costs.epoch(stage)) == (3.5, 23.5)
+    assert costs.epoch(replace(stage, area=0.25)) == 0.25 * 10 * 2.0 + 3.5
     assert costs.per_image(1)[4] == 0.25
     assert costs.per_image(2)[4] == 0.5  # two GPUs of a process share its images
 

@@ -24,6 +24,7 @@ from camoxpert_nb.settings.config import Config
 from camoxpert_nb.training import epoch as module
 from camoxpert_nb.training.epoch import EpochSteps, end_epoch, split_gpu_time, steps_in_flight
 from camoxpert_nb.training.fit import fit
+from camoxpert_nb.training.own import Own
 from camoxpert_nb.training.prepare import prepare, step_settings
 
 
@@ -353,3 +354,32 @@ def test_a_pause_is_no_gap_of_the_gpu(tiny: Config, monkeypatch: pytest.MonkeyPa
     assert times(11.25, 9.0) == pytest.approx(0.25)
     assert steps.settle() == []
     assert times(500.0, 0.125) == 0.125
+
+
+def test_images_grow_and_are_judged_at_their_full_size(config: Config) -> None:
+    """One of three epochs each of 48 px, 64 and 64: the same images, smaller."""
+    seen = []
+
+    def area(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        seen.append((logits.shape[-1], mask.shape[-1]))
+        return (logits.sigmoid() - mask).abs().mean((1, 2, 3))
+
+    run = fit(config.replace(start_size=48), own=Own(loss=area))
+    assert max(seen) == (64, 64) and seen.count((48, 48)) == 8  # the steps of an epoch
+    assert [r["stage"] for r in run.records("epoch")] == [
+        "one, 48 px",
+        "two (blocks 3-4), 64 px",
+        "two (all), 64 px",
+    ]
+    assert run.load_preview()["mask"].shape[-2:] == (64, 64)
+
+
+def test_a_training_whose_images_grow_goes_on_exactly(config: Config, tmp_path: Path) -> None:
+    grows = config.replace(start_size=32, epochs=6)
+    whole = fit(grows)
+    parts = grows.replace(checkpoint_dir=str(tmp_path / "parts"))
+    fit(parts, report=stop_after(11))  # of small images, within the second epoch
+    fit(parts, resume=True, report=stop_after(8))  # of whole ones
+    assert_equal_runs(whole, fit(parts, resume=True))
+    small = fit(config.replace(epochs=6, checkpoint_dir=str(tmp_path / "whole")))
+    assert whole.records("epoch")[1]["structure"] != small.records("epoch")[1]["structure"]

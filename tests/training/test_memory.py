@@ -207,6 +207,25 @@ def test_a_rehearsal_tells_what_an_image_costs(
     assert costs[last].seconds_per_image == 24 / (4 * 2)
 
 
+def test_images_that_grow_are_rehearsed_at_their_largest(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = prepare(tiny.replace(epochs=6, stage1_epochs=3, start_size=32))
+    assert len(training.plan.stages) > len(training.plan.of_whole_images())
+    tried = []
+
+    def steps(state: Any, settings: Any, size: int, batch: int, steps: int = 9) -> Steps:
+        tried.append((state.opened, state.size, size))
+        return Steps(seconds=24.0, peak_bytes=GIB, loss=1.0)
+
+    monkeypatch.setattr(memory, "run_steps", steps)
+    settings = step_settings(training.config)
+    memory.rehearse(training.state, training.plan, settings, 64)
+    assert tried == [(blocks, 0, 64) for blocks in (0, 1, 2, 4) for _ in range(2)]
+    training.state.size = 32
+    assert memory._alone(training.state).size == 0
+
+
 def test_all_processes_split_as_the_one_that_needs_the_most_parts(tiny: Config) -> None:
     """And a stage fits where it does in all of them."""
     training = prepare(tiny)

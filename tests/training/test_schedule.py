@@ -334,9 +334,63 @@ def test_each_part_has_what_the_settings_give_to_it() -> None:
         "steps": 20,
         "open_blocks": 1,
         "batch": 4,
+        "area": 1.0,
     }
     ends = [plan.lr(end - 1e-9, None) for end in (3, 9)]
     assert ends == pytest.approx([1e-6 / 4] * 2, rel=1e-3)
+
+
+def parts(*ends: int, **changes: Any) -> list[tuple[str, int, int, float]]:
+    """The stages of 9 epochs of which images grow: name, end, size and area."""
+    given = {"epochs": 9, "stage1_epochs": 0, "progressive": False, **changes}
+    stages = make_plan(**given).stages
+    assert [stage.last_epoch for stage in stages] == [*ends]
+    return [(stage.name, stage.last_epoch, stage.size, stage.area) for stage in stages]
+
+
+def test_images_grow_in_thirds_of_the_epochs() -> None:
+    assert parts(3, 6, 9, size=256, start_size=128) == [
+        ("two, 128 px", 3, 128, 0.25),
+        ("two, 192 px", 6, 192, 0.5625),
+        ("two, 256 px", 9, 256, 1.0),
+    ]
+    sizes = {end: size for _, end, size, _ in parts(3, 6, 9, size=352, start_size=200)}
+    assert sizes == {3: 200, 6: 288, 9: 352}  # 276 is nearest to nine strides of 32
+
+
+def test_sizes_part_the_stages_and_change_nothing_else() -> None:
+    opening = {"epochs": 9, "stage1_epochs": 3, "progressive": True}
+    grows = make_plan(**opening, size=256, start_size=128)
+    assert [(s.name, s.first_epoch, s.open_blocks) for s in grows.stages] == [
+        ("one, 128 px", 0, 0),
+        ("two (block 4), 192 px", 3, 1),
+        ("two (blocks 3-4), 192 px", 5, 2),
+        ("two (blocks 3-4), 256 px", 6, 2),
+        ("two (all), 256 px", 7, 4),
+    ]
+    whole = make_plan(**opening)
+    times = [epoch + 0.3 for epoch in range(9)]
+    assert [grows.factor(t) for t in times] == [whole.factor(t) for t in times]
+    blocks = [1, 2, 3, 4, None]
+    assert [grows.lr(t, b) for t in times for b in blocks] == [
+        whole.lr(t, b) for t in times for b in blocks
+    ]
+    assert grows.steps_from(0) == whole.steps_from(0)
+    assert [s.size for s in whole.stages] == [0] * 4 and {s.area for s in whole.stages} == {1.0}
+
+
+def test_a_size_that_is_none_or_not_smaller_parts_nothing() -> None:
+    for start in (0, 256, 300):
+        assert parts(9, size=256, start_size=start) == [("two", 9, 0, 1.0)]
+    assert [size for _, _, size, _ in parts(3, 9, size=64, start_size=48)] == [48, 64]
+    assert [size for _, _, size, _ in parts(2, epochs=2, size=64, start_size=32)] == [64]
+    assert [size for _, _, size, _ in parts(1, epochs=1, size=96, start_size=32)] == [96]
+
+
+def test_of_whole_images_are_the_last_with_as_many_open_blocks() -> None:
+    plan = make_plan(epochs=9, stage1_epochs=6, progressive=False, size=256, start_size=128)
+    assert [stage.name for stage in plan.of_whole_images()] == ["one, 192 px", "two, 256 px"]
+    assert make_plan().of_whole_images() == list(make_plan().stages)
 
 
 @pytest.mark.parametrize(("first", "second"), [(8, 4), (4, 8)])
