@@ -43,13 +43,34 @@ def decisions(config: Config, photos: int, devices: int) -> dict[str, Any]:
         return {}
     first, second = effective_batches(config, devices)
     meant = config.lr_batch or first, config.stage2_lr_batch or second
-    values = recipe(config.epochs, photos, *meant)
+    values = recipe(config.epochs, photos, *meant, pretrained=begins_trained(config))
     return {name: values[name] for name in names}
 
 
-def recipe_lines(config: Config, photos: int, devices: int) -> list[str]:
-    """Return what the recipe decides of open settings, and for what; nothing where none is."""
-    if not (values := decisions(config, photos, devices)):
+def begins_trained(config: Config) -> bool:
+    """Say whether the backbone is to begin with weights that know photos."""
+    return config.pretrained or bool(config.weights or config.init_from)
+
+
+def as_untrained(config: Config, asked: Config, photos: int, devices: int) -> Config:
+    """Return the settings as the recipe decides them where the weights asked for did not come.
+
+    `config` is `asked` with all decided, for so many photos to train.
+    """
+    without = asked.replace(pretrained=False, weights="", init_from="")
+    values = decisions(without, photos, devices)
+    return config.replace(**{name: values[name] for name in ("uncertainty",) if name in values})
+
+
+def recipe_lines(
+    config: Config, photos: int, devices: int, decided: Config | None = None
+) -> list[str]:
+    """Return what the recipe decides of open settings, and for what; nothing where none is.
+
+    `decided` are the settings that came of `config`, where they are known.
+    """
+    decided = decided or decide(config, photos, devices)
+    if not (values := {name: getattr(decided, name) for name in open_settings(config)}):
         return []
     batches = " and ".join(map(str, dict.fromkeys(effective_batches(config, devices))))
     when = {name: value for name, value in values.items() if name in STAGES}

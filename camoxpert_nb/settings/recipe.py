@@ -41,8 +41,8 @@ class BySteps(NamedTuple):
 # of"). The last ones are the guide's 140 epochs of 4,040 photos and published recipes. A row
 # between them is one more line.
 PASSES = {
-    # Of the uncertainty loss at 192 px, in one fold (benchmarks/ACCURACY.md).
-    6: ByPasses(augment=0.25, uncertainty=2.0),
+    # Of the uncertainty loss at 192 px, in two folds (benchmarks/ACCURACY.md).
+    6: ByPasses(augment=0.25, uncertainty=8.0),
     # The guide's and everybody's full augmentation; ZoomNeXt's weight of the uncertainty loss.
     140: ByPasses(augment=1.0, uncertainty=1.0),
 }
@@ -52,6 +52,9 @@ STEPS = {
     # one between the guide's 30 epochs and the field's none, warm-up the field's one to three.
     70_700: BySteps(lr=3.25e-4, stage2_lr=8.66e-5, backbone_lr_factor=0.1, stage1=0.1, warmup=0.02),
 }
+# The most weight of the uncertainty loss where all weights begin at random: maps that are often
+# wrong are better not pressed to be certain.
+UNTRAINED = 2.0
 MOST_LR = 1.5e-3  # 1e-3 was good and 2e-3 cost .03 IoU, both at batch 8
 # Blocks open in thirds only in trainings about as long as the guide's: 60 epochs of 4,040 photos.
 PROGRESSIVE_FROM = 30_000  # steps of eight
@@ -69,16 +72,20 @@ DECIDED = (
 )
 
 
-def recipe(epochs: int, photos: int, batch: int, stage2_batch: int = 0) -> dict[str, Any]:
+def recipe(
+    epochs: int, photos: int, batch: int, stage2_batch: int = 0, *, pretrained: bool = True
+) -> dict[str, Any]:
     """Return the settings for `epochs` of `photos` to train, with so many photos in a step.
 
-    `stage2_batch` is that of stage two, 0: as in stage one. Holds DECIDED and "stage2_lr". With
+    `stage2_batch` is that of stage two, 0: as in stage one. `pretrained`: the backbone begins with
+    weights that know photos. Holds DECIDED and "stage2_lr". With
     more epochs rates, the backbone's factor and the uncertainty's weight fall or stay; all else
     rises or stays.
     """
     later, seen = stage2_batch or batch, epochs * max(photos, 1)
     steps = seen / EIGHT
     augment, uncertainty = _read_off(PASSES, epochs)
+    uncertainty = uncertainty if pretrained else min(uncertainty, UNTRAINED)
     lr, stage2_lr, factor, stage1, warmup = _read_off(STEPS, steps)
     last, end = max(STEPS), STEPS[max(STEPS)]
     first = _epochs_of(stage1, end.stage1 * last / steps, epochs)

@@ -94,7 +94,8 @@ def _place(training: Training) -> str:
 
 
 def _recipe(training: Training) -> list[str]:
-    return recipe_lines(training.asked, training.plan.images, training.plan.devices)
+    plan, decided = training.plan, training.config
+    return recipe_lines(training.asked, plan.images, plan.devices, decided)
 
 
 def _disk(training: Training) -> str:

@@ -47,8 +47,8 @@ def without_uncertainty(was: Config, now: Config) -> Config:
     """
     by_recipe = PRESETS.get(was.preset, {}).get("uncertainty", 0.0) is None
     given = now.uncertainty != was.uncertainty
-    usual = recipe(was.epochs, 1, 1)["uncertainty"]
-    if by_recipe and not given and was.uncertainty == usual:
+    usual = [recipe(was.epochs, 1, 1, pretrained=each)["uncertainty"] for each in (True, False)]
+    if by_recipe and not given and was.uncertainty in usual:
         return now.replace(uncertainty=None)
     return now
 

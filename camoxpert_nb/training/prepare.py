@@ -36,7 +36,7 @@ from ..network.losses import Supervised
 from ..runs.records import performance
 from ..runs.run import Run
 from ..settings.config import Config
-from ..settings.decide import decide
+from ..settings.decide import as_untrained, begins_trained, decide
 from .graph import make_graph
 from .loggers import require
 from .own import Own, OwnLoss, is_own
@@ -165,6 +165,8 @@ def prepare(
     # The others are given the first one's weights: they need neither its files nor the hub.
     net = net or ranks.in_turn(lambda: build_net(config, empty=empty or not ranks.first))
     state = build_state(config, net, devices, precision, ranks, own)
+    if begins_trained(config) and not state.start.pretrained and not empty:
+        config = as_untrained(config, asked, len(data.train), devices.count)
     if config.skip_stage1:
         state.epoch = plan.first_epoch_of_part(2)
     lines = _device_lines(devices, ranks)

@@ -9,6 +9,7 @@ import pytest
 
 from camoxpert_nb.settings.config import PRESETS, Config, make_config, with_changes
 from camoxpert_nb.settings.decide import (
+    as_untrained,
     decide,
     decisions,
     effective_batches,
@@ -86,7 +87,7 @@ def test_nothing_open_is_nothing_to_say() -> None:
 def test_the_recipe_is_told_with_what_it_is_for() -> None:
     head, rates, stages = recipe_lines(make_config("auto", epochs=6, batch_size=8), 797, 1)
     assert head == "for 6 epochs of 797 photos, 8 in a step:"
-    assert rates.startswith("augment 0.25, uncertainty 2, lr 0.001, stage2_lr 0.001")
+    assert rates.startswith("augment 0.25, uncertainty 8, lr 0.001, stage2_lr 0.001")
     assert stages == "stage1_epochs 0, warmup_epochs 0, progressive_unfreeze off"
 
 
@@ -203,3 +204,28 @@ def test_the_recipes_rates_are_for_the_batches_they_are_meant_for() -> None:
     assert values["lr"] != recipe(6, 797, 48, 24)["lr"]
     assert open_settings(config) == ["lr", "stage2_lr"]
     assert open_settings(config.replace(stage2_lr=1e-4)) == ["lr"]
+
+
+@pytest.mark.parametrize(
+    ("given", "weight"),
+    [
+        ({}, 8.0),
+        ({"pretrained": False}, 2.0),
+        ({"pretrained": False, "weights": "w.pth"}, 8.0),
+        ({"pretrained": False, "init_from": "run"}, 8.0),
+        ({"pretrained": False, "uncertainty": 0.5}, 0.5),
+    ],
+)
+def test_what_the_backbone_is_to_begin_with_counts(given: dict[str, Any], weight: float) -> None:
+    config = make_config("auto", **{"epochs": 6, "weights": "", **given})
+    assert decide(config, 797, 1).uncertainty == weight
+
+
+def test_where_no_weights_came_the_recipe_is_that_of_random_ones() -> None:
+    asked = make_config("auto", epochs=6)
+    config = decide(asked, 797, 1)
+    found = as_untrained(config, asked, 797, 1)
+    assert found == config.replace(uncertainty=2.0) != config
+    given = asked.replace(uncertainty=5.0)
+    assert as_untrained(decide(given, 797, 1), given, 797, 1) == decide(given, 797, 1)
+    assert "uncertainty 2," in recipe_lines(asked, 797, 1, found)[1]

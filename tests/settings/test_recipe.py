@@ -20,7 +20,7 @@ COUNTED = ("stage1_epochs", "warmup_epochs")
 
 def test_the_short_run_that_was_measured_is_met() -> None:
     found = recipe(6, 797, 8)
-    known: dict[str, Any] = {"augment": 0.25, "uncertainty": 2.0, "lr": 1e-3, "stage2_lr": 1e-3}
+    known: dict[str, Any] = {"augment": 0.25, "uncertainty": 8.0, "lr": 1e-3, "stage2_lr": 1e-3}
     known |= {"backbone_lr_factor": 0.4, "stage1_epochs": 0, "warmup_epochs": 0}
     assert known.items() <= found.items() and found["progressive_unfreeze"] is False
     # The average's warm-up n / (n + 9) had reached this at the end of the 594 steps.
@@ -40,7 +40,7 @@ def test_between_the_anchors_every_value_is_read_off_over_the_logarithm() -> Non
     # ln(20 / 6) / ln(140 / 6) = .3822; what falls goes in equal factors, what rises in equal steps.
     assert recipe(20, 4040, 8) == {
         "augment": 0.537,  # .25 + .75 x .3822
-        "uncertainty": 1.535,  # 2 x .5 ** .3822
+        "uncertainty": 3.613,  # 8 x .125 ** .3822
         "lr": 5.14e-4,  # 1e-3 x .325 ** .592
         "stage2_lr": 2.35e-4,  # 1e-3 x .0866 ** .592
         "backbone_lr_factor": 0.176,  # .4 x .25 ** .592
@@ -49,6 +49,15 @@ def test_between_the_anchors_every_value_is_read_off_over_the_logarithm() -> Non
         "warmup_epochs": 0,
         "progressive_unfreeze": False,
     }
+
+
+def test_random_weights_are_not_pressed_to_be_certain() -> None:
+    for epochs, usual, random in ((6, 8.0, 2.0), (20, 3.613, 2.0), (140, 1.0, 1.0)):
+        known = recipe(epochs, 4040, 8)
+        assert (known["uncertainty"], recipe(epochs, 4040, 8, pretrained=False)) == (
+            usual,
+            known | {"uncertainty": random},
+        )
 
 
 def test_blocks_open_in_thirds_from_thirty_thousand_steps_on() -> None:
@@ -85,7 +94,7 @@ def test_every_value_is_one_that_settings_may_have(photos: int, batch: int) -> N
         found = recipe(epochs, photos, batch)
         config = Config().replace(epochs=epochs, **found)
         assert {*DECIDED, "stage2_lr"} == {*found}
-        assert 0.25 <= config.augment <= 1 and 1 <= config.uncertainty <= 2
+        assert 0.25 <= config.augment <= 1 and 1 <= config.uncertainty <= 8
         assert 2e-5 < found["stage2_lr"] <= config.lr <= module.MOST_LR
         assert 0.9 <= config.ema_decay <= 0.9998
         assert config.stage1_epochs + config.warmup_epochs <= max(0.2 * epochs, 0)

@@ -294,3 +294,16 @@ def test_a_summary_says_what_was_trained(tiny: Config, tmp_path: Path) -> None:
             "near_leaks": ["n", "m"],
         },
     }
+
+
+def test_where_the_weights_asked_for_do_not_come_maps_are_not_pressed_to_be_certain(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = tiny.replace(preset="auto", pretrained=True, uncertainty=None)
+    net = build_net(tiny, empty=True)
+    for came, weight in ((True, 8.0), (False, 2.0)):
+        net.start = Start(came, "told so")
+        training = prepare(asked, net=net)
+        assert (training.config.uncertainty, training.asked) == (weight, asked)
+        assert step_settings(training.config).uncertainty == weight
+    assert prepare(asked.replace(uncertainty=3.0), net=net).config.uncertainty == 3.0

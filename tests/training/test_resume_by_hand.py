@@ -82,8 +82,8 @@ def test_what_starts_is_written_down(six: Config) -> None:
     assert not run.wants("stop") and not (run.folder / "own.json").exists()
     assert start.pop("time") > 0
     assert start.pop("versions").keys() == {"camoxpert_nb", "torch", "timm", "python"}
-    rows = {"first_epoch": 0, "epochs": 2, "steps": 6, "open_blocks": 0, "batch": 4}
-    later = {"first_epoch": 2, "epochs": 4, "steps": 8, "open_blocks": 4, "batch": 3}
+    rows = {"first_epoch": 0, "epochs": 2, "steps": 6, "open_blocks": 0, "batch": 4, "area": 1.0}
+    later = {"first_epoch": 2, "epochs": 4, "steps": 8, "open_blocks": 4, "batch": 3, "area": 1.0}
     assert start == {
         "kind": "start",
         "step": 0,
