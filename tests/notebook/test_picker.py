@@ -30,6 +30,7 @@ from camoxpert_nb.settings.recipe import DECIDED
 
 ROOT = Path(__file__).parents[2]
 OTHER = {  # a usable value for each setting that a rule below does not give
+    "start_size": 64,
     "dataset_path": "elsewhere",
     "cache_dir": "elsewhere",
     "backbone": "resnet18",
