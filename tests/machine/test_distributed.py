@@ -77,7 +77,7 @@ def test_processes_agree(found: dict[str, Any]) -> None:
 
 def test_all_processes_decide_the_same_recipe_for_the_batch_of_all(found: dict[str, Any]) -> None:
     first, second = found["a_recipe"]["values"]
-    assert first == second == recipe(20, found["a_recipe"]["photos"], batch=2 * 4)
+    assert first == second == recipe(20, found["a_recipe"]["photos"], batch=2 * 4, pretrained=False)
 
 
 def test_an_error_in_one_process_ends_all(found: dict[str, Any]) -> None:
