@@ -33,6 +33,7 @@ from ..errors import InputError, few
 from ..network.backbone import STRIDES
 from ..network.build import evaluating
 from ..outside.paths import given
+from ..settings.checks import in_strides
 from .files import by_stem, cores, in_order
 
 Unread = dict[Path, str]  # what cannot be read, and why
@@ -100,9 +101,7 @@ class Views(NamedTuple):
         """Return the side in pixels at each scale; InputError for scales that cannot work."""
         if not self.scales or not all(0.25 <= scale <= 4 for scale in self.scales):
             raise InputError(f"Scales {self.scales}: give one or more of 0.25 to 4, as 1 1.25.")
-        return tuple(
-            size if scale == 1 else max(round(size * scale / 32), 1) * 32 for scale in self.scales
-        )
+        return tuple(size if scale == 1 else in_strides(size * scale) for scale in self.scales)
 
     def in_words(self) -> str:
         """Return the views in words."""

@@ -85,8 +85,7 @@ class Steps:
         They train with `size` pixels a side, 0: as they are loaded.
         """
         state = self.state
-        state.open_blocks(open_blocks)
-        state.size = size
+        state.open_blocks(open_blocks, size)
         state.optimizer.zero_grad(set_to_none=True)
         images = batch * self.settings.accumulation
         work = count(lambda: self._take(batch), images, _kept(state))

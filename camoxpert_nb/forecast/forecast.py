@@ -18,7 +18,7 @@ from ..network.backbone import Start
 from ..network.build import build_net
 from ..outside.spelling import counted
 from ..settings.config import Config
-from ..settings.decide import decide
+from ..settings.decide import begins_trained, decide
 from ..training.budget import RESERVE, SESSION
 from ..training.memory import MARGIN
 from ..training.schedule import Plan, Stage, build_plan
@@ -79,7 +79,7 @@ def count_training(config: Config, plan: Plan, precision: Precision) -> Counted:
     """Return what the steps of a plan do; takes seconds, on any machine."""
     net = build_net(config, empty=True)
     # Weights are not loaded, but norms are frozen where they will be.
-    net.start = Start(config.pretrained or bool(config.weights or config.init_from), "")
+    net.start = Start(begins_trained(config), "")
     taken = Steps(config, net, precision)
     works = {
         each.name: taken.count(each.open_blocks, each.batch, each.size) for each in plan.stages

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..outside.paths import given
 from ..outside.spelling import alike
 
-SMALLEST = 32  # pixels a side that a network of stride 32 can see
+STRIDE = 32  # of the deepest features, in pixels: no image is smaller
 NONE = "none"  # on the command line: no value, or no path
 LOGS = ("csv", "tensorboard", "wandb")  # where a training's numbers can go
 BOUNDS = (
@@ -96,10 +96,10 @@ def check_together(config: Any) -> None:
             f"--mask-object {config.mask_object} and --ignore-label {config.ignore_label} name the "
             "same value: it is either object or counts nowhere. Leave it out of one of them."
         )
-    if config.start_size and not SMALLEST <= config.start_size <= config.img_size:
+    if config.start_size and not STRIDE <= config.start_size <= config.img_size:
         raise InputError(
             f"--start-size is {config.start_size}; images grow from it to --img-size "
-            f"{config.img_size}, so it must be from {SMALLEST} to that, or 0 for none."
+            f"{config.img_size}, so it must be from {STRIDE} to that, or 0 for none."
         )
     _check_gpus(config.gpus)
     log_names(config.log)
@@ -120,6 +120,11 @@ def check_together(config: Any) -> None:
         raise InputError(
             f"--skip-stage1 leaves nothing to train: all {config.epochs} epochs are stage one."
         )
+
+
+def in_strides(side: float) -> int:
+    """Return the nearest side of an image, in pixels, that is a whole number of strides."""
+    return max(round(side / STRIDE), 1) * STRIDE
 
 
 def fold_of(text: str) -> tuple[int, int]:

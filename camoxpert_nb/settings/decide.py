@@ -58,8 +58,7 @@ def as_untrained(config: Config, asked: Config, photos: int, devices: int) -> Co
     `config` is `asked` with all decided, for so many photos to train.
     """
     without = asked.replace(pretrained=False, weights="", init_from="")
-    values = decisions(without, photos, devices)
-    return config.replace(**{name: values[name] for name in ("uncertainty",) if name in values})
+    return config.replace(**decisions(without, photos, devices))
 
 
 def recipe_lines(
@@ -69,9 +68,10 @@ def recipe_lines(
 
     `decided` are the settings that came of `config`, where they are known.
     """
-    decided = decided or decide(config, photos, devices)
-    if not (values := {name: getattr(decided, name) for name in open_settings(config)}):
+    if not (names := open_settings(config)):
         return []
+    decided = decided or decide(config, photos, devices)
+    values = {name: getattr(decided, name) for name in names}
     batches = " and ".join(map(str, dict.fromkeys(effective_batches(config, devices))))
     when = {name: value for name, value in values.items() if name in STAGES}
     rates = {name: value for name, value in values.items() if name not in STAGES}

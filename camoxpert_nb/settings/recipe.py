@@ -78,9 +78,8 @@ def recipe(
     """Return the settings for `epochs` of `photos` to train, with so many photos in a step.
 
     `stage2_batch` is that of stage two, 0: as in stage one. `pretrained`: the backbone begins with
-    weights that know photos. Holds DECIDED and "stage2_lr". With
-    more epochs rates, the backbone's factor and the uncertainty's weight fall or stay; all else
-    rises or stays.
+    weights that know photos. Holds DECIDED and "stage2_lr". With more epochs rates, the backbone's
+    factor and the uncertainty's weight fall or stay; all else rises or stays.
     """
     later, seen = stage2_batch or batch, epochs * max(photos, 1)
     steps = seen / EIGHT

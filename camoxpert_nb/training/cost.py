@@ -158,7 +158,7 @@ def untouched(state: TrainState) -> Iterator[None]:
     """Bring weights, average, optimiser and counts back at the end; kept on disk, not in memory."""
     with tempfile.TemporaryFile() as file:
         torch.save(state.state_dict(), file)
-        opened = state.opened
+        opened, size = state.opened, state.size
         try:
             yield
         finally:
@@ -166,7 +166,7 @@ def untouched(state: TrainState) -> Iterator[None]:
             state.optimizer.zero_grad(set_to_none=True)
             state.load_state_dict(torch.load(file, map_location=state.device, weights_only=True))
             if opened >= 0:
-                state.open_blocks(opened)
+                state.open_blocks(opened, size)
 
 
 def noise(count: int, size: int) -> dict[str, Tensor]:

@@ -63,8 +63,7 @@ class EpochSteps:
         self.stage = plan.stage_at(state.epoch)
         self._open: deque[_Step] = deque()  # queued, and not read yet
         self._before: torch.cuda.Event | None = None  # the end of the last step, while in a row
-        state.open_blocks(self.stage.open_blocks)
-        state.size = self.stage.size
+        state.open_blocks(self.stage.open_blocks, self.stage.size)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         self._since = time.perf_counter()

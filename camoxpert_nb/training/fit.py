@@ -245,7 +245,7 @@ class _Trainer:
         self.callbacks.report(record)
 
     def measured(self) -> tuple[dict[int, float], float]:
-        """Return a device's seconds for one image by open blocks, and those between epochs."""
+        """Return a device's seconds for a whole image by open blocks, and those between epochs."""
         records, count = self.run.records("epoch"), self.training.devices.count
         return seconds_per_image(records, self.plan.in_rows(), count), self.between
 

@@ -12,6 +12,7 @@ import torch
 from ..errors import TrainingError
 from ..machine.devices import GIB, bare
 from ..machine.distributed import ALONE
+from ..settings.checks import STRIDE
 from ..settings.decide import batches_per_device
 from .cost import StepCost, Steps, clean_up, measure_step, run_steps, untouched
 from .graph import StepGraph
@@ -160,7 +161,7 @@ def advice(
         flags = " ".join(f"{flag} {each}" for flag, each in zip(batches, smaller, strict=True))
         saved = known.gib(batch) - known.gib(smaller[0])
         tips.append((f"{flags} --accumulation-steps {steps}", "same effective batch", saved))
-    pixels = max(size * 7 // 8 // 32 * 32, 32)
+    pixels = max(size * 7 // 8 // STRIDE, 1) * STRIDE
     if pixels < size:
         saved = activations * (1 - (pixels / size) ** 2)
         tips.append((f"--img-size {pixels}", "fine parts are lost", saved))
@@ -176,11 +177,9 @@ def rehearse(
 ) -> tuple[list[Stage], dict[int, StepCost]]:
     """Take real steps of each stage at `size` pixels, and split its batches until they fit.
 
-    Where images grow, `size` is what they grow to.
-
-    Nothing but `state.parts` changes. Returns the stages whose batches are split, and what the
-    steps cost by the number of open backbone blocks. Raises TrainingError when not even one image
-    fits.
+    Where images grow, `size` is what they grow to. Nothing but `state.parts` changes. Returns the
+    stages whose batches are split, and what the steps cost by the number of open backbone blocks.
+    Raises TrainingError when not even one image fits.
     """
     split, costs = [], {}
     with untouched(state):

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError
+from ..settings.checks import in_strides
 from ..settings.config import Config
 from ..settings.decide import batches_per_device, decide, lr_factors
 
 START_SHARE = 0.04  # of the learning rate, where a one-cycle schedule begins
 RISE = 0.1  # of a part, in which one-cycle rises where no warm-up is asked for
 SAMPLES = 200  # times at which a schedule is looked at
-STRIDE = 32  # of the deepest features: sizes on the way are whole multiples
 PERIODS = 4  # the first period of cosine_restart is about this part of the whole
 
 
@@ -253,8 +253,7 @@ def plan_stages(
 
 def _growth(epochs: int, start: int, size: int) -> dict[int, int]:
     """Return the sizes of images, in pixels a side, and the epoch before which each ends."""
-    middle = round((start + size) / 2 / STRIDE) * STRIDE
-    sides = (start, min(max(middle, start), size), size)
+    sides = (start, min(max(in_strides((start + size) / 2), start), size), size)
     return {side: epochs * place // len(sides) for place, side in enumerate(sides, 1)}
 
 
@@ -264,8 +263,9 @@ def _by_size(stage: Stage, growth: Mapping[int, int], whole: int) -> Iterator[St
     for side, end in growth.items():
         last = min(end, stage.last_epoch)
         if last > first:
-            shape = {"name": f"{stage.name}, {side} px", "size": side, "area": (side / whole) ** 2}
-            yield replace(stage, first_epoch=first, epochs=last - first, **shape)  # type: ignore
+            part = replace(stage, first_epoch=first, epochs=last - first)
+            area = (side / whole) ** 2
+            yield replace(part, name=f"{stage.name}, {side} px", size=side, area=area)
             first = last
 
 

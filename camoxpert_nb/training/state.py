@@ -79,13 +79,16 @@ class TrainState:
         """Take each group's rate for that time, from the next step on."""
         self.rates = [plan.lr(time, group["block"]) for group in self.optimizer.param_groups]
 
-    def open_blocks(self, count: int) -> None:
-        """Make the head and the deepest `count` blocks of the backbone trainable, nothing else."""
+    def open_blocks(self, count: int, size: int = 0) -> None:
+        """Make the head and the deepest `count` blocks of the backbone trainable, nothing else.
+
+        They train on images of `size` pixels a side, 0: as they are loaded.
+        """
         blocks = backbone_blocks(self.net)
         set_open_blocks(self.net, blocks, count, keep_statistics=self.start.pretrained)
         if count != self.opened:
             self.supervised = parallel(bare(self.supervised), self.devices)
-        self.opened = count
+        self.opened, self.size = count, size
 
     def tune(self, weights: dict[str, float]) -> dict[str, Tensor]:
         """Hand the learning rates and these weights of losses to the device; return the weights."""
