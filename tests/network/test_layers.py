@@ -30,6 +30,21 @@ def test_the_norm_keeps_half_precision() -> None:
         assert Norm(8, 16)(torch.ones(1, 16, 2, 2, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
+def test_nothing_within_the_norm_is_left_to_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's would take it to float32; a CPU's leaves it alone."""
+    asked = []
+
+    def normed(x: torch.Tensor, *how: object) -> torch.Tensor:
+        asked.append(torch.is_autocast_enabled("cpu"))
+        return x
+
+    monkeypatch.setattr(torch.nn.functional, "group_norm", normed)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        Norm(8, 16)(torch.ones(1, 16, 2, 2))
+        assert torch.is_autocast_enabled("cpu")
+    assert asked == [False]
+
+
 def test_a_convolution_keeps_the_size_and_has_no_bias_before_its_norm() -> None:
     layer = conv(3, 16, 3)
     assert layer(torch.zeros(2, 3, 5, 7)).shape == (2, 16, 5, 7)

@@ -107,8 +107,13 @@ def test_a_run_that_stands_in_the_middle_is_left_as_it_is(tiny: Config) -> None:
         epoch_of(training)
         training.state.seconds, training.state.sums = 0.0, {}
         training.state.epoch, training.state.seen = 1, 0
-    before = searched.state.usage.clone()
-    search(searched, steps=12)
+    before, state = searched.state.usage.clone(), searched.state
+    taken: list[float] = []
+    assert state.step > 0
+    search(
+        searched, steps=12, low=1e-9, high=1e-8, report=lambda *of: taken.append(max(state.rates))
+    )
+    assert taken[0] == pytest.approx(1e-9)  # from its own first step on, not the run's
     assert torch.equal(searched.state.usage, before)
     assert epoch_of(searched) == epoch_of(other)
 
